@@ -1,0 +1,49 @@
+"""Preference pairs out of the base model itself: the step before train.py.
+
+The model answers training problems several times, the verifier marks every answer, and right answers are joined with
+wrong ones to the same problem. Reads the channel `problems`; leaves pairs.jsonl among the job's outputs. Run it with
+the recipe that will train on the pairs, so that both speak of the same model:
+
+    torchrun --nproc_per_node 2 pairs_sampled.py --config recipes/tiny.yaml --pair_problems 1000 --pair_samples 6
+"""
+
+from rl.container import channel, is_main_process, output_data_dir
+from rl.evaluation import evaluate
+from rl.failure import report_failure
+from rl.models import load_base
+from rl.preferences import count_tokens, preference_pairs, write_pairs
+from rl.recipe import JobArguments, parse_arguments
+from rl.tasks import read_rows
+from trl import DPOConfig
+
+FEWEST = 20  # pairs; with less there is nothing to learn, and the reason should be looked at
+
+
+def main() -> None:
+    job, config = parse_arguments((JobArguments, DPOConfig))
+    rows = read_rows(channel("problems"))[: job.pair_problems]
+    model, tokenizer = load_base(job.base_model, job.dtype, job.quantization)
+    sampled = evaluate(
+        model,
+        tokenizer,
+        rows,
+        samples=job.pair_samples,
+        max_new_tokens=job.eval_max_new_tokens,
+        batch_size=job.eval_batch_size,
+        seed=config.seed,
+    )
+    pairs = preference_pairs(rows, sampled, per_problem=job.pairs_per_problem)
+    if len(pairs) < FEWEST:
+        raise ValueError(
+            f"only {len(pairs)} pairs: of {len(rows)} problems, answered {job.pair_samples} times each, too few have "
+            "both a right and a wrong answer. Raise pair_samples or pair_problems, or choose a base model that is "
+            "neither hopeless nor perfect at this task."
+        )
+    if is_main_process():
+        print(f"{len(rows)} problems, sampled pass@1 {sampled.sampled}, {len(pairs)} pairs", flush=True)
+        write_pairs(count_tokens(pairs, tokenizer), output_data_dir() / "pairs.jsonl")
+
+
+if __name__ == "__main__":
+    with report_failure():
+        main()

@@ -1,0 +1,134 @@
+"""Direct preference optimisation with TRL's DPOTrainer, started by torchrun (the SDK's `Torchrun` on SageMaker).
+
+Runs inside the training container; by hand, with the folders that SageMaker would provide:
+
+    SM_CHANNEL_TRAIN=data/train SM_CHANNEL_VALIDATION=data/validation SM_CHANNEL_TEST=data/test SM_MODEL_DIR=out/model \\
+    SM_OUTPUT_DATA_DIR=out/data SM_CHECKPOINT_DIR=out/checkpoints torchrun --nproc_per_node 2 train.py \\
+    --config recipes/tiny.yaml
+
+Channels: `train` and `validation` hold preference pairs (made by pairs_sampled.py or pairs_when2call.py), `test` the
+held-out problems. Every `eval_steps` steps the job measures both: what DPO optimises, the margin between the answers of
+the validation pairs, and what we want, pass@1 on the problems. They can part ways.
+
+DPO: Rafailov et al. 2023, https://arxiv.org/abs/2305.18290. All weights, LoRA or NF4-QLoRA by recipe (lora_rank,
+quantization); on several processes DDP, or FSDP2 where the recipe says `fsdp: true`.
+"""
+
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+from datasets import Dataset, load_dataset
+from pair_log_probs import pair_log_probs
+from peft import get_peft_model
+from rl.checkpoints import CheckpointMarker, newest_complete
+from rl.container import channel, checkpoint_dir, model_dir, output_data_dir
+from rl.evaluation import evaluate, greedy_pass_at_1
+from rl.failure import report_failure
+from rl.fsdp_cpu import enable_fsdp_on_cpu
+from rl.models import load_base, lora_config, save_model
+from rl.preferences import as_texts, read_pairs
+from rl.recipe import JobArguments, parse_arguments
+from rl.sharding import copy_trained
+from rl.summary import write_summary
+from rl.tasks import Row, data_file, fingerprint, read_rows
+from rl.tracking import MetricLines, finish_tracking, log_evaluation, start_tracking
+from transformers import PreTrainedModel, PreTrainedTokenizerBase, PrinterCallback, set_seed
+from trl import DPOConfig, DPOTrainer
+
+PAIRS_TO_SHOW = 8  # of the validation pairs; their log-probabilities by token are kept for the notebook
+
+
+class PassAtOneDPOTrainer(DPOTrainer):
+    """A DPOTrainer whose evaluations, besides the validation pairs, measure greedy pass@1 on held-out problems."""
+
+    def __init__(self, *args: Any, job: JobArguments, problems: list[Row], **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.job, self.problems = job, problems
+
+    def evaluation_loop(self, *args: Any, **kwargs: Any) -> Any:
+        output = super().evaluation_loop(*args, **kwargs)
+        measured = greedy_pass_at_1(
+            self.whole_policy(),
+            self.processing_class,
+            self.problems,
+            max_new_tokens=self.job.eval_max_new_tokens,
+            batch_size=self.job.eval_batch_size,
+        )
+        output.metrics["eval_pass_at_1"] = measured.value
+        return output
+
+    def whole_policy(self) -> PreTrainedModel:
+        """The policy as one model in each process. Of a sharded one it is a copy: to generate in pieces is slow."""
+        policy = self.accelerator.unwrap_model(self.model)
+        if not self.is_fsdp_enabled:
+            return policy
+        whole, _ = load_base(self.job.base_model, self.job.dtype, self.job.quantization)
+        if self.job.lora_rank:
+            whole = get_peft_model(whole, lora_config(self.job))
+        return copy_trained(policy, whole)
+
+
+def pair_dataset(folder: Path, tokenizer: PreTrainedTokenizerBase) -> Dataset:
+    """A channel's pairs as a data set that lies on disk: there all processes of a host find what one precomputed."""
+    path = data_file(folder)
+    pairs = load_dataset(path.suffix[1:].replace("jsonl", "json"), data_files=str(path), split="train")
+    others = [name for name in pairs.column_names if name != "question"]
+    return pairs.map(as_texts, fn_kwargs={"tokenizer": tokenizer}, remove_columns=others)
+
+
+def main() -> None:
+    enable_fsdp_on_cpu()
+    job, config = parse_arguments((JobArguments, DPOConfig))
+    train_pairs, test_rows = read_pairs(channel("train")), read_rows(channel("test"))[: job.eval_problems]
+    read_pairs(channel("validation"))  # a damaged row is named before anything is computed
+    config.output_dir = str(checkpoint_dir())
+
+    set_seed(config.seed)  # every process begins with the same adapters
+    policy, tokenizer = load_base(job.base_model, job.dtype, job.quantization)
+    start_tracking(job, config, data_fingerprint=fingerprint(train_pairs))
+    decoding = {
+        "samples": job.eval_samples,
+        "max_new_tokens": job.eval_max_new_tokens,
+        "batch_size": job.eval_batch_size,
+        "seed": config.seed,
+    }
+    before = evaluate(policy, tokenizer, test_rows, **decoding)
+    log_evaluation("before", before)
+
+    trainer = PassAtOneDPOTrainer(
+        model=policy,
+        args=config,
+        train_dataset=pair_dataset(channel("train"), tokenizer),
+        eval_dataset=pair_dataset(channel("validation"), tokenizer),
+        processing_class=tokenizer,
+        peft_config=lora_config(job),
+        callbacks=[MetricLines(), CheckpointMarker()],
+        job=job,
+        problems=test_rows,
+    )
+    trainer.remove_callback(PrinterCallback)  # MetricLines says the same in one line
+    reference = pair_log_probs(trainer, PAIRS_TO_SHOW)
+
+    checkpoint = newest_complete(checkpoint_dir())
+    started = time.perf_counter()
+    trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+    train_seconds = time.perf_counter() - started
+
+    trained = pair_log_probs(trainer, PAIRS_TO_SHOW)
+    policy = trainer.whole_policy()
+    after = evaluate(policy, tokenizer, test_rows, **decoding)
+    log_evaluation("after", after)
+    write_summary(job, trainer, before, after, train_seconds=train_seconds)
+    if trainer.accelerator.is_main_process:
+        shown = {key: getattr(config, key) for key in ("beta", "loss_type", "loss_weights")}
+        shown |= {"reference": reference, "trained": trained}
+        (output_data_dir() / "pair_log_probs.json").write_text(json.dumps(shown, indent=1))
+        save_model(policy, tokenizer, model_dir(), base_spec=job.base_model)
+    finish_tracking()
+
+
+if __name__ == "__main__":
+    with report_failure():
+        main()

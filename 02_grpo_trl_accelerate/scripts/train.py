@@ -1,0 +1,79 @@
+"""GRPO with TRL's GRPOTrainer, one process a device, started by `accelerate launch`.
+
+Runs inside the training container; by hand, with the folders that SageMaker would provide:
+
+    SM_CHANNEL_TRAIN=data/train SM_CHANNEL_TEST=data/test SM_MODEL_DIR=out/model SM_OUTPUT_DATA_DIR=out/data \\
+    SM_CHECKPOINT_DIR=out/checkpoints accelerate launch --config_file accelerate/cpu.yaml train.py \\
+    --config recipes/tiny.yaml
+
+The policy is evaluated on held-out problems before and after training, so that a job ends with a measurement and
+not with a loss. GRPO: Shao et al. 2024, https://arxiv.org/abs/2402.03300; the loss that TRL uses by default is
+that of DAPO: Yu et al. 2025, https://arxiv.org/abs/2503.14476.
+"""
+
+import time
+
+from datasets import Dataset
+from rl.checkpoints import CheckpointMarker, newest_complete
+from rl.container import channel, checkpoint_dir, model_dir
+from rl.evaluation import evaluate
+from rl.failure import report_failure
+from rl.models import load_base, load_reward_model, lora_config, save_model
+from rl.recipe import JobArguments, parse_arguments
+from rl.rewards import get_rewards
+from rl.summary import write_summary
+from rl.tasks import fingerprint, read_rows
+from rl.tracking import MetricLines, finish_tracking, log_evaluation, start_tracking
+from transformers import PrinterCallback
+from trl import GRPOConfig, GRPOTrainer
+
+
+def main() -> None:
+    job, config = parse_arguments((JobArguments, GRPOConfig))
+    train_rows, test_rows = read_rows(channel("train")), read_rows(channel("test"))[: job.eval_problems]
+    config.output_dir = str(checkpoint_dir())
+
+    policy, tokenizer = load_base(job.base_model, job.dtype)
+    rewards = (
+        get_rewards(job.rewards, max_completion_length=config.max_completion_length) if job.rewards else []
+    )
+    if job.reward_model:
+        rewards.append(load_reward_model(job.reward_model))
+
+    start_tracking(job, config, data_fingerprint=fingerprint(train_rows))
+    decoding = {
+        "samples": job.eval_samples,
+        "max_new_tokens": job.eval_max_new_tokens,
+        "batch_size": job.eval_batch_size,
+        "seed": config.seed,
+    }
+    before = evaluate(policy, tokenizer, test_rows, **decoding)
+    log_evaluation("before", before)
+
+    trainer = GRPOTrainer(
+        model=policy,
+        reward_funcs=rewards,
+        args=config,
+        train_dataset=Dataset.from_list(train_rows),
+        processing_class=tokenizer,
+        peft_config=lora_config(job),
+        callbacks=[MetricLines(), CheckpointMarker()],
+    )
+    trainer.remove_callback(PrinterCallback)  # MetricLines says the same in one line
+    checkpoint = newest_complete(checkpoint_dir())
+    started = time.perf_counter()
+    trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+    train_seconds = time.perf_counter() - started
+
+    policy = trainer.accelerator.unwrap_model(trainer.model)
+    after = evaluate(policy, tokenizer, test_rows, **decoding)
+    log_evaluation("after", after)
+    if trainer.accelerator.is_main_process:
+        save_model(policy, tokenizer, model_dir(), base_spec=job.base_model)
+    write_summary(job, trainer, before, after, train_seconds=train_seconds)
+    finish_tracking()
+
+
+if __name__ == "__main__":
+    with report_failure():
+        main()

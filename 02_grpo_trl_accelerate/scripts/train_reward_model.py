@@ -1,0 +1,73 @@
+"""A reward model learned from preferences, with TRL's RewardTrainer: the alternative to a rule that can be checked.
+
+The pairs are made on the spot. The base model answers training problems several times, the verifier marks every
+answer, and a right answer is paired with a wrong one to the same problem. A sequence-classification head on the
+same base then learns to score the right one higher (Bradley-Terry loss; Ouyang et al. 2022, equation 1,
+https://arxiv.org/abs/2203.02155). Recipe: recipes/reward_model.yaml.
+"""
+
+from datasets import Dataset
+from rl.checkpoints import CheckpointMarker, newest_complete
+from rl.container import channel, checkpoint_dir, model_dir
+from rl.evaluation import evaluate
+from rl.failure import report_failure
+from rl.models import load_base
+from rl.preferences import SIDES, preference_pairs
+from rl.recipe import JobArguments, parse_arguments
+from rl.tasks import fingerprint, read_rows
+from rl.tracking import MetricLines, finish_tracking, start_tracking
+from transformers import AutoModelForSequenceClassification, PrinterCallback, set_seed
+from trl import RewardConfig, RewardTrainer
+
+
+def main() -> None:
+    job, config = parse_arguments((JobArguments, RewardConfig))
+    rows = read_rows(channel("train"))[: job.eval_problems]
+    config.output_dir = str(checkpoint_dir())
+
+    base, tokenizer = load_base(job.base_model, job.dtype)
+    sampled = evaluate(
+        base,
+        tokenizer,
+        rows,
+        samples=job.eval_samples,
+        max_new_tokens=job.eval_max_new_tokens,
+        batch_size=job.eval_batch_size,
+        seed=config.seed,
+    )
+    pairs = preference_pairs(rows, sampled)
+    if len(pairs) < 20:
+        raise ValueError(
+            f"only {len(pairs)} of {len(rows)} problems have both a right and a wrong answer; a reward model needs "
+            "contrast: raise eval_samples or eval_problems, or choose a base that is neither hopeless nor perfect"
+        )
+    messages = [{name: pair[name] for name in ("prompt", *SIDES)} for pair in pairs]
+    pairs = Dataset.from_list(messages).train_test_split(test_size=0.2, seed=config.seed)
+    print(f"{len(pairs['train'])} pairs to learn from, {len(pairs['test'])} held out", flush=True)
+
+    set_seed(config.seed)  # the scoring head is new and starts from random weights
+    base.save_pretrained(model_dir())
+    reward_model = AutoModelForSequenceClassification.from_pretrained(model_dir(), num_labels=1)
+    start_tracking(job, config, data_fingerprint=fingerprint(rows))
+    trainer = RewardTrainer(
+        model=reward_model,
+        args=config,
+        train_dataset=pairs["train"],
+        eval_dataset=pairs["test"],
+        processing_class=tokenizer,
+        callbacks=[MetricLines(), CheckpointMarker()],
+    )
+    trainer.remove_callback(PrinterCallback)  # MetricLines says the same in one line
+    checkpoint = newest_complete(checkpoint_dir())
+    trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+    held_out = trainer.evaluate()
+    print(f"held-out pairs ranked the right way round: {held_out['eval_accuracy']:.3f}", flush=True)
+    if trainer.accelerator.is_main_process:
+        trainer.accelerator.unwrap_model(trainer.model).save_pretrained(model_dir())
+        tokenizer.save_pretrained(model_dir())
+    finish_tracking()
+
+
+if __name__ == "__main__":
+    with report_failure():
+        main()

@@ -1,0 +1,92 @@
+"""verl's checkpoints on one host or several: marked when whole, and merged into a model for transformers.
+
+Each training process writes its shard on its own host. SageMaker copies them all to S3, and back to every host when
+the job starts again; the host that merges asks the others for what it lacks.
+"""
+
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import psutil
+import ray
+from peft import PeftModel
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+from rl.checkpoints import mark_complete
+from transformers import AutoModelForCausalLM, PreTrainedModel
+
+PART_BYTES = 64 * 2**20
+
+
+def on_every_host(function: Callable, *arguments: Any) -> dict[str, Any]:
+    """Call `function` once on each host of the Ray cluster; returns the results by Ray's id of the host."""
+    hosts = [node["NodeID"] for node in ray.nodes() if node["Alive"]]
+    return dict(zip(hosts, ray.get([on_host(host, function, *arguments) for host in hosts]), strict=True))
+
+
+def on_host(host: str, function: Callable, *arguments: Any) -> ray.ObjectRef:
+    """Call `function` on the host with this id."""
+    strategy = NodeAffinitySchedulingStrategy(host, soft=False)
+    return ray.remote(num_cpus=0)(function).options(scheduling_strategy=strategy).remote(*arguments)
+
+
+def close_checkpoint(folder: Path) -> float:
+    """Mark a checkpoint as whole on this host; returns the most memory that a process of Ray here has held, in MB."""
+    mark_complete(folder)
+    peaks = [0.0]
+    for process in psutil.Process(os.getppid()).children():  # the parent of a task is Ray on this host
+        status = Path(f"/proc/{process.pid}/status")
+        lines = status.read_text().splitlines() if status.exists() else []
+        peaks += [int(line.split()[1]) / 1024 for line in lines if line.startswith("VmHWM")]
+    return max(peaks)
+
+
+def merged_model(checkpoints: Path, dtype: str) -> PreTrainedModel:
+    """The model of the newest checkpoint, merged from its shards by verl's own merger.
+
+    Adapters, if that is what was trained, are on it and not in its weights.
+    """
+    newest = max(checkpoints.glob("global_step_*"), key=lambda path: int(path.name.rpartition("_")[2]))
+    fetch_missing(newest)
+    backend = "megatron" if (newest / "actor" / "dist_ckpt").is_dir() else "fsdp"
+    target = Path(tempfile.mkdtemp())
+    command = [sys.executable, "-m", "verl.model_merger", "merge", "--backend", backend]
+    command += ["--local_dir", str(newest / "actor"), "--target_dir", str(target)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode or not (target / "config.json").is_file():
+        raise RuntimeError(f"verl could not merge {newest}:\n{done.stderr[-2000:]}")
+    model = AutoModelForCausalLM.from_pretrained(target, dtype=dtype)
+    adapter = target / "lora_adapter"
+    return PeftModel.from_pretrained(model, adapter) if adapter.is_dir() else model
+
+
+def fetch_missing(folder: Path) -> None:
+    """Bring the files of a checkpoint that other hosts wrote to this one."""
+    own = ray.get_runtime_context().get_node_id()
+    for host, files in on_every_host(list_files, folder).items():
+        for name, size in files.items():
+            target = folder / name
+            if host == own or (target.is_file() and target.stat().st_size == size):
+                continue
+            target.parent.mkdir(parents=True, exist_ok=True)
+            with target.open("wb") as file:
+                while file.tell() < size:
+                    file.write(ray.get(on_host(host, read_part, folder / name, file.tell())))
+
+
+def list_files(folder: Path) -> dict[str, int]:
+    """Size in bytes of each file below a folder, by its path there."""
+    return {
+        str(path.relative_to(folder)): path.stat().st_size for path in folder.rglob("*") if path.is_file()
+    }
+
+
+def read_part(path: Path, offset: int) -> bytes:
+    """At most PART_BYTES of a file."""
+    with path.open("rb") as file:
+        file.seek(offset)
+        return file.read(PART_BYTES)

@@ -1,0 +1,98 @@
+"""verl's metrics on their way to the workshop's reports: the log, history.jsonl, MLflow and W&B.
+
+verl writes each step's metrics as a JSON line (its logger `file`). A thread of the script reads that file while verl
+trains, so that all trackers are opened once, here, where the key of W&B never meets Ray.
+"""
+
+import contextlib
+import json
+import threading
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+from rl.container import checkpoint_dir, output_data_dir, print_line
+from rl.tracking import HISTORY, log_metrics, metrics_line
+
+POLL_S = 0.5
+# verl's name -> the workshop's
+NAMES = {
+    "critic/rewards/mean": "reward",
+    "actor/pg_loss": "loss",
+    "response_length/mean": "completions/mean_length",
+    "response_length/clip_ratio": "completions/clipped_ratio",
+    "actor/entropy": "entropy",
+    "actor/kl_loss": "kl",
+    "actor/lr": "learning_rate",
+    "actor/grad_norm": "grad_norm",
+    "timing_s/step": "step_time",
+    "perf/total_num_tokens": "tokens",
+    "num_turns/mean": "turns",
+}
+
+
+class History:
+    """The metrics of one run, in order, each step once."""
+
+    def __init__(self, checkpoint: Path | None) -> None:
+        """`checkpoint`: the folder global_step_<n> that verl goes on from."""
+        self.rows: list[dict[str, Any]] = []
+        start = int(checkpoint.name.rpartition("_")[2]) if checkpoint else 0
+        # Kept with the checkpoints, so that a resumed run finds what came before; of a step done twice the later counts.
+        self.file = checkpoint_dir() / f"metrics_{start:06}.jsonl"
+        earlier: dict[int, dict[str, Any]] = {}
+        for path in sorted(checkpoint_dir().glob("metrics_*.jsonl")):
+            lines = path.read_bytes().splitlines(keepends=True) if path != self.file else []
+            written = [json.loads(line) for line in lines if line.endswith(b"\n")]
+            earlier |= {row["step"]: row for row in written if row["step"] <= start}
+        for step in sorted(earlier):
+            self._add(earlier[step])
+        self._before = len(self.rows)
+
+    @property
+    def trained(self) -> list[dict[str, Any]]:
+        """The rows of this run alone, without those before the checkpoint."""
+        return self.rows[self._before :]
+
+    @contextlib.contextmanager
+    def following(self, steps: int) -> Iterator[None]:
+        """While the block runs, report each of the `steps` as soon as verl has written it."""
+        self.file.parent.mkdir(parents=True, exist_ok=True)
+        self.file.write_text("")
+        ended = threading.Event()
+        with ThreadPoolExecutor(1) as pool:
+            follower = pool.submit(self._follow, ended, steps)
+            try:
+                yield
+            finally:
+                ended.set()
+            follower.result()  # raises what went wrong there
+
+    def _follow(self, ended: threading.Event, steps: int) -> None:
+        read = 0
+        while True:
+            last = ended.wait(POLL_S)
+            lines = self.file.read_bytes()[read:].splitlines(keepends=True)
+            for line in lines:
+                if line.endswith(b"\n"):
+                    read += len(line)
+                    self._report(self._add(json.loads(line)), steps)
+            if last:
+                return
+
+    def _add(self, written: dict[str, Any]) -> dict[str, Any]:
+        row = {NAMES.get(name, name): value for name, value in written["data"].items()} | {
+            "step": written["step"]
+        }
+        self.rows.append(row)
+        output_data_dir().mkdir(parents=True, exist_ok=True)
+        with open(output_data_dir() / HISTORY, "a", encoding="utf-8") as file:
+            file.write(json.dumps(row) + "\n")
+        return row
+
+    def _report(self, row: dict[str, Any], steps: int) -> None:
+        line = metrics_line(row, row["step"], steps)
+        if line:
+            print_line(line)
+        log_metrics(row, row["step"])

@@ -1,0 +1,93 @@
+"""verl's synchronous trainer with three things added: rewards by their names, whole checkpoints, a shorter wait.
+
+verl logs the mean of the summed reward during training, and the parts only in validation. Its checkpoints lie where
+each process wrote them. And it looks only every two seconds whether the completions of a step are there.
+"""
+
+from collections import defaultdict
+from pathlib import Path
+from typing import Any
+
+import ray
+import transfer_queue
+from omegaconf import DictConfig
+from transfer_queue import KVBatchMeta
+from verl.trainer.main_ppo import TaskRunnerV1
+from verl.trainer.ppo.v1.replay_buffer import ReplayBuffer
+from verl.trainer.ppo.v1.trainer_sync import PPOTrainerSync
+from verl_checkpoints import close_checkpoint, on_every_host
+
+POLL_S = (
+    0.2  # verl's 2 s, which are no setting (0.9.1), are nothing in a step of minutes and most of a tiny one
+)
+HEAD = {"node:__internal_head__": 0.001}  # a resource that only the head of a Ray cluster has
+
+
+class WorkshopTrainer(PPOTrainerSync):
+    """What a learner wants to see at each step of verl's own trainer."""
+
+    peak_rss_mb = 0.0
+
+    def _build_replay_buffer(self) -> ReplayBuffer:
+        buffer = super()._build_replay_buffer()
+        buffer.poll_interval = POLL_S
+        return buffer
+
+    def _compute_metrics(
+        self, batch: KVBatchMeta, metrics: dict[str, Any], timing_raw: dict[str, float], **kwargs: int
+    ) -> None:
+        super()._compute_metrics(batch, metrics, timing_raw, **kwargs)
+        keys = [
+            key for key, tag in zip(batch.keys, batch.tags, strict=True) if not tag.get("is_padding", False)
+        ]
+        data = transfer_queue.kv_batch_get(
+            keys=keys, partition_id=batch.partition_id, select_fields=["extra_fields"]
+        )
+        scores = [dict(fields["reward_extra_info"]) for fields in list(data["extra_fields"])]
+        metrics.update(reward_metrics(keys, scores))
+        if self.peak_rss_mb:
+            metrics["peak_rss_mb"] = self.peak_rss_mb
+
+    def _save_checkpoint(self) -> None:
+        super()._save_checkpoint()
+        folder = Path(self.config.trainer.default_local_dir, f"global_step_{self.global_steps}")
+        self.peak_rss_mb = max(on_every_host(close_checkpoint, folder).values())
+
+
+def reward_metrics(keys: list[str], scores: list[dict[str, float]]) -> dict[str, float]:
+    """Mean of each named reward, and the share of groups in which all completions earned the same.
+
+    Args:
+        keys: a completion's key is <group>_<number>_<turn>.
+        scores: what `rl.rewards.compute_score` gave each: {"score": the sum, "accuracy": 1.0, ...}.
+    """
+    groups = defaultdict(set)
+    for key, score in zip(keys, scores, strict=True):
+        groups[key.split("_")[0]].add(score["score"])
+    metrics = {
+        f"rewards/{name}/mean": sum(score[name] for score in scores) / len(scores)
+        for name in scores[0]
+        if name != "score"
+    }
+    return {
+        **metrics,
+        "frac_reward_zero_std": sum(len(found) == 1 for found in groups.values()) / len(groups),
+    }
+
+
+@ray.remote(num_cpus=1)
+class TaskRunner(TaskRunnerV1.__ray_metadata__.modified_class):
+    """verl's task runner, with the trainer above under the name that the configuration asks for."""
+
+    def run(self, config: DictConfig) -> None:
+        """Train; returns when all steps are done."""
+        # Ray sends this class with copies of what it refers to; the import finds the modules themselves.
+        import verl_trainer
+        from verl.trainer.ppo.v1 import trainer_base
+
+        trainer_base.TRAINER_REGISTRY["sync"] = verl_trainer.WorkshopTrainer
+        super().run(config)
+
+
+# The task runner's class for `verl.trainer.main_ppo.run_ppo`, placed on the head, where the job's outputs are.
+task_runner = TaskRunner.options(resources=HEAD)

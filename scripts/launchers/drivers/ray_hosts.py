@@ -1,0 +1,146 @@
+"""The hosts of a job's Ray cluster: Ray on this one, and on the head the roll of the others.
+
+Ray is started, watched and ended by the ids of its processes, with ports, folder and home of its own: another Ray on
+the same machine is not touched (`ray stop` would end that too), and what it left in the home folder is not read
+(`ray.init()` writes ~/.ray/auth_token).
+"""
+
+import contextlib
+import os
+import socket
+import subprocess
+import threading
+import time
+from multiprocessing import AuthenticationError
+from multiprocessing.connection import Connection, Listener, answer_challenge, deliver_challenge
+from pathlib import Path
+
+import psutil
+
+TOKEN_FILE = Path(__file__).with_name("ray_auth_token")  # launchers.RayCluster writes it, and says why there
+POLL_S = 0.2
+LOGICAL_CPUS = 8  # for each slot of a host without GPUs: room for as many actors as a GPU host has
+
+
+class ClusterError(Exception):
+    """The cluster did not come about or lost a host; the message names the host."""
+
+
+def stop_tree(pid: int) -> None:
+    """Kill a process and everything that it started."""
+    with contextlib.suppress(psutil.NoSuchProcess):
+        root = psutil.Process(pid)
+        for process in [*root.children(recursive=True), root]:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                process.kill()
+
+
+def address_of(host: str) -> str:
+    """A host's IP address; where hosts have no names (local mode without namespaces) they are one machine."""
+    try:
+        return socket.gethostbyname(host)
+    except socket.gaierror:
+        return os.environ["SM_MASTER_ADDR"]
+
+
+def free_port(address: str) -> str:
+    """A TCP port of this host that nobody listens on at the moment."""
+    with socket.socket() as probe:
+        probe.bind((address, 0))
+        return str(probe.getsockname()[1])
+
+
+def ray_environment(folder: str) -> dict[str, str]:
+    """The variables of Ray and the script: a home of their own, and the job's token, which only its file holds."""
+    own = {"HOME": folder, "RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": str(TOKEN_FILE)}
+    own |= {"RAY_USAGE_STATS_ENABLED": "0", "RAY_COLOR_PREFIX": "0"}
+    own["XDG_CONFIG_HOME"] = os.environ.get("XDG_CONFIG_HOME") or str(Path.home() / ".config")  # pip's
+    return {**os.environ, **own}
+
+
+class RayNode:
+    """Ray on this host: everything below one `ray start --block`."""
+
+    def __init__(self, host: str, environment: dict[str, str], slots: int, *options: str) -> None:
+        cpus = os.cpu_count() if int(os.environ["SM_NUM_GPUS"]) else max(os.cpu_count(), LOGICAL_CPUS * slots)
+        self._host, self._log = host, Path(environment["HOME"], "ray_start.log")
+        command = ["ray", "start", "--block", "--log-style=record", f"--node-ip-address={address_of(host)}"]
+        command += [f"--temp-dir={environment['HOME']}", f"--num-cpus={cpus}", f"--num-gpus={slots}"]
+        with self._log.open("w") as log:
+            self._process = subprocess.Popen([*command, *options], env=environment, stdout=log, stderr=log)
+
+    def wait_until_started(self, deadline: float) -> None:
+        """Returns when this host belongs to the cluster. Raises ClusterError."""
+        while "Ray runtime started" not in self._log.read_text():
+            if loss := self.loss():
+                raise ClusterError(loss)
+            if time.monotonic() > deadline:
+                raise ClusterError(
+                    f"Ray did not start on {self._host} in time:\n{self._log.read_text()[-600:]}"
+                )
+            time.sleep(POLL_S)
+
+    def loss(self) -> str | None:
+        """Why Ray has ended on this host; None while it runs."""
+        if self._process.poll() is None:
+            return None
+        lines = [line.partition(" -- ")[2] or line for line in self._log.read_text().splitlines()]
+        lines = [line for line in lines if line.strip()]
+        # When one of its processes dies, Ray names it and its exit code, and then shows the end of that one's own log.
+        named = next((number for number, line in enumerate(lines) if "exited unexpectedly" in line), None)
+        said = lines[-8:] if named is None else lines[named : named + 2]
+        return f"Ray ended on host {self._host}:\n" + "\n".join(said)
+
+    def stop(self) -> None:
+        stop_tree(self._process.pid)
+        self._process.wait()
+
+
+class Roll:
+    """On the head: which of the other hosts are there. A thread for each listens to what its driver says."""
+
+    def __init__(self, hosts: list[str], listener: Listener, ray_address: str) -> None:
+        self._hosts, self._listener, self._ray_address = hosts, listener, ray_address
+        self._connections: list[Connection] = []
+        self._said: dict[str, str] = {}  # "joined", or why the host is lost
+        threading.Thread(target=self._admit, daemon=True).start()
+
+    def _admit(self) -> None:
+        while True:
+            try:
+                connection = self._listener.accept()
+            except OSError:
+                return  # dismissed
+            threading.Thread(target=self._listen, args=(connection,), daemon=True).start()
+
+    def _listen(self, connection: Connection) -> None:
+        """A stranger, or one who says nothing, holds up this thread alone."""
+        host = None
+        try:
+            deliver_challenge(connection, TOKEN_FILE.read_bytes())
+            answer_challenge(connection, TOKEN_FILE.read_bytes())
+            host = connection.recv()
+            self._connections.append(connection)
+            connection.send(self._ray_address)
+            while True:
+                self._said[host] = connection.recv()
+        except AuthenticationError:
+            print("A connection without this job's token was refused.", flush=True)
+        except (EOFError, OSError):
+            if host and self._said.get(host, "joined") == "joined":
+                self._said[host] = f"Lost host {host}: the connection to it broke."
+
+    def missing(self) -> list[str]:
+        """The hosts that have not joined yet."""
+        return [host for host in self._hosts if self._said.get(host) != "joined"]
+
+    def loss(self) -> str | None:
+        """Why a host is lost, with its name; None while all are there."""
+        return next((said for said in self._said.values() if said != "joined"), None)
+
+    def dismiss(self) -> None:
+        """Tell every host that the job has ended."""
+        for connection in self._connections:
+            with contextlib.suppress(OSError):
+                connection.send("ended")
+        self._listener.close()

@@ -1,0 +1,194 @@
+"""Find, start, stop and connect to the local endpoint. The only part that other code imports.
+
+A plain SDK script needs two lines before its first AWS call:
+
+    from local_sagemaker import client
+    client.connect(client.ensure_endpoint())
+"""
+
+import http.client
+import json
+import os
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.parse
+import urllib.request
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from local_sagemaker.home import file_lock, home_folder
+
+REGION = "us-east-1"
+ROLE_NAME = "AmazonSageMaker-ExecutionRole"
+ROLE_ARN = f"arn:aws:iam::123456789012:role/service-role/{ROLE_NAME}"
+CONTROL_PATH = "/local_sagemaker"
+_START_TIMEOUT_S = 60.0
+_STOP_TIMEOUT_S = 30.0
+
+
+class EndpointError(RuntimeError):
+    """The local endpoint could not be started, reached or stopped."""
+
+
+@dataclass(frozen=True)
+class Endpoint:
+    """A running endpoint: its address, process id and home folder."""
+
+    url: str
+    pid: int
+    home: Path
+
+
+def call(url: str, action: str, **parameters: str) -> dict:
+    """Ask the endpoint something that no AWS API has: "status", "interrupt" (name=...).
+
+    Raises EndpointError with the endpoint's own message when it refuses.
+    """
+    request = f"{url}{CONTROL_PATH}/{action}?{urllib.parse.urlencode(parameters)}"
+    direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))  # loopback, never through a proxy
+    try:
+        with direct.open(urllib.request.Request(request, method="POST"), timeout=10) as answer:
+            return json.load(answer)
+    except urllib.error.HTTPError as error:
+        raise EndpointError(error.read().decode(errors="replace")) from error
+
+
+def find_endpoint(home: Path | str | None = None) -> Endpoint | None:
+    """The endpoint that serves `home`, or None. A record left by a crashed one does not count."""
+    folder = home_folder(home)
+    try:
+        record = json.loads((folder / "endpoint.json").read_text())
+        status = call(record["url"], "status")
+    except (OSError, ValueError, KeyError, EndpointError, http.client.HTTPException):
+        return None
+    if status.get("pid") != record["pid"]:
+        return None  # the port now belongs to somebody else
+    return Endpoint(record["url"], record["pid"], folder)
+
+
+def ensure_endpoint(home: Path | str | None = None) -> Endpoint:
+    """The running endpoint of `home`; starts a detached one (which outlives this process) if there is none.
+
+    Raises EndpointError with the end of its log if it does not come up.
+    """
+    folder = home_folder(home)
+    with file_lock(folder / "start.lock"):  # two notebooks opened at once share one endpoint
+        running = find_endpoint(folder)
+        return running or _start(folder)
+
+
+def _start(folder: Path) -> Endpoint:
+    scripts = str(Path(__file__).resolve().parents[1])
+    environment = {**os.environ, "LOCAL_SAGEMAKER_HOME": str(folder)}
+    environment["PYTHONPATH"] = os.pathsep.join(filter(None, [scripts, os.environ.get("PYTHONPATH")]))
+    log = folder / "endpoint.log"
+    with open(log, "ab") as output:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "local_sagemaker", "serve"],
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=output,
+            start_new_session=True,  # Ctrl-C in a notebook must not take the endpoint and its jobs along
+        )
+    deadline = time.monotonic() + _START_TIMEOUT_S
+    while time.monotonic() < deadline and process.poll() is None:
+        running = find_endpoint(folder)
+        if running:
+            return running
+        time.sleep(0.1)
+    process.kill()
+    tail = "\n".join(log.read_text(errors="replace").splitlines()[-15:])
+    raise EndpointError(f"The local endpoint did not start; the end of {log}:\n{tail}")
+
+
+def shutdown(home: Path | str | None = None) -> bool:
+    """Stop the endpoint of `home` and every job it runs. False when none was running."""
+    running = find_endpoint(home)
+    if running is None:
+        return False
+    call(running.url, "shutdown")
+    deadline = time.monotonic() + _STOP_TIMEOUT_S
+    while time.monotonic() < deadline:
+        if find_endpoint(running.home) is None:
+            return True
+        time.sleep(0.1)
+    raise EndpointError(f"The endpoint (process {running.pid}) did not stop within {_STOP_TIMEOUT_S:.0f} s.")
+
+
+def connect(endpoint: Endpoint | str, region: str = REGION) -> Callable[[], None]:
+    """Point this process, and only this process, at the endpoint; returns a function that undoes it.
+
+    Every AWS_* variable is set aside (real credentials and profiles included) and replaced by dummies,
+    and the SDK's hard-coded STS address is made to follow the endpoint. Sessions and clients made before
+    this call keep their old address: make them afterwards.
+    """
+    url = endpoint.url if isinstance(endpoint, Endpoint) else endpoint
+    changed = {name: None for name in os.environ if name.startswith("AWS_")}
+    changed |= {
+        "AWS_ENDPOINT_URL": url,
+        "AWS_ACCESS_KEY_ID": "local",
+        "AWS_SECRET_ACCESS_KEY": "local",
+        "AWS_DEFAULT_REGION": region,
+        "AWS_REGION": region,
+        "AWS_CONFIG_FILE": os.devnull,
+        "AWS_SHARED_CREDENTIALS_FILE": os.devnull,
+        "NO_PROXY": without_proxy(os.environ.get("NO_PROXY") or os.environ.get("no_proxy")),
+    }
+    changed["no_proxy"] = changed["NO_PROXY"]
+    before = {name: os.environ.get(name) for name in changed}
+    _set_environment(changed)
+    restore_sts = _follow_endpoint_for_sts(url)
+    _forget_cached_clients()
+
+    def restore() -> None:
+        _set_environment(before)
+        restore_sts()
+        _forget_cached_clients()
+
+    return restore
+
+
+def without_proxy(no_proxy: str | None) -> str:
+    """`no_proxy` with the loopback names added, so that a proxy setting never reroutes local calls."""
+    names = [name for name in (no_proxy or "").split(",") if name]
+    return ",".join(dict.fromkeys([*names, "127.0.0.1", "localhost"]))
+
+
+def _set_environment(values: dict[str, str | None]) -> None:
+    for name, value in values.items():
+        if value is None:
+            os.environ.pop(name, None)
+        else:
+            os.environ[name] = value
+
+
+def _follow_endpoint_for_sts(url: str) -> Callable[[], None]:
+    """The SDK passes STS an explicit AWS address, which outranks AWS_ENDPOINT_URL (sagemaker 3.27)."""
+    try:
+        from sagemaker.core import common_utils
+        from sagemaker.core.helper import session_helper
+    except ModuleNotFoundError:
+        return lambda: None  # plain boto3: nothing to correct
+    originals = [(module, module.sts_regional_endpoint) for module in (common_utils, session_helper)]
+    for module, _ in originals:
+        module.sts_regional_endpoint = lambda _region: url
+
+    def restore() -> None:
+        for module, function in originals:
+            module.sts_regional_endpoint = function
+
+    return restore
+
+
+def _forget_cached_clients() -> None:
+    """boto3 and the SDK keep process-wide default clients, which still talk to the previous address."""
+    if "boto3" in sys.modules:
+        sys.modules["boto3"].DEFAULT_SESSION = None
+    if "sagemaker.core.utils.utils" in sys.modules:
+        utils = sys.modules["sagemaker.core.utils.utils"]
+        utils.SageMakerClient.reset()
+        utils.SingletonMeta._instances.clear()

@@ -1,0 +1,189 @@
+"""The hosts of one attempt at a job: their folders, configuration files, environment and processes."""
+
+import contextlib
+import json
+import os
+import shutil
+import socket
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+from local_sagemaker.client import without_proxy
+from local_sagemaker.isolation import CONTAINER_ROOT, Isolation
+from local_sagemaker.pip_settings import write_pip_settings
+from local_sagemaker.process import SupervisedProcess
+from local_sagemaker.training_request import TrainingRequest
+
+LOOPBACK_INTERFACE = "lo" if sys.platform == "linux" else "lo0"
+FEW_CORES = 4
+SYSTEM_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+# Variables of the endpoint's own shell that a job may see. All others (credentials, tokens) stay outside.
+PASSED_ON = """
+    SSL_CERT_FILE SSL_CERT_DIR REQUESTS_CA_BUNDLE CURL_CA_BUNDLE TZ
+    HTTP_PROXY HTTPS_PROXY ALL_PROXY http_proxy https_proxy all_proxy
+""".split()
+# What path rewriting replaces in the SDK's drivers besides /opt/ml (sagemaker-train 1.27, environment.py).
+_MASTER_ADDRESS, _MASTER_PORT = 'SM_MASTER_ADDR = "algo-1"', "SM_MASTER_PORT = 7777"
+_MASTER_CHECK = 'os.environ.get("SM_MASTER_ADDR")'
+
+
+@dataclass(frozen=True)
+class Host:
+    """One host: `folder` holds all its files; `link` is a short path to it without spaces."""
+
+    name: str
+    number: int  # 0, 1, ...
+    folder: Path
+    link: Path
+
+    @property
+    def ml(self) -> Path:
+        """What the host sees as /opt/ml."""
+        return self.folder / "ml"
+
+    @property
+    def failure_file(self) -> Path:
+        return self.ml / "output" / "failure"
+
+    @property
+    def failure(self) -> str | None:
+        """What the job wrote to /opt/ml/output/failure, if it did."""
+        file = self.failure_file
+        return file.read_text(errors="replace").strip() if file.is_file() else None
+
+
+def make_hosts(request: TrainingRequest, attempt: Path, scratch: Path) -> list[Host]:
+    """Fresh hosts with the folders and configuration files that a container finds under /opt/ml."""
+    hosts = []
+    for number, name in enumerate(request.hosts):
+        short = f"{attempt.name.removeprefix('attempt-')}-{name}"  # sockets of libraries lie below it
+        host = Host(name, number, attempt / name, scratch / short)
+        for folder in ("input/config", "input/data", "model", "output/data", "code"):
+            (host.ml / folder).mkdir(parents=True)
+        (host.ml / request.checkpoint_folder).mkdir(parents=True, exist_ok=True)
+        (host.folder / "tmp").mkdir()
+        write_pip_settings(host.folder / "home", os.environ)
+        host.link.symlink_to(host.folder)
+        hosts.append(host)
+    for host in hosts:
+        _write_configuration(request, host)
+    _write_hosts_file(hosts, attempt / "hosts")
+    return hosts
+
+
+def _write_configuration(request: TrainingRequest, host: Host) -> None:
+    group = {
+        "instance_group_name": "homogeneousCluster",
+        "instance_type": request.instance_type,
+        "hosts": request.hosts,
+    }
+    files = {
+        "hyperparameters": request.hyperparameters,
+        "inputdataconfig": {channel.name: channel.config for channel in request.channels},
+        "resourceconfig": {
+            "current_host": host.name,
+            "current_instance_type": request.instance_type,
+            "current_group_name": group["instance_group_name"],
+            "hosts": request.hosts,
+            "instance_groups": [group],
+            "network_interface_name": LOOPBACK_INTERFACE,
+        },
+    }
+    for name, content in files.items():
+        (host.ml / "input" / "config" / f"{name}.json").write_text(json.dumps(content))
+
+
+def _write_hosts_file(hosts: list[Host], path: Path) -> None:
+    """/etc/hosts for every host: algo-1 is 127.0.0.2, and so on; the machine's own entries follow."""
+    lines = ["127.0.0.1 localhost"] + [f"127.0.0.{host.number + 2} {host.name}" for host in hosts]
+    machine = Path("/etc/hosts")
+    path.write_text("\n".join(lines) + "\n" + (machine.read_text() if machine.exists() else ""))
+
+
+def discard_scratch(hosts: list[Host]) -> None:
+    """Remove what a container takes with it (caches, temporary files, pip's settings); /opt/ml stays."""
+    for host in hosts:
+        shutil.rmtree(host.folder / "home", ignore_errors=True)
+        shutil.rmtree(host.folder / "tmp", ignore_errors=True)
+        with contextlib.suppress(OSError):
+            (host.folder / "opt").rmdir()  # only ever an empty mount point: never delete what is mounted
+
+
+def start_host(
+    host: Host, request: TrainingRequest, isolation: Isolation, venv: Path, environment: dict[str, str]
+) -> SupervisedProcess:
+    """Start the request's command on `host`; `environment` adds to what every container has."""
+    variables = container_environment(host, request, isolation, venv) | environment
+    command = request.command
+    if isolation.rewrites:
+        root = f"{host.link}/ml"
+        command = [argument.replace(CONTAINER_ROOT, root) for argument in command]
+        requested = {name: value.replace(CONTAINER_ROOT, root) for name, value in request.environment.items()}
+    else:
+        requested = request.environment
+    wrapped = isolation.command(
+        command,
+        ml=host.ml,
+        hosts_file=host.folder.parent / "hosts",
+        name=host.name,
+        scratch=host.folder / "opt",
+    )
+    return SupervisedProcess(
+        wrapped, environment=variables | requested, folder=host.ml / "code", wrapped=isolation.wraps
+    )
+
+
+def container_environment(
+    host: Host, request: TrainingRequest, isolation: Isolation, venv: Path
+) -> dict[str, str]:
+    """The variables that every process of the host starts with, made from nothing so that no secret leaks."""
+    root = f"{host.link}/ml" if isolation.rewrites else CONTAINER_ROOT
+    variables = {name: os.environ[name] for name in PASSED_ON if name in os.environ}
+    variables |= {
+        "PATH": f"{venv}/bin:{SYSTEM_PATH}",
+        "HOME": str(host.folder / "home"),
+        "TMPDIR": f"{host.link}/tmp",  # short: sockets are made in it, and their paths may have 107 bytes
+        "LANG": "C.UTF-8",
+        "PYTHONUNBUFFERED": "1",
+        "NO_PROXY": ",".join([without_proxy(os.environ.get("NO_PROXY")), *request.hosts]),
+        "GLOO_SOCKET_IFNAME": LOOPBACK_INTERFACE,
+        "TRAINING_JOB_NAME": request.name,
+        "SM_CHECKPOINT_DIR": f"{root}/{request.checkpoint_folder}",
+    }
+    if (os.cpu_count() or 1) < FEW_CORES:
+        variables["OMP_NUM_THREADS"] = "1"
+    return variables
+
+
+def rewrite_paths(hosts: list[Host]) -> None:
+    """Without namespaces: put each host's real paths, address and port into the SDK's drivers and values.
+
+    Raises RuntimeError if the drivers are not the ones this was written for.
+    """
+    port = free_port()
+    for host in hosts:
+        root = f"{host.link}/ml"
+        for file in sorted((host.ml / "input/data/sm_drivers").rglob("*")):
+            if file.suffix not in (".py", ".sh"):
+                continue
+            text = file.read_text().replace(CONTAINER_ROOT, root)
+            if file.name == "environment.py":
+                if _MASTER_ADDRESS not in text or _MASTER_PORT not in text:
+                    raise RuntimeError(
+                        "These SDK drivers are not known here; use the pinned sagemaker version"
+                    )
+                text = text.replace(_MASTER_ADDRESS, 'SM_MASTER_ADDR = "127.0.0.1"')
+                text = text.replace(_MASTER_PORT, f"SM_MASTER_PORT = {port}")
+            elif file.name == "utils.py":  # is_master_node compares names, and the master's is now an address
+                text = text.replace(_MASTER_CHECK, '"algo-1"')
+            file.write_text(text)
+        values = host.ml / "input/config/hyperparameters.json"
+        values.write_text(values.read_text().replace(CONTAINER_ROOT, root))
+
+
+def free_port() -> int:
+    """A TCP port that nobody listens on at the moment."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]

@@ -1,0 +1,154 @@
+"""The endpoint's process: moto's server on a loopback port, plus a few control actions of its own."""
+
+import json
+import logging
+import os
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import parse_qs
+
+from moto.moto_server.werkzeug_app import DomainDispatcherApplication, MotoRequestHandler, create_backend_app
+from werkzeug.serving import make_server
+
+from local_sagemaker.attempt import Settings
+from local_sagemaker.client import CONTROL_PATH, REGION, ROLE_NAME, find_endpoint, without_proxy
+from local_sagemaker.home import write_json
+from local_sagemaker.isolation import Isolation
+from local_sagemaker.job_queue import JobQueue
+from local_sagemaker.service import TrainingService
+from local_sagemaker.storage import client
+
+LOOPBACK = "127.0.0.1"
+_TRUST = {
+    "Version": "2012-10-17",
+    "Statement": [
+        {"Effect": "Allow", "Principal": {"Service": "sagemaker.amazonaws.com"}, "Action": "sts:AssumeRole"}
+    ],
+}
+
+
+class CannotServe(RuntimeError):
+    """The endpoint cannot be started; the message says what to do."""
+
+
+@dataclass(frozen=True)
+class Options:
+    """How an endpoint is to run."""
+
+    home: Path
+    isolation: Isolation
+    port: int  # 0: any free one
+    max_jobs: int
+    stop_grace_s: float
+    idle_hours: float
+
+
+class Application:
+    """The WSGI application: control actions below CONTROL_PATH, everything else is AWS."""
+
+    def __init__(self, actions: dict[str, Callable[[dict[str, str]], dict]]):
+        self._aws = DomainDispatcherApplication(create_backend_app)
+        self._actions = actions
+        self.last_request = time.monotonic()
+
+    def __call__(self, environ: dict, start_response: Callable) -> Iterable[bytes]:
+        # A web page in the learner's browser can reach loopback, too, and a job runs commands: browsers say
+        # where a page comes from, and a name that was rebound to 127.0.0.1 shows in the Host header.
+        host = environ.get("HTTP_HOST", "").rsplit(":", 1)[0]
+        if "HTTP_ORIGIN" in environ or host not in (LOOPBACK, "localhost"):
+            return _answer(start_response, "403 Forbidden", {"error": "only for programs on this machine"})
+        path = environ.get("PATH_INFO", "")
+        if not path.startswith(CONTROL_PATH + "/"):
+            self.last_request = time.monotonic()
+            return self._aws(environ, start_response)
+        action = self._actions.get(path.removeprefix(CONTROL_PATH + "/"))
+        if action is None:
+            return _answer(start_response, "404 Not Found", {"error": f"no action {path}"})
+        query = {name: values[0] for name, values in parse_qs(environ.get("QUERY_STRING", "")).items()}
+        try:
+            return _answer(start_response, "200 OK", action(query))
+        except ValueError as error:
+            start_response("400 Bad Request", [("Content-Type", "text/plain; charset=utf-8")])
+            return [str(error).encode()]
+
+
+def _answer(start_response: Callable, status: str, body: dict) -> Iterable[bytes]:
+    start_response(status, [("Content-Type", "application/json")])
+    return [json.dumps(body).encode()]
+
+
+def serve(options: Options) -> None:
+    """Run until told to stop (SIGTERM, Ctrl-C, the control action, or idle for too long).
+
+    Prints one line to standard output when ready. Raises CannotServe if another endpoint serves the same
+    home or the port is taken.
+    """
+    running = find_endpoint(options.home)
+    if running:
+        raise CannotServe(
+            f"An endpoint already runs at {running.url} (process {running.pid}) for {options.home}"
+        )
+    _forget_own_credentials()
+    stopping = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: stopping.set())
+    service: TrainingService | None = None
+
+    def interrupt(query: dict[str, str]) -> dict:
+        service.interrupt(query.get("name", ""))
+        return {}
+
+    def shutdown(_query: dict[str, str]) -> dict:
+        stopping.set()
+        return {}
+
+    status = {"pid": os.getpid(), "isolation": options.isolation.mode}
+    application = Application({"status": lambda _query: status, "interrupt": interrupt, "shutdown": shutdown})
+    logging.getLogger("werkzeug").setLevel(logging.WARNING)
+    http = _listen(options.port, application)
+    url = f"http://{LOOPBACK}:{http.server_port}"
+    settings = Settings(url, options.home / "jobs", options.isolation, stop_grace_s=options.stop_grace_s)
+    queue = JobQueue(options.max_jobs)
+    service = TrainingService(settings, queue)
+    service.install()
+    threading.Thread(target=http.serve_forever, daemon=True).start()
+    _create_role(url)
+    record = options.home / "endpoint.json"
+    write_json(
+        record, {"url": url, "pid": os.getpid(), "started": time.time(), "isolation": options.isolation.mode}
+    )
+    print(f"local_sagemaker ready at {url}", flush=True)
+    while not stopping.wait(1.0):
+        idle_s = time.monotonic() - application.last_request
+        if idle_s > options.idle_hours * 3600 and queue.idle:
+            break
+    queue.close()
+    record.unlink(missing_ok=True)
+    http.shutdown()
+
+
+def _listen(port: int, application: Application) -> object:
+    try:
+        return make_server(LOOPBACK, port, application, threaded=True, request_handler=MotoRequestHandler)
+    except (OSError, SystemExit) as error:  # werkzeug turns an address in use into SystemExit
+        raise CannotServe(
+            f"Cannot listen on {LOOPBACK}:{port} ({error}). Another program may use the port: choose another"
+            " with --port, or leave --port out to take a free one."
+        ) from error
+
+
+def _forget_own_credentials() -> None:
+    """The endpoint needs none of the learner's AWS settings, and no proxy for its calls to itself."""
+    for name in [name for name in os.environ if name.startswith("AWS_")]:
+        del os.environ[name]
+    os.environ["AWS_CONFIG_FILE"] = os.environ["AWS_SHARED_CREDENTIALS_FILE"] = os.devnull
+    os.environ["NO_PROXY"] = os.environ["no_proxy"] = without_proxy(os.environ.get("NO_PROXY"))
+
+
+def _create_role(url: str) -> None:
+    iam = client("iam", url, REGION)
+    iam.create_role(RoleName=ROLE_NAME, Path="/service-role/", AssumeRolePolicyDocument=json.dumps(_TRUST))

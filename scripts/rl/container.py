@@ -1,0 +1,80 @@
+"""Where things are inside a SageMaker training container, and who this process is among the others.
+
+SageMaker describes the container in SM_* variables; without them the documented /opt/ml paths are used.
+"""
+
+import os
+import sys
+from pathlib import Path
+
+
+class ChannelNotFound(Exception):
+    """The job was started without a data channel that the script reads."""
+
+
+def channel(name: str) -> Path:
+    """Folder of one input channel, as set in SM_CHANNEL_<NAME>.
+
+    Raises:
+        ChannelNotFound: the job has no such channel; the message lists those it has and the line to add.
+    """
+    folder = os.environ.get(f"SM_CHANNEL_{name.upper()}")
+    if folder:
+        return Path(folder)
+    prefix = "SM_CHANNEL_"
+    own = {"code", "sm_drivers"}  # the SDK's channels, not the learner's
+    present = sorted({key.removeprefix(prefix).lower() for key in os.environ if key.startswith(prefix)} - own)
+    raise ChannelNotFound(
+        f"This job has no input channel '{name}' (it has: {', '.join(present) or 'none'}). "
+        f'Add InputData(channel_name="{name}", data_source=<S3 URI of the data>) to input_data_config.'
+    )
+
+
+def model_dir() -> Path:
+    """Folder whose content becomes model.tar.gz."""
+    return Path(os.environ.get("SM_MODEL_DIR", "/opt/ml/model"))
+
+
+def output_data_dir() -> Path:
+    """Folder whose content becomes output.tar.gz: history, summary, evaluations, tracking files."""
+    return Path(os.environ.get("SM_OUTPUT_DATA_DIR", "/opt/ml/output/data"))
+
+
+def checkpoint_dir() -> Path:
+    """Folder that SageMaker copies to and from S3 while the job runs (CheckpointConfig)."""
+    return Path(os.environ.get("SM_CHECKPOINT_DIR", "/opt/ml/checkpoints"))
+
+
+def failure_file() -> Path:
+    """File whose first 1,024 characters become the job's FailureReason."""
+    return Path(os.environ.get("SM_OUTPUT_FAILURE", "/opt/ml/output/failure"))
+
+
+def process_rank() -> int:
+    """Number of this process among all of the job's processes, from 0 (RANK, set by torchrun and accelerate)."""
+    return int(os.environ.get("RANK", "0"))
+
+
+def process_count() -> int:
+    """Number of processes that train together, over all hosts (WORLD_SIZE)."""
+    return int(os.environ.get("WORLD_SIZE", "1"))
+
+
+def is_main_process() -> bool:
+    """True in the one process that prints, tracks and saves."""
+    return process_rank() == 0
+
+
+def host_count() -> int:
+    """Number of instances (SM_HOST_COUNT)."""
+    return int(os.environ.get("SM_HOST_COUNT", "1"))
+
+
+def print_line(text: str) -> None:
+    """Prints a line in one piece: what metric definitions and notebooks read from the log.
+
+    The processes of a host share its log, and Python's unbuffered print writes the end of the line separately, so
+    that another process's line can come between.
+    """
+    sys.stdout.write(text + "\n")
+    sys.stdout.flush()

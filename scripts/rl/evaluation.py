@@ -1,0 +1,251 @@
+"""pass@1 on held-out problems: the one measurement that every module ends with.
+
+`evaluate` generates and scores, on as many processes as the job has. What it returns can be saved, loaded and looked
+at without torch. Completions that something else generated (verl, vLLM) are scored by `score_completions` alone.
+"""
+
+import dataclasses
+import json
+import math
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rl.rewards import extract_answer, is_formatted, same_answer
+from rl.tasks import DataError, Row
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+GREEDY, SAMPLED = "greedy", "sampled"
+
+
+@dataclasses.dataclass(frozen=True)
+class PassAtOne:
+    """Share of problems answered right at the first try, with its 95 % Wilson interval over `n` problems."""
+
+    value: float
+    low: float
+    high: float
+    n: int
+    decoding: str
+
+    def __str__(self) -> str:
+        return f"{self.value:.3f} [{self.low:.3f}, {self.high:.3f}] ({self.decoding}, n = {self.n})"
+
+
+@dataclasses.dataclass(frozen=True)
+class Evaluation:
+    """What a model does on a set of problems.
+
+    Attributes:
+        greedy: pass@1 of the most likely completion.
+        sampled: pass@1 at temperature 1: the mean over all samples of a problem, then over problems. Its interval is
+            that of one sample a problem, which is wider than the true one.
+        format_rate: by decoding, the share of completions in the format asked for.
+        mean_completion_length: by decoding, in tokens, the end token included.
+        completions: one dict for each completion: index, question, answer, decoding, sample, completion, tokens,
+            extracted, correct, formatted.
+        seconds: how long `evaluate` took.
+    """
+
+    greedy: PassAtOne
+    sampled: PassAtOne
+    format_rate: dict[str, float]
+    mean_completion_length: dict[str, float]
+    completions: list[dict[str, Any]]
+    seconds: float = dataclasses.field(default=0.0, compare=False)
+
+    def save(self, path: Path | str) -> None:
+        """Writes everything as JSON, the completions included."""
+        Path(path).write_text(
+            json.dumps(dataclasses.asdict(self), ensure_ascii=False, indent=1), encoding="utf-8"
+        )
+
+    @classmethod
+    def load(cls, path: Path | str) -> "Evaluation":
+        """Reads what `save` wrote.
+
+        Raises:
+            DataError: no such file, or not an evaluation.
+        """
+        try:
+            content = json.loads(Path(path).read_text(encoding="utf-8"))
+            rates = {name: PassAtOne(**content.pop(name)) for name in (GREEDY, SAMPLED)}
+            return cls(**rates, **content)
+        except FileNotFoundError as error:
+            raise DataError(f"There is no evaluation {path}.") from error
+        except (ValueError, TypeError, KeyError, AttributeError) as error:
+            raise DataError(f"{path} is not an evaluation written by Evaluation.save ({error!r}).") from error
+
+
+def wilson_interval(successes: float, n: int) -> tuple[float, float]:
+    """95 % interval of a proportion (E. B. Wilson, 1927), which stays within 0..1 and is right near the ends too.
+
+    Raises:
+        ValueError: n below 1, or successes outside 0..n.
+    """
+    if n < 1 or not 0 <= successes <= n:
+        raise ValueError(f"an interval needs 0 <= successes <= n and n >= 1; got {successes} of {n}")
+    z = 1.959963984540054  # 97.5 % point of the normal distribution
+    p = successes / n
+    centre = p + z * z / (2 * n)
+    margin = z * math.sqrt(p * (1 - p) / n + z * z / (4 * n * n))
+    scale = 1 + z * z / n
+    return max(0.0, (centre - margin) / scale), min(1.0, (centre + margin) / scale)
+
+
+def score_completions(items: list[dict[str, Any]]) -> Evaluation:
+    """Judges completions, wherever they come from.
+
+    Args:
+        items: a dict for each completion with index, question, answer, decoding ("greedy" or "sampled"), sample (0 for
+            greedy, else 0..k-1), completion (text) and tokens (its length). Every problem must have one greedy
+            completion and the same number of samples.
+
+    Raises:
+        ValueError: a problem lacks a completion, or has one twice.
+    """
+    completions = []
+    for item in items:
+        extracted = extract_answer(item["completion"])
+        judged = {"extracted": extracted, "correct": same_answer(extracted, item["answer"])}
+        completions.append({**item, **judged, "formatted": is_formatted(item["completion"])})
+    groups = {name: [item for item in completions if item["decoding"] == name] for name in (GREEDY, SAMPLED)}
+    problems = {item["index"] for item in completions}
+    for name, group in groups.items():
+        samples = {item["sample"] for item in group}
+        tries = {(item["index"], item["sample"]) for item in group}
+        if not group or len(tries) != len(group) or len(tries) != len(problems) * len(samples):
+            raise ValueError(
+                f"{len(problems)} problems need {len(samples) or 1} {name} completion(s) each; "
+                f"got {len(group)}, {len(group) - len(tries)} of them repeated."
+            )
+    return Evaluation(
+        greedy=_pass_at_one(groups[GREEDY], len(problems), GREEDY),
+        sampled=_pass_at_one(groups[SAMPLED], len(problems), SAMPLED),
+        format_rate={name: _mean(group, "formatted") for name, group in groups.items()},
+        mean_completion_length={name: _mean(group, "tokens") for name, group in groups.items()},
+        completions=completions,
+    )
+
+
+def _pass_at_one(group: list[dict[str, Any]], problems: int, decoding: str) -> PassAtOne:
+    value = _mean(group, "correct")
+    return PassAtOne(value, *wilson_interval(value * problems, problems), n=problems, decoding=decoding)
+
+
+def _mean(group: list[dict[str, Any]], field: str) -> float:
+    return sum(item[field] for item in group) / len(group)
+
+
+def evaluate(
+    model: "PreTrainedModel",
+    tokenizer: "PreTrainedTokenizerBase",
+    rows: list[Row],
+    *,
+    samples: int,
+    max_new_tokens: int,
+    batch_size: int,
+    seed: int,
+    temperature: float = 1.0,
+    tools: Sequence[Callable[..., Any]] = (),
+    **turns: int,
+) -> Evaluation:
+    """Generates one greedy completion and `samples` sampled ones for each row, and scores them.
+
+    With `tools` a completion has several turns; `turns` are then the limits that `rl.tool_use.converse` takes.
+
+    In a distributed job every process must call this; each generates its share of the batches and all return the same
+    result. Each batch has a random seed of its own, so the result does not depend on the number of processes. Neither
+    the model's mode nor the random state of the training around it is changed.
+
+    Raises:
+        ValueError: no rows, or samples below 1.
+    """
+    if not rows or samples < 1:
+        raise ValueError(
+            f"an evaluation needs rows and at least one sample; got {len(rows)} rows, {samples} samples"
+        )
+    started = time.perf_counter()
+    speak = {"tools": tools, **turns} if tools else {}
+    items = _generate(
+        model,
+        tokenizer,
+        rows,
+        samples,
+        max_new_tokens,
+        batch_size,
+        seed=seed,
+        temperature=temperature,
+        **speak,
+    )
+    return dataclasses.replace(score_completions(items), seconds=time.perf_counter() - started)
+
+
+def greedy_pass_at_1(
+    model: "PreTrainedModel",
+    tokenizer: "PreTrainedTokenizerBase",
+    rows: list[Row],
+    *,
+    max_new_tokens: int,
+    batch_size: int,
+) -> PassAtOne:
+    """The greedy half of `evaluate` alone, for a look in the middle of training. Every process must call this."""
+    items = _generate(model, tokenizer, rows, 0, max_new_tokens, batch_size, seed=0, temperature=1.0)
+    right = [{"correct": same_answer(extract_answer(item["completion"]), item["answer"])} for item in items]
+    return _pass_at_one(right, len(rows), GREEDY)
+
+
+def _generate(
+    model: "PreTrainedModel",
+    tokenizer: "PreTrainedTokenizerBase",
+    rows: list[Row],
+    samples: int,
+    max_new_tokens: int,
+    batch_size: int,
+    *,
+    seed: int,
+    temperature: float,
+    **speak: Any,
+) -> list[dict[str, Any]]:
+    """One greedy completion and `samples` sampled ones for each row, as `score_completions` takes them."""
+    from accelerate import PartialState
+    from accelerate.utils import gather_object
+
+    from rl.generation import generate, undisturbed
+    from rl.tool_use import converse
+
+    batches = [rows[start : start + batch_size] for start in range(0, len(rows), batch_size)]
+    tries = [(GREEDY, 0), *((SAMPLED, sample) for sample in range(samples))]
+    work = [(decoding, sample, batch) for decoding, sample in tries for batch in batches]
+
+    state = PartialState()
+    done: list[tuple[int, list[dict[str, Any]]]] = []
+    with undisturbed(model) as bare_model:
+        for number, (decoding, sample, batch) in enumerate(work):
+            if number % state.num_processes != state.process_index:
+                continue
+            outputs = (converse if speak else generate)(
+                bare_model,
+                tokenizer,
+                [row["prompt"] for row in batch],
+                max_new_tokens=max_new_tokens,
+                temperature=temperature if decoding == SAMPLED else 0.0,
+                seed=seed + number,
+                **speak,
+            )
+            items = [
+                {
+                    **{field: row[field] for field in ("index", "question", "answer")},
+                    "decoding": decoding,
+                    "sample": sample,
+                    "completion": text,
+                    "tokens": tokens,
+                }
+                for row, (text, tokens) in zip(batch, outputs, strict=True)
+            ]
+            done.append((number, items))
+    gathered = sorted(gather_object(done), key=lambda numbered: numbered[0])
+    return [item for _, items in gathered for item in items]

@@ -1,0 +1,82 @@
+"""Generating completions in batches with transformers, the same for every model."""
+
+import contextlib
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from accelerate.utils import extract_model_from_parallel
+from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
+
+Messages = list[dict[str, Any]]
+
+
+@contextlib.contextmanager
+def undisturbed(model: torch.nn.Module) -> Iterator[PreTrainedModel]:
+    """The model without its DDP wrapper, in evaluation mode; on leaving, its mode and the random state are as before."""
+    bare = extract_model_from_parallel(model)
+    training = bare.training
+    devices = [bare.device] if bare.device.type == "cuda" else []
+    with torch.random.fork_rng(devices=devices):
+        try:
+            yield bare.eval()
+        finally:
+            bare.train(training)
+
+
+@torch.no_grad()
+def generate(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    prompts: list[Messages],
+    *,
+    max_new_tokens: int,
+    temperature: float,
+    seed: int,
+    tools: list[dict[str, Any]] | None = None,
+) -> list[tuple[str, int]]:
+    """One completion for each conversation, all in one batch: (text without special tokens, length in tokens).
+
+    The length counts the end token. Temperature 0 is greedy decoding; otherwise the model's own distribution is
+    sampled, whatever top-k, top-p or penalty its authors recommend: pass@1 shall measure what is trained.
+    `tools` are offered to the model by its chat template.
+    """
+    texts = [
+        tokenizer.apply_chat_template(prompt, tools=tools, add_generation_prompt=True, tokenize=False)
+        for prompt in prompts
+    ]
+    inputs = tokenizer(
+        texts, return_tensors="pt", padding=True, padding_side="left", add_special_tokens=False
+    )
+    width = inputs["input_ids"].shape[1]
+    ends = _end_tokens(model, tokenizer)
+    config = GenerationConfig(
+        do_sample=temperature > 0,
+        temperature=temperature or 1.0,
+        top_k=0 if temperature > 0 else 50,
+        top_p=1.0,
+        repetition_penalty=1.0,
+        max_new_tokens=max_new_tokens,
+        eos_token_id=ends,
+        pad_token_id=tokenizer.pad_token_id,
+        use_cache=True,
+    )
+    torch.manual_seed(seed)
+    output = model.generate(
+        input_ids=inputs["input_ids"].to(model.device),
+        attention_mask=inputs["attention_mask"].to(model.device),
+        generation_config=config,
+    )
+    completions = []
+    for tokens in output[:, width:].tolist():
+        # Behind the end token there is only padding, and the padding token may itself be an end token.
+        length = next((place + 1 for place, token in enumerate(tokens) if token in ends), len(tokens))
+        completions.append((tokenizer.decode(tokens[:length], skip_special_tokens=True), length))
+    return completions
+
+
+def _end_tokens(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> list[int]:
+    """End tokens of the tokenizer and of the model (which may have several), as TRL's rollouts use them."""
+    ends = model.generation_config.eos_token_id
+    ends = [] if ends is None else [ends] if isinstance(ends, int) else list(ends)
+    return sorted({*ends, tokenizer.eos_token_id})

@@ -1,0 +1,145 @@
+"""Preference pairs: two answers to one prompt, of which the first is better. What DPO and reward models learn from.
+
+A pair is a problem's row (rl.tasks) with two fields more, each a list of messages:
+
+    {"prompt": [...], "question": ..., ..., "chosen": [{"role": "assistant", "content": ...}], "rejected": [...]}
+
+`count_tokens` adds their lengths in the model's own tokens, for those who look at the data without a tokenizer.
+"""
+
+import json
+from collections import defaultdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rl.evaluation import SAMPLED, Evaluation
+from rl.tasks import DataError, Row, read_rows
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+SIDES = ("chosen", "rejected")
+
+
+def preference_pairs(rows: list[Row], sampled: Evaluation, *, per_problem: int = 1) -> list[Row]:
+    """Joins right with wrong sampled answers to the same problem, at most `per_problem` times.
+
+    A problem whose answers are all right or all wrong gives no pair: there is nothing to prefer.
+    """
+    answers = defaultdict(lambda: {True: [], False: []})
+    for item in sampled.completions:
+        if item["decoding"] == SAMPLED:
+            answers[item["index"]][item["correct"]].append(item["completion"])
+    pairs = []
+    for row in rows:
+        right, wrong = answers[row["index"]][True], answers[row["index"]][False]
+        for chosen, rejected in list(zip(right, wrong, strict=False))[:per_problem]:
+            pairs.append({**row, "chosen": _answer(chosen), "rejected": _answer(rejected)})
+    return pairs
+
+
+def _answer(text: str) -> list[dict[str, str]]:
+    return [{"role": "assistant", "content": text}]
+
+
+def drop_duplicates(pairs: list[Row]) -> list[Row]:
+    """The pairs without those whose prompt, chosen and rejected answer all came before.
+
+    A model that is sure of itself gives the same answer again and again; a pair that stands there five times weighs
+    five times as much.
+    """
+    seen, kept = set(), []
+    for pair in pairs:
+        key = json.dumps([pair["prompt"], pair["chosen"], pair["rejected"]], sort_keys=True)
+        if key not in seen:
+            seen.add(key)
+            kept.append(pair)
+    return kept
+
+
+def hold_out(pairs: list[Row], share: float) -> tuple[list[Row], list[Row]]:
+    """The pairs in two parts, the last of them with that share of the questions: to learn from, and to measure on.
+
+    Cut by question, not by pair: two pairs of one problem have answers in common.
+
+    Raises:
+        DataError: one of the parts would be empty.
+    """
+    questions = list(dict.fromkeys(pair["question"] for pair in pairs))
+    held = set(questions[len(questions) - round(share * len(questions)) :])
+    parts = tuple([pair for pair in pairs if (pair["question"] in held) == kept] for kept in (False, True))
+    if not all(parts):
+        raise DataError(f"A share of {share} cannot be held out of {len(questions)} questions.")
+    return parts
+
+
+def as_texts(pair: Row, tokenizer: "PreTrainedTokenizerBase") -> dict[str, str]:
+    """The prompt as the model is asked it, by its own chat template with the pair's tools, and both answers bare.
+
+    DPOTrainer adds the end token to an answer that is plain text, and nothing else. Given messages it would apply the
+    chat template to them, and ChatML's puts a line break behind the end token. No model ever writes that one, so its
+    log-probability is about -20, and DPO could earn margin with a token that no answer contains.
+    """
+    tools = json.loads(pair["tools"]) if pair.get("tools") else None
+    prompt = tokenizer.apply_chat_template(
+        pair["prompt"], tools=tools, add_generation_prompt=True, tokenize=False
+    )
+    return {"prompt": prompt} | {side: pair[side][-1]["content"] for side in SIDES}
+
+
+def count_tokens(pairs: list[Row], tokenizer: "PreTrainedTokenizerBase") -> list[Row]:
+    """The pairs with prompt_tokens, chosen_tokens and rejected_tokens (the end token included), as DPOTrainer counts."""
+    counted = []
+    for pair in pairs:
+        texts = as_texts(pair, tokenizer)
+        lengths = {name: len(tokenizer(text)["input_ids"]) for name, text in texts.items()}
+        counted.append({**pair, **{f"{name}_tokens": lengths[name] + (name in SIDES) for name in texts}})
+    return counted
+
+
+def write_pairs(pairs: list[Row], path: Path) -> None:
+    """Writes one pair a line."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    lines = [json.dumps(pair, ensure_ascii=False) + "\n" for pair in pairs]
+    path.write_text("".join(lines), encoding="utf-8")
+
+
+def read_pairs(path: Path | str) -> list[Row]:
+    """Pairs of a JSONL or parquet file, or of the one such file in a channel's folder.
+
+    Raises:
+        DataError: as `read_rows`; or an answer is missing, empty or no list of messages, or both answers are the same,
+            or `tools` is no JSON list. Names the file, the row (counted from 1) and the field.
+    """
+    pairs = read_rows(path)
+    for number, pair in enumerate(pairs, start=1):
+        _check_pair(pair, f"{path}, row {number}")
+    return pairs
+
+
+def _check_pair(pair: Row, where: str) -> None:
+    for side in SIDES:
+        if side not in pair:
+            raise DataError(f"{where}: the field '{side}' is missing. Are these problems and not pairs?")
+        messages = pair[side]
+        if not isinstance(messages, list) or not messages or not all(map(_is_message, messages)):
+            raise DataError(
+                f"{where}: the field '{side}' must be a list of {{'role': ..., 'content': ...}} with text."
+            )
+    if pair["chosen"] == pair["rejected"]:
+        raise DataError(f"{where}: 'chosen' and 'rejected' are the same, so nothing is preferred.")
+    if pair.get("tools"):
+        try:
+            tools = json.loads(pair["tools"])
+        except (TypeError, ValueError) as error:
+            raise DataError(
+                f"{where}: the field 'tools' is not the JSON text of a list ({error})."
+            ) from error
+        if not isinstance(tools, list):
+            raise DataError(f"{where}: the field 'tools' is not the JSON text of a list.")
+
+
+def _is_message(message: Any) -> bool:
+    return isinstance(message, dict) and all(
+        isinstance(message.get(key), str) and message[key].strip() for key in ("role", "content")
+    )

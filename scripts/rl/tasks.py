@@ -1,0 +1,248 @@
+"""The workshop's problems: questions with answers that a program can check.
+
+    splits = make_splits("chain_sum", {"train": 2000, "test": 300})
+    files = write_splits(splits, Path("build/data"))        # build/data/train/train.jsonl, ...
+
+reasoning-gym makes item i from Random(seed + i): seeds 42 and 43 share all items but one. So there is ONE seed, splits
+are ranges of its indices, and a question that came before is dropped wherever it comes again.
+"""
+
+import hashlib
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from rl.recipe import unknown_name
+
+Row = dict[str, Any]
+
+FORMAT_INSTRUCTIONS = (
+    "Solve the problem step by step. Write your reasoning inside <think> and </think>, then only the final number "
+    "inside <answer> and </answer>, and nothing after it."
+)
+FIELDS = {"prompt": list, "question": str, "answer": str, "task": str, "split": str, "index": int}
+
+
+class DataError(Exception):
+    """Data that cannot be used; the message names the file, the line and the field."""
+
+
+def _chain_sum(seed: int) -> Iterator[tuple[str, str]]:
+    """Sums and differences of 4 to 6 one-digit numbers."""
+    return _reasoning_gym("chain_sum", seed, min_terms=4, max_terms=6, min_digits=1, max_digits=1)
+
+
+def _long_sum(seed: int) -> Iterator[tuple[str, str]]:
+    """Sums and differences of 3 or 4 three-digit numbers: too much for a tiny head, nothing for a calculator."""
+    return _reasoning_gym("chain_sum", seed, min_terms=3, max_terms=4, min_digits=3, max_digits=3)
+
+
+def _gsm_symbolic(seed: int) -> Iterator[tuple[str, str]]:
+    """Grade-school word problems from templates; the offline stand-in for GSM8K."""
+    return _reasoning_gym("gsm_symbolic", seed)
+
+
+def _reasoning_gym(family: str, seed: int, **config: int) -> Iterator[tuple[str, str]]:
+    import reasoning_gym
+
+    # Every family draws item i from the seed and i alone, so the size sets only where the items end.
+    for item in reasoning_gym.create_dataset(family, seed=seed, size=1_000_000, **config):
+        yield item["question"], item["answer"]
+
+
+def _gsm8k(seed: int) -> Iterator[tuple[str, str]]:
+    """openai/gsm8k's 7,473 training problems, shuffled; needs a network."""
+    try:
+        from datasets import load_dataset
+
+        problems = load_dataset("openai/gsm8k", "main", split="train").shuffle(seed=seed)
+    except ImportError as error:
+        raise DataError("The task gsm8k needs the package 'datasets': pip install datasets.") from error
+    except (OSError, ValueError) as error:
+        raise DataError(
+            f"openai/gsm8k could not be loaded from the Hugging Face Hub ({error}). It needs a network; "
+            "the task gsm_symbolic has problems of the same kind and needs none."
+        ) from error
+    for problem in problems:
+        # The last line of a solution is '#### 1,234'.
+        yield problem["question"], problem["answer"].rpartition("####")[2].strip().replace(",", "")
+
+
+TASKS = {"chain_sum": _chain_sum, "long_sum": _long_sum, "gsm_symbolic": _gsm_symbolic, "gsm8k": _gsm8k}
+
+
+def make_splits(
+    task: str, sizes: dict[str, int], *, seed: int = 42, system_prompt: str | None = None
+) -> dict[str, list[Row]]:
+    """Splits of exactly the given sizes, in the given order, with no question in two of them or twice in one.
+
+    Args:
+        task: a name in TASKS.
+        sizes: rows in each split, such as {"train": 2000, "test": 300}. A split's rows do not change when a later
+            split is added or made larger.
+        system_prompt: put before each question, such as FORMAT_INSTRUCTIONS for a model that was not trained on it.
+
+    Raises:
+        DataError: unknown task, no splits, a size below 1, or a task with too few different questions.
+    """
+    if task not in TASKS:
+        raise DataError(unknown_name("task", task, TASKS))
+    if not sizes or any(not isinstance(size, int) or size < 1 for size in sizes.values()):
+        raise DataError(
+            f"Give each split a size of at least 1, such as {{'train': 2000, 'test': 300}}; got {sizes}."
+        )
+    problems = enumerate(TASKS[task](seed))
+    system = [{"role": "system", "content": system_prompt}] if system_prompt else []
+    seen: set[str] = set()
+    splits: dict[str, list[Row]] = {}
+    for split, size in sizes.items():
+        rows = splits[split] = []
+        while len(rows) < size:
+            index, (question, answer) = next(problems, (None, (None, None)))
+            if index is None:
+                raise DataError(
+                    f"{task} has only {len(seen)} different questions; {sum(sizes.values())} were asked for."
+                )
+            if question in seen:
+                continue
+            seen.add(question)
+            prompt = [*system, {"role": "user", "content": question}]
+            row = {"prompt": prompt, "question": question, "answer": answer, "task": task, "split": split}
+            rows.append({**row, "index": index})
+    return splits
+
+
+def write_splits(splits: dict[str, list[Row]], folder: Path | str) -> dict[str, Path]:
+    """Writes each split as JSONL and parquet into a folder of its own, which can be uploaded as a channel.
+
+    Returns:
+        The folder of each split: {"train": folder/train, ...}, holding train.jsonl and train.parquet.
+
+    Raises:
+        DataError: a split is there already with other rows; nothing is overwritten then, in no split.
+    """
+    folders = {split: Path(folder) / split for split in splits}
+    for split, rows in splits.items():
+        jsonl = folders[split] / f"{split}.jsonl"
+        if jsonl.exists() and jsonl.read_bytes() != _jsonl(rows):
+            raise DataError(f"{jsonl} exists and holds other rows. Move it away, or write to another folder.")
+    for split, rows in splits.items():
+        _write_split(rows, folders[split], split)
+    return folders
+
+
+def _write_split(rows: list[Row], folder: Path, split: str) -> None:
+    import pyarrow
+    import pyarrow.parquet
+
+    folder.mkdir(parents=True, exist_ok=True)
+    parquet, jsonl = folder / f"{split}.parquet", folder / f"{split}.jsonl"
+    # Whole files under their names or none: a reader never meets half a file.
+    partial = parquet.with_suffix(".partial")
+    pyarrow.parquet.write_table(pyarrow.Table.from_pylist(rows), partial)
+    partial.replace(parquet)
+    partial.write_bytes(_jsonl(rows))
+    partial.replace(jsonl)
+
+
+def _jsonl(rows: list[Row]) -> bytes:
+    return "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows).encode()
+
+
+def read_rows(path: Path | str) -> list[Row]:
+    """Rows of a JSONL or parquet file, or of the one such file in a channel's folder (of two, the JSONL).
+
+    Raises:
+        DataError: nothing to read, an empty file, a line that is no JSON or not UTF-8, a field that is missing or of
+            the wrong type; names file, line (in parquet: row) and field, both counted from 1.
+    """
+    path = data_file(Path(path))
+    numbered = _parquet_rows(path) if path.suffix == ".parquet" else _jsonl_rows(path)
+    rows = []
+    for number, row in numbered:
+        _check_row(row, f"{path}, line {number}")
+        rows.append(row)
+    if not rows:
+        raise DataError(f"{path} is empty. Write it again with rl.tasks.write_splits.")
+    return rows
+
+
+def data_file(path: Path) -> Path:
+    """The data file itself, or the one in a channel's folder (of two, the JSONL).
+
+    Raises:
+        DataError: there is none, several, or one of another kind.
+    """
+    if path.is_dir():
+        for suffix in (".jsonl", ".parquet"):
+            files = sorted(path.glob(f"*{suffix}"))
+            if len(files) > 1:
+                raise DataError(
+                    f"{path} holds several {suffix} files: {', '.join(file.name for file in files)}."
+                )
+            if files:
+                return files[0]
+        raise DataError(f"{path} holds no .jsonl or .parquet file.")
+    if not path.is_file():
+        raise DataError(f"There is no file {path}.")
+    if path.suffix not in (".jsonl", ".parquet"):
+        raise DataError(f"{path} is neither .jsonl nor .parquet.")
+    return path
+
+
+def _jsonl_rows(path: Path) -> Iterator[tuple[int, Any]]:
+    for number, line in enumerate(path.read_bytes().split(b"\n"), start=1):
+        if not line.strip():
+            continue
+        try:
+            yield number, json.loads(line.decode())
+        except UnicodeDecodeError as error:
+            raise DataError(
+                f"{path}, line {number}: not UTF-8 text ({error.reason} at byte {error.start})."
+            ) from error
+        except json.JSONDecodeError as error:
+            raise DataError(
+                f"{path}, line {number}: not a JSON object ({error.msg}). Is the file cut off?"
+            ) from error
+
+
+def _parquet_rows(path: Path) -> Iterator[tuple[int, Any]]:
+    import pyarrow
+    import pyarrow.parquet
+
+    try:
+        return enumerate(pyarrow.parquet.read_table(path).to_pylist(), start=1)
+    except (pyarrow.ArrowInvalid, OSError) as error:
+        raise DataError(f"{path} is no readable parquet file ({error}).") from error
+
+
+def _check_row(row: Any, where: str) -> None:
+    if not isinstance(row, dict):
+        raise DataError(f"{where}: expected an object with the fields {', '.join(FIELDS)}.")
+    for field, kind in FIELDS.items():
+        if field not in row:
+            raise DataError(f"{where}: the field '{field}' is missing.")
+        if not isinstance(row[field], kind) or isinstance(row[field], bool):
+            raise DataError(
+                f"{where}: the field '{field}' must be {kind.__name__}, not {type(row[field]).__name__}."
+            )
+    for field in ("question", "answer"):
+        if not row[field].strip():
+            raise DataError(f"{where}: the field '{field}' is empty.")
+    if not row["prompt"] or not all(_is_message(message) for message in row["prompt"]):
+        raise DataError(
+            f"{where}: the field 'prompt' must be a list of {{'role': ..., 'content': ...}} with text."
+        )
+
+
+def _is_message(message: Any) -> bool:
+    return isinstance(message, dict) and all(isinstance(message.get(key), str) for key in ("role", "content"))
+
+
+def fingerprint(rows: list[Row]) -> str:
+    """SHA-256 of the rows' content: the same for the same data, whichever file format it came from."""
+    digest = hashlib.sha256()
+    for row in rows:
+        digest.update(json.dumps(row, sort_keys=True).encode() + b"\n")
+    return digest.hexdigest()

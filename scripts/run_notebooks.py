@@ -1,0 +1,239 @@
+"""Run the workshop's notebooks from top to bottom with papermill, and print the results table.
+
+    python scripts/run_notebooks.py                        # every notebook, its defaults
+    python scripts/run_notebooks.py 02 -p recipe=small     # one, with a parameter
+    python scripts/run_notebooks.py path/to/some.ipynb     # any other one
+
+Executed copies are kept under build/notebooks/, the figures of every run in build/results.json. An endpoint that
+is already running is used and left running; otherwise this run starts its own and stops it at the end, so that
+runs side by side do not meet. Exit code: 0, 1 if a notebook failed, 2 for a wrong command line, 130 after Ctrl-C.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import os
+import re
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import nbformat
+import papermill
+import yaml
+from local_sagemaker import client
+from workshop.results import results_table
+
+ROOT = Path(__file__).resolve().parents[1]
+SOURCE_LINES_SHOWN = 6
+PAPERMILL = "import sys; sys.tracebacklimit = 0; from papermill.cli import papermill; papermill()"  # only the cell's own
+KERNEL_NOISE = "Kernel is running over TCP without encryption"  # loopback, signed messages: nothing to do
+
+
+class UsageError(Exception):
+    """The command line asks for something that does not exist."""
+
+
+@dataclass
+class Run:
+    """One executed notebook: where its executed copy is, and why it failed if it did."""
+
+    notebook: Path
+    executed: Path
+    seconds: float
+    failure: str | None
+
+
+def find_notebooks(wanted: list[str]) -> list[Path]:
+    """The workshop's notebooks whose folder starts with one of `wanted` (all if empty), or paths of others.
+
+    Raises UsageError if one of `wanted` is neither.
+    """
+    modules = sorted(ROOT.glob("[0-9][0-9]_*/*.ipynb"))
+    found = [] if wanted else modules
+    for name in wanted:
+        if name.endswith(".ipynb") and Path(name).is_file():
+            found.append(Path(name).resolve())
+            continue
+        matching = [path for path in modules if path.parent.name.startswith(name)]
+        if not matching:
+            known = ", ".join(path.parent.name for path in modules) or "none"
+            raise UsageError(f"No notebook '{name}'. Modules with a notebook: {known}.")
+        found += matching
+    return list(dict.fromkeys(found))
+
+
+def read_parameters(pairs: list[str]) -> dict[str, object]:
+    """`name=value` pairs; values are read as YAML, so that numbers and booleans arrive as such."""
+    parameters = {}
+    for pair in pairs:
+        name, equals, value = pair.partition("=")
+        if not equals or not name.isidentifier():
+            raise UsageError(f"-p {pair}: write it as name=value.")
+        try:
+            parameters[name] = yaml.safe_load(value)
+        except yaml.YAMLError as error:
+            raise UsageError(f"-p {pair}: the value is not valid YAML: {error}") from error
+    return parameters
+
+
+def check_parameters(notebooks: list[Path], parameters: dict[str, object]) -> None:
+    """Raise UsageError if a notebook lacks a parameter: papermill would inject it without any effect."""
+    for notebook in notebooks:
+        known = papermill.inspect_notebook(str(notebook))
+        for name in parameters:
+            if name not in known:
+                has = ", ".join(known) or "none"
+                raise UsageError(f"{notebook.name} has no parameter '{name}'. Its parameters: {has}.")
+
+
+def run_notebook(notebook: Path, parameters: dict[str, object], output: Path) -> Run:
+    """Execute one notebook in its own folder; the executed copy is kept, also after a failure."""
+    if "results_path" in papermill.inspect_notebook(str(notebook)):
+        parameters = {"results_path": str(output / "results.json"), **parameters}
+    copies = output / "notebooks"
+    copies.mkdir(parents=True, exist_ok=True)
+    executed = copies / notebook.name
+    print(f"=== {_name(notebook)}", flush=True)
+    started = time.monotonic()
+    # Written under a private name while it runs: two runs side by side never write into one file.
+    with tempfile.TemporaryDirectory(prefix=".running-", dir=copies) as folder:
+        running = Path(folder) / notebook.name
+        try:
+            code = _papermill(notebook, running, parameters)
+        finally:
+            if running.exists():
+                running.replace(executed)
+                print(f"executed copy: {executed}", flush=True)
+    failure = _failed_cell(executed) or (f"papermill ended with exit code {code}" if code else None)
+    return Run(notebook, executed, time.monotonic() - started, failure)
+
+
+def _papermill(notebook: Path, executed: Path, parameters: dict[str, object]) -> int:
+    """Run papermill and pass its output on; returns its exit code. Interrupted, it ends papermill and the kernel.
+
+    A process of its own, in a session of its own: Ctrl-C reaches only this one, which then ends the other in order.
+    """
+    command = [sys.executable, "-c", PAPERMILL, str(notebook), str(executed), "--cwd", str(notebook.parent)]
+    command += ["--kernel", "python3", "--log-output", "--no-progress-bar"]
+    if parameters:
+        command += ["--parameters_yaml", yaml.safe_dump(parameters)]
+    process = subprocess.Popen(
+        command,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        errors="replace",
+        start_new_session=True,
+    )
+    try:
+        for line in process.stdout:
+            if KERNEL_NOISE not in line:
+                print(line, end="", flush=True)
+        return process.wait()
+    finally:
+        if process.poll() is None:
+            process.terminate()  # nbclient then shuts the kernel down
+            process.stdout.read()
+            process.wait()
+
+
+def _failed_cell(executed: Path) -> str | None:
+    """What went wrong in an executed copy: the cell with an error, or the first one that never ran."""
+    for cell in nbformat.read(executed, as_version=4).cells:
+        if cell.cell_type != "code" or not cell.source.strip():
+            continue
+        errors = [output for output in cell.outputs if output.output_type == "error"]
+        if errors:
+            return f"In [{cell.execution_count}] failed:\n{_head(cell.source)}\n  {errors[0].ename}: {errors[0].evalue}"
+        if cell.execution_count is None:
+            return f"the kernel ended before this cell ran:\n{_head(cell.source)}"
+    return None
+
+
+def _head(source: str) -> str:
+    lines = source.strip().splitlines()
+    more = [f"... {len(lines) - SOURCE_LINES_SHOWN} more lines"] if len(lines) > SOURCE_LINES_SHOWN else []
+    return "\n".join(f"    {line}" for line in lines[:SOURCE_LINES_SHOWN] + more)
+
+
+@contextlib.contextmanager
+def own_endpoint(output: Path) -> Iterator[None]:
+    """Give this run an endpoint of its own, and stop it with its jobs at the end, unless one is running."""
+    if client.find_endpoint():
+        yield
+        return
+    before = os.environ.get("LOCAL_SAGEMAKER_HOME")
+    folder = output / "local_sagemaker" / "runs"
+    folder.mkdir(parents=True, exist_ok=True)
+    home = Path(tempfile.mkdtemp(prefix=time.strftime("%Y%m%d-%H%M%S-"), dir=folder))
+    os.environ["LOCAL_SAGEMAKER_HOME"] = str(home)
+    try:
+        yield
+    finally:
+        client.shutdown(home)
+        if before is None:
+            del os.environ["LOCAL_SAGEMAKER_HOME"]
+        else:
+            os.environ["LOCAL_SAGEMAKER_HOME"] = before
+
+
+def summary_text(runs: list[Run]) -> str:
+    """One line a notebook, and under a failed one what failed and where to read on."""
+    lines = []
+    for run in runs:
+        lines.append(f"{'FAILED' if run.failure else 'ok':6} {_name(run.notebook)} ({run.seconds:.0f} s)")
+        if run.failure:
+            lines.append("  " + re.sub(r"\x1b\[[0-9;]*m", "", run.failure).replace("\n", "\n  "))
+            lines.append(f"  executed copy: {run.executed}")
+    return "\n".join(lines)
+
+
+def _name(notebook: Path) -> str:
+    return f"{notebook.parent.name}/{notebook.name}"
+
+
+def main(arguments: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, prog="run_notebooks.py"
+    )
+    parser.add_argument(
+        "notebooks", nargs="*", help="module numbers such as 02, or paths; all modules if none"
+    )
+    parser.add_argument("-p", dest="parameters", action="append", default=[], metavar="name=value")
+    parser.add_argument("--output", type=Path, default=ROOT / "build", help="default: build/")
+    options = parser.parse_intermixed_args(arguments)  # 02 -p a=1 03
+    output = options.output.resolve()
+    signal.signal(
+        signal.SIGTERM, lambda number, frame: sys.exit(128 + number)
+    )  # so that the endpoint is stopped
+
+    runs: list[Run] = []
+    try:
+        notebooks = find_notebooks(options.notebooks)
+        parameters = read_parameters(options.parameters)
+        check_parameters(notebooks, parameters)
+        with own_endpoint(output):
+            for notebook in notebooks:
+                runs.append(run_notebook(notebook, parameters, output))
+    except UsageError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("\nInterrupted: the kernel and the endpoint of this run were stopped.", file=sys.stderr)
+        return 130
+    if (output / "results.json").exists():
+        print(f"\n{results_table(output / 'results.json')}")
+    print(f"\n{summary_text(runs)}")
+    return 1 if any(run.failure for run in runs) else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

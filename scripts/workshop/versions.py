@@ -1,0 +1,45 @@
+"""Check that this kernel has the packages that the workshop was tested with, before anything can fail halfway."""
+
+import re
+import sys
+from importlib import metadata
+from pathlib import Path
+
+from workshop.errors import WorkshopError
+
+_PIN = re.compile(r"^([A-Za-z0-9._-]+)(?:\[[^\]]*\])?==([^\s;#]+)")
+
+
+class VersionError(WorkshopError):
+    """A package is missing or of another release than the workshop was tested with."""
+
+
+def check_versions(requirements: Path | str) -> None:
+    """Compare the installed packages with the pins (`name==version` lines) of a requirements file.
+
+    Releases that differ in the last number only are accepted. Raises VersionError, naming every package that is
+    missing or differs by more, with the command that mends it.
+    """
+    if sys.version_info < (3, 11):  # noqa: UP036 (a Studio kernel may be older)
+        raise VersionError(
+            f"This kernel runs Python {sys.version.split()[0]}; the workshop needs 3.11 or newer."
+        )
+    pins = [
+        match.groups() for line in Path(requirements).read_text().splitlines() if (match := _PIN.match(line))
+    ]
+    wrong = []
+    for name, wanted in pins:
+        try:
+            found = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            wrong.append(f"{name}: missing, {wanted} is needed")
+            continue
+        if found.split(".")[:2] != wanted.split(".")[:2]:
+            wrong.append(f"{name}: {found} is installed, {wanted} is needed")
+    if wrong:
+        raise VersionError(
+            "This kernel does not have what the workshop was tested with:\n  "
+            + "\n  ".join(wrong)
+            + f"\nRun `%pip install -r {requirements}` in a cell and restart the kernel (in a terminal: `make setup`)."
+        )
+    print(f"Python {sys.version.split()[0]}, {len(pins)} packages as tested")

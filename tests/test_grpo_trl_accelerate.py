@@ -1,0 +1,47 @@
+"""02_grpo_trl_accelerate: its recipes, launcher files, without training."""
+
+from pathlib import Path
+
+import pytest
+import yaml
+from accelerate.commands.config.config_args import load_config_from_file
+from rl.recipe import JobArguments, parse_arguments, read_recipe
+from trl import GRPOConfig, RewardConfig
+
+SCRIPTS = Path(__file__).parents[1] / "02_grpo_trl_accelerate" / "scripts"
+ON_CPU = ["--use_cpu", "true", "--bf16", "false"]  # transformers refuses bf16 where no device has it
+
+
+@pytest.mark.parametrize("name", ["tiny", "small", "full"])
+def test_grpo_recipe_fits_the_pinned_trl(name, tmp_path):
+    arguments = ["--config", str(SCRIPTS / f"recipes/{name}.yaml"), "--output_dir", str(tmp_path), *ON_CPU]
+    job, config = parse_arguments((JobArguments, GRPOConfig), arguments)
+    assert (job.module, job.recipe) == ("02_grpo_trl_accelerate", name)
+    assert len(config.reward_weights) == len(job.rewards)
+    assert config.generation_batch_size % config.num_generations == 0
+    assert job.eval_max_new_tokens == config.max_completion_length  # what is trained is what is measured
+
+
+def test_reward_model_recipe_fits_the_pinned_trl(tmp_path):
+    recipe = SCRIPTS / "recipes/reward_model.yaml"
+    job, config = parse_arguments(
+        (JobArguments, RewardConfig), ["--config", str(recipe), "--output_dir", str(tmp_path), *ON_CPU]
+    )
+    assert job.eval_samples > 1, "pairs need several answers to a problem"
+    assert config.max_length >= 64
+
+
+@pytest.mark.parametrize("name", ["tiny", "small", "full"])
+def test_recipes_have_the_same_shape(name):
+    """A recipe is the only thing that changes between laptop and cluster: the core keys are in each."""
+    core = set(read_recipe(SCRIPTS / "recipes/tiny.yaml"))
+    assert core <= set(read_recipe(SCRIPTS / f"recipes/{name}.yaml"))
+
+
+@pytest.mark.parametrize("name", ["cpu", "one_gpu", "multi_gpu"])
+def test_accelerate_yaml_is_understood(name):
+    path = SCRIPTS / "accelerate" / f"{name}.yaml"
+    assert (
+        load_config_from_file(str(path)).distributed_type.value
+        == yaml.safe_load(path.read_text())["distributed_type"]
+    )

@@ -1,0 +1,268 @@
+"""03_grpo_trl_fsdp: its recipes, and its train.py in real processes: layouts, adapters, interruptions.
+
+The jobs are started as SageMaker starts them, by torchrun with SM_* folders, but with a few completions a step.
+"""
+
+import json
+import os
+import random
+import re
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from rl.recipe import JobArguments, parse_arguments, read_recipe
+from rl.tasks import make_splits, write_splits
+from safetensors import safe_open
+from trl import GRPOConfig
+
+SCRIPTS = Path(__file__).parents[1] / "03_grpo_trl_fsdp" / "scripts"
+ON_CPU = ["--use_cpu", "true", "--bf16", "false"]  # transformers refuses bf16 where no device has it
+RECIPES = ["tiny", "small", "full"]
+STEPS = 8
+FEW = {
+    "max_steps": STEPS,
+    "per_device_train_batch_size": 8,
+    "num_generations": 4,
+    "max_completion_length": 32,
+    "warmup_steps": 0,
+    "save_steps": 2,
+    "eval_problems": 4,
+    "eval_samples": 1,
+    "eval_max_new_tokens": 8,
+    "report_to": "none",
+    "log_completions": "false",
+}
+
+
+class Job:
+    """One job's folders, as SageMaker would provide them."""
+
+    def __init__(self, folder: Path, data: dict[str, Path], checkpoints: Path | None = None):
+        self.model, self.output, self.failure = folder / "model", folder / "data", folder / "failure"
+        self.checkpoints, self._data = checkpoints or folder / "checkpoints", data
+        folder.mkdir(parents=True, exist_ok=True)
+        self.log = folder / "log"
+
+    def start(self, processes: int = 2, *, launch: list[str] | None = None, **settings) -> subprocess.Popen:
+        arguments = [f"--{name}={value}" for name, value in {**FEW, **settings}.items()]
+        clean = ("MLFLOW_", "WANDB_", "AWS_", "SM_", "ACCELERATE_")
+        environment = {name: value for name, value in os.environ.items() if not name.startswith(clean)}
+        return subprocess.Popen(
+            [sys.executable, "-m", "torch.distributed.run", *(launch or ["--standalone"])]
+            + [f"--nproc_per_node={processes}", "train.py", "--config", "recipes/tiny.yaml", *arguments],
+            cwd=SCRIPTS,
+            stdout=open(self.log, "w"),
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+            env={
+                **environment,
+                "PYTHONPATH": str(SCRIPTS.parents[1] / "scripts"),
+                "OMP_NUM_THREADS": "1",
+                "CUDA_VISIBLE_DEVICES": "",
+                "SM_CHANNEL_TRAIN": str(self._data["train"]),
+                "SM_CHANNEL_TEST": str(self._data["test"]),
+                "SM_MODEL_DIR": str(self.model),
+                "SM_OUTPUT_DATA_DIR": str(self.output),
+                "SM_OUTPUT_FAILURE": str(self.failure),
+                "SM_CHECKPOINT_DIR": str(self.checkpoints),
+            },
+        )
+
+    def run(self, *arguments, **settings) -> "Job":
+        self.end(self.start(*arguments, **settings))
+        return self
+
+    def end(self, process: subprocess.Popen) -> None:
+        """Waits for the job to end well."""
+        try:
+            process.wait(timeout=500)
+        finally:
+            kill(process)
+        assert process.returncode == 0, self.log.read_text()[-5000:]
+
+    def steps(self) -> list[int]:
+        return [int(step) for step in re.findall(r"\[metrics\] step=(\d+)/", self.log.read_text())]
+
+    def history(self) -> list[dict]:
+        lines = (self.output / "history.jsonl").read_text().splitlines()
+        timing = {"step_time"}
+        return [{k: v for k, v in json.loads(line).items() if k not in timing} for line in lines]
+
+    def rewards(self) -> list[float]:
+        return [entry["reward"] for entry in self.history()]
+
+    def shards(self) -> list[dict]:
+        return json.loads((self.output / "shards.json").read_text())
+
+    def weights(self) -> dict[str, bytes]:
+        with safe_open(self.model / "model.safetensors", framework="np") as file:
+            return {name: file.get_tensor(name).tobytes() for name in file.keys()}  # noqa: SIM118
+
+
+def kill(process: subprocess.Popen) -> None:
+    """Ends torchrun, which started a session of its own, and its workers, which have sessions of their own too."""
+    children = subprocess.run(
+        ["ps", "-o", "pid=", "--ppid", str(process.pid)], capture_output=True, text=True, check=False
+    ).stdout.split()
+    for pid in [process.pid, *map(int, children)]:
+        try:
+            os.kill(pid, signal.SIGKILL)
+        except ProcessLookupError:
+            pass
+    process.wait(timeout=30)
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory) -> dict[str, Path]:
+    folder = tmp_path_factory.mktemp("data")
+    return write_splits(make_splits("chain_sum", {"train": 64, "test": 4}), folder)
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(data, tmp_path_factory) -> Job:
+    """Two processes on one host, all steps, nothing in between."""
+    return Job(tmp_path_factory.mktemp("uninterrupted"), data).run()
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_recipe_fits_the_pinned_trl(name, tmp_path):
+    arguments = ["--config", str(SCRIPTS / f"recipes/{name}.yaml"), "--output_dir", str(tmp_path), *ON_CPU]
+    job, config = parse_arguments((JobArguments, GRPOConfig), arguments)
+    assert (job.module, job.recipe) == ("03_grpo_trl_fsdp", name)
+    assert len(config.reward_weights) == len(job.rewards)
+    assert config.generation_batch_size % config.num_generations == 0
+    assert job.eval_max_new_tokens == config.max_completion_length  # what is trained is what is measured
+    assert config.fsdp_plugin_args["fsdp_version"] == 2
+    assert not config.gradient_checkpointing  # FSDP2 has its own
+    # Without vLLM a step is a hundred forward passes, each of which would gather every layer.
+    assert config.fsdp_plugin_args["reshard_after_forward"] is config.use_vllm
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_recipes_have_the_same_shape(name):
+    core = set(read_recipe(SCRIPTS / "recipes/tiny.yaml")) - {"log_completions", "num_completions_to_print"}
+    assert core <= set(read_recipe(SCRIPTS / f"recipes/{name}.yaml"))
+
+
+def test_the_layer_to_wrap_is_that_of_the_model():
+    """A class name that the model lacks would leave it in one piece: all of it gathered at once."""
+    import transformers.models.llama.modeling_llama as llama
+    import transformers.models.qwen2.modeling_qwen2 as qwen2
+    import transformers.models.qwen3.modeling_qwen3 as qwen3
+
+    for name, module in {"tiny": qwen2, "small": llama, "full": qwen3}.items():
+        (layer,) = read_recipe(SCRIPTS / f"recipes/{name}.yaml")["fsdp_config"][
+            "transformer_layer_cls_to_wrap"
+        ]
+        assert hasattr(module, layer), name
+
+
+@pytest.mark.timeout(900)
+def test_each_process_holds_half(uninterrupted):
+    from workshop.memory import SHAPES, estimate
+
+    shards = uninterrupted.shards()
+    assert [entry["process"] for entry in shards] == [0, 1]
+    assert all(row["kind"] == "DTensor" for entry in shards for row in entry["parameters"])
+    predicted = estimate(SHAPES["tiny"], read_recipe(SCRIPTS / "recipes/tiny.yaml"), devices=2)
+    for part in ("parameters", "gradients"):
+        assert sum(entry["bytes"][part] for entry in shards) == 2 * getattr(predicted, part)
+        for entry in shards:  # rows are whole, so the halves may differ by one row
+            assert entry["bytes"][part] == pytest.approx(getattr(predicted, part), rel=0.001)
+    # AdamW keeps a step counter of four bytes for each parameter besides its two means.
+    counters = 4 * sum(len(entry["parameters"]) for entry in shards)
+    assert sum(entry["bytes"]["optimizer"] for entry in shards) == 2 * predicted.optimizer + counters
+
+
+@pytest.mark.timeout(1200)
+def test_two_hosts_give_the_same_numbers_and_one_process_the_same_rewards(uninterrupted, data, tmp_path):
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    hosts = [Job(tmp_path / f"host-{rank}", data) for rank in (0, 1)]
+    meeting = ["--nnodes=2", "--master_addr=127.0.0.1", f"--master_port={port}"]
+    running = [
+        (host, host.start(1, launch=[*meeting, f"--node_rank={rank}"], max_steps=3))
+        for rank, host in enumerate(hosts)
+    ]
+    try:
+        for host, process in running:
+            host.end(process)
+    finally:
+        for _, process in running:
+            kill(process)
+    assert hosts[0].rewards() == uninterrupted.rewards()[:3]
+
+    alone = Job(tmp_path / "alone", data).run(1, fsdp="null", per_device_train_batch_size=16, max_steps=3)
+    # The same problems, but other random numbers: with 16 completions a step a mean has a standard error of 0.13.
+    differences = [a - b for a, b in zip(alone.rewards(), uninterrupted.rewards(), strict=False)]
+    assert len(differences) == 3 and all(abs(difference) < 0.55 for difference in differences)
+
+
+@pytest.mark.timeout(900)
+def test_resharding_during_generation_gives_the_same_rewards(uninterrupted, data, tmp_path):
+    """Stage 3: every token gathers every layer, so processes that end early must wait for the others."""
+    config = {**read_recipe(SCRIPTS / "recipes/tiny.yaml")["fsdp_config"], "reshard_after_forward": True}
+    job = Job(tmp_path, data).run(fsdp_config=json.dumps(config), max_steps=3)
+    assert job.rewards() == pytest.approx(uninterrupted.rewards()[:3], abs=1e-6)
+
+
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize("quantization", ["null", "nf4"])
+def test_adapters_alone_are_trained_and_saved(quantization, data, tmp_path):
+    if quantization == "nf4":
+        pytest.importorskip("bitsandbytes")
+    job = Job(tmp_path, data).run(lora_rank=4, learning_rate=1e-3, quantization=quantization, max_steps=3)
+    rows = job.shards()[0]["parameters"]
+    trained = [row for row in rows if row["trainable"]]
+    assert trained and all("lora_" in row["name"] and row["kind"] == "DTensor" for row in trained)
+    packed = [row for row in rows if row["dtype"] == "uint8"]
+    assert bool(packed) == (quantization == "nf4")
+    with safe_open(job.model / "adapter" / "adapter_model.safetensors", framework="np") as file:
+        assert any(file.get_tensor(name).any() for name in file.keys() if "lora_B" in name)  # noqa: SIM118
+    assert (job.model / "model.safetensors").is_file()  # merged
+
+
+def wait_and_kill(job: Job, process: subprocess.Popen, reached) -> None:
+    """Kills the job as soon as `reached()`, which must be before it ends."""
+    deadline = time.monotonic() + 400
+    try:
+        while not reached():
+            assert process.poll() is None, (
+                "the job ended before it was interrupted: " + job.log.read_text()[-3000:]
+            )
+            assert time.monotonic() < deadline, job.log.read_text()[-3000:]
+            time.sleep(0.001)
+    finally:
+        kill(process)
+
+
+@pytest.mark.timeout(1800)
+def test_interruptions_at_random_and_during_a_save_change_nothing(uninterrupted, data, tmp_path):
+    seed = random.randrange(1000)
+    steps = sorted(random.Random(seed).sample(range(1, STEPS - 2), 2))
+    checkpoints = tmp_path / "checkpoints"
+    for number, step in enumerate(steps):
+        job = Job(tmp_path / f"{number}", data, checkpoints)
+        wait_and_kill(
+            job,
+            job.start(),
+            lambda job=job, step=step: step in job.steps() or max(job.steps(), default=0) > step,
+        )
+
+    saving = Job(tmp_path / "saving", data, checkpoints)
+    last = checkpoints / f"checkpoint-{STEPS - 2}"
+    if not (last / "complete-0.json").exists():
+        wait_and_kill(saving, saving.start(), lambda: last.is_dir() and any(last.iterdir()))
+        assert not (last / "complete-0.json").exists(), "the save was over before the job was killed"
+
+    final = Job(tmp_path / "final", data, checkpoints).run()
+    assert f"Skipping checkpoint-{STEPS - 2}, which is incomplete" in final.log.read_text(), f"seed {seed}"
+    assert final.steps()[0] > 1, "it began again instead of going on"
+    assert final.history() == uninterrupted.history(), f"seed {seed}, interrupted at {steps}"
+    assert final.weights() == uninterrupted.weights(), f"seed {seed}, interrupted at {steps}"

@@ -1,0 +1,107 @@
+"""05_grpo_verl as it runs on AWS: a spot job of two hosts, interrupted, resumed, merged and evaluated.
+
+The notebook trains on one host with two processes; here each host has one, so that weights, gradients and the shards
+of a checkpoint have to cross from host to host.
+"""
+
+import math
+import os
+import time
+from pathlib import Path
+
+import pytest
+from endpoint_fixtures import end_endpoint, launch, log_lines, s3_keys, start_endpoint, wait_end
+from launchers import RayCluster
+from local_sagemaker import client
+from rl.tasks import make_splits, write_splits
+from safetensors.torch import load_file
+from sagemaker.core.training.configs import CheckpointConfig, InputData, SourceCode, StoppingCondition
+from workshop.outputs import fetch_output
+from workshop.staging import stage_source
+
+ROOT = Path(__file__).parents[1]
+STEPS = 5
+OVERRIDES = [
+    f"trainer.total_training_steps={STEPS}",
+    "trainer.save_freq=2",
+    "job.eval_problems=20",
+    "job.eval_samples=1",
+    "job.report_to=[mlflow]",
+]
+
+
+@pytest.fixture(scope="module")
+def endpoint(tmp_path_factory):
+    running = start_endpoint(tmp_path_factory.mktemp("endpoint") / "home", small=False)
+    restore = client.connect(running.url)
+    try:
+        yield running
+    finally:
+        restore()
+        end_endpoint(running)
+
+
+def wait_for(reached, name: str, timeout_s: float) -> None:
+    deadline = time.monotonic() + timeout_s
+    while not reached():
+        assert time.monotonic() < deadline, log_lines(name)[-40:]
+        time.sleep(0.2)
+
+
+@pytest.mark.timeout(1500)  # the environment may have to be built first
+def test_two_hosts_go_on_after_an_interruption(make_trainer, endpoint, tmp_path):
+    source = stage_source(ROOT / "05_grpo_verl" / "scripts", build=tmp_path)
+    folders = write_splits(make_splits("chain_sum", {"train": 64, "test": 20}), tmp_path / "data")
+    checkpoints = f"s3://{os.environ.get('BUCKET', 'sagemaker-us-east-1-123456789012')}/verl-checkpoints"
+    trainer = make_trainer(
+        "",
+        hosts=2,
+        spot=True,
+        source_code=SourceCode(
+            source_dir=str(source), entry_script="train.py", requirements="requirements.txt"
+        ),
+        distributed=RayCluster(process_count_per_node=1),
+        hyperparameters={"config": "recipes/tiny.yaml", "overrides": OVERRIDES},
+        checkpoint_config=CheckpointConfig(s3_uri=checkpoints),
+        stopping_condition=StoppingCondition(max_runtime_in_seconds=1400, max_wait_time_in_seconds=1400),
+    )
+    channels = [InputData(channel_name=split, data_source=str(path)) for split, path in folders.items()]
+    name = launch(trainer, input_data_config=channels)
+
+    def whole_checkpoint() -> bool:
+        return {f"complete-{host}.json" for host in (0, 1)} <= {
+            Path(key).name for key in s3_keys(f"{checkpoints}/global_step_2")
+        }
+
+    wait_for(whole_checkpoint, name, timeout_s=900)
+    done = endpoint.command("interrupt", name)
+    assert done.returncode == 0, done.stderr
+    job = wait_end(name, timeout_s=400)
+    lines = log_lines(name)
+    assert job["TrainingJobStatus"] == "Completed", (job.get("FailureReason"), lines[-40:])
+    assert "Interrupted" in [change["Status"] for change in job["SecondaryStatusTransitions"]]
+    assert sum(line.startswith("Going on from global_step_") for line in lines) == 1
+
+    output = fetch_output(name, tmp_path / "output")
+    assert [row["step"] for row in output.history] == list(range(1, STEPS + 1))
+    for row in output.history:  # the rollout has the actor's weights, to the last digits of float32
+        assert row["training/rollout_actor_probs_pearson_corr"] >= 0.9999
+        assert math.isclose(
+            row["reward"], row["rewards/accuracy/mean"] + 0.25 * row["rewards/format/mean"], abs_tol=1e-5
+        )
+    summary = output.summary
+    assert (summary["hosts"], summary["processes"], summary["steps"]) == (2, 2, STEPS)
+    assert summary["base"]["greedy"]["n"] == summary["trained"]["greedy"]["n"] == 20
+    assert summary["peak_rss_mb"] > 100 and summary["tokens_per_second"] > 0
+
+    trained, base = (
+        load_file(output.model / "model.safetensors"),
+        load_file(source / "assets/tiny/model.safetensors"),
+    )
+    assert set(trained) == set(base)
+    for weight, values in base.items():
+        if values.ndim == 2:  # verl's merger rounds to bfloat16, in which a norm near 1.0 has not moved yet
+            halves = zip(
+                trained[weight].chunk(2), values.bfloat16().to(trained[weight].dtype).chunk(2), strict=True
+            )
+            assert all((after != before).any() for after, before in halves), weight  # of both processes

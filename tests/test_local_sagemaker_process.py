@@ -1,0 +1,202 @@
+"""The endpoint as a process: how it starts and ends, what it leaves behind, and its command line."""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from pathlib import Path
+
+import pytest
+from endpoint_fixtures import (
+    end_endpoint,
+    endpoint_environment,
+    launch,
+    make_trainer,
+    run_command,
+    start_endpoint,
+    wait_line,
+)
+from local_sagemaker import client, isolation
+
+# Three kinds of process that could be left behind: the script, its child, and one that has detached itself.
+FAMILY = """
+import subprocess, time
+child = subprocess.Popen(["sleep", "601"])
+daemon = subprocess.Popen(["setsid", "sh", "-c", "sleep 602 & sleep 603"], start_new_session=True)
+print("family is here", flush=True)
+time.sleep(600)
+"""
+
+
+@pytest.fixture
+def own_endpoint(tmp_path):
+    """start(*options): an endpoint of this test alone, this process connected to it."""
+    started = []
+
+    def start(*options: str):
+        running = start_endpoint(tmp_path / "home", *options)
+        started.append((running, client.connect(running.url)))
+        return running
+
+    yield start
+    for running, restore in started:
+        restore()
+        end_endpoint(running)
+
+
+def processes_of(marker: str) -> list[int]:
+    """Ids of the living processes whose environment mentions `marker` (a job's name is in all of its own)."""
+    found = []
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            try:
+                if marker.encode() in (entry / "environ").read_bytes():
+                    found.append(int(entry.name))
+            except OSError:
+                continue  # it has ended, or is another user's
+    return found
+
+
+def wait_for(condition, timeout_s: float = 20) -> None:
+    deadline = time.monotonic() + timeout_s
+    while not condition():
+        assert time.monotonic() < deadline, f"not within {timeout_s} s"
+        time.sleep(0.1)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="processes are looked up in /proc")
+@pytest.mark.parametrize("mode", isolation.MODES)
+def test_a_killed_endpoint_leaves_no_orphans_and_all_files(mode, own_endpoint, tmp_path):
+    complaint = isolation.try_mode(isolation.Isolation(mode))
+    if complaint:
+        pytest.skip(f"{mode}: {complaint}")
+    running = own_endpoint("--isolation", mode)
+    name = launch(make_trainer.__wrapped__(running, tmp_path)(FAMILY, hosts=2))
+    wait_line(name, "family is here")
+    wait_for(lambda: len(processes_of(name)) >= 10)
+    os.kill(running.process.pid, signal.SIGKILL)
+    running.process.wait()
+    wait_for(lambda: processes_of(name) == [])
+    assert "family is here" in running.command("logs", name).stdout
+    assert "Lost (its endpoint ended)" in running.command("jobs").stdout
+    assert client.find_endpoint(running.home) is None, "a record of a dead endpoint does not count"
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="processes are looked up in /proc")
+def test_a_killed_endpoint_ends_pip_too(own_endpoint, tmp_path):
+    running = own_endpoint()
+    marker = str(running.home)
+    launch(
+        make_trainer.__wrapped__(running, tmp_path)(
+            "", requirements=f"iniconfig==2.3.0 # {time.time()}\nno-such-a-name\n"
+        )
+    )
+    wait_for(lambda: any("pip" in _command(pid) for pid in processes_of(marker)))
+    os.kill(running.process.pid, signal.SIGKILL)
+    running.process.wait()
+    wait_for(lambda: processes_of(marker) == [])
+
+
+def _command(pid: int) -> str:
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_text().replace("\0", " ")
+    except OSError:
+        return ""
+
+
+def test_shutdown_ends_jobs_and_says_so(own_endpoint, tmp_path):
+    running = own_endpoint()
+    trainers = make_trainer.__wrapped__(running, tmp_path)
+    name, waiting = launch(trainers(FAMILY)), launch(trainers(FAMILY, base_job_name="second"))
+    wait_line(name, "family is here")
+    assert running.command("shutdown").stdout == "The endpoint has ended.\n"
+    assert running.process.wait(20) == 0
+    assert processes_of(name) == []
+    for job in (name, waiting):
+        record = json.loads((running.job_folder(job) / "job.json").read_text())
+        assert (record["status"], record["secondary_status"]) == ("Stopped", "Stopped") and record["ended"]
+    assert running.command("shutdown").stdout == "No endpoint was running.\n"
+    assert not (running.home / "endpoint.json").exists()
+
+
+def test_a_port_in_use_and_a_second_endpoint_are_refused(own_endpoint, tmp_path):
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = str(taken.getsockname()[1])
+        refused = run_command(tmp_path / "other", "serve", "--port", port)
+    assert refused.returncode == 1 and refused.stdout == ""
+    assert f"Cannot listen on 127.0.0.1:{port}" in refused.stderr and "--port" in refused.stderr
+    assert "Traceback" not in refused.stderr
+    running = own_endpoint()
+    second = running.command("serve")
+    assert second.returncode == 1 and f"already runs at {running.url}" in second.stderr
+
+
+def test_commands_without_an_endpoint_or_a_job(tmp_path):
+    assert "No endpoint is running; start one with" in run_command(tmp_path, "stop", "x").stderr
+    assert run_command(tmp_path, "jobs").stdout.startswith("No jobs in ")
+    missing = run_command(tmp_path, "logs", "nobody")
+    assert missing.returncode == 1 and "No logs of a job named nobody" in missing.stderr
+
+
+def test_notebooks_share_one_endpoint_that_outlives_them(tmp_path):
+    """Two processes ask at the same moment; the endpoint they get is one, and does not end with them."""
+    ask = "from local_sagemaker import client; e = client.ensure_endpoint(); print(e.url, e.pid)"
+    environment = endpoint_environment(tmp_path / "home")
+    asking = [
+        subprocess.Popen([sys.executable, "-c", ask], env=environment, stdout=subprocess.PIPE, text=True)
+        for _ in "ab"
+    ]
+    try:
+        answers = {process.communicate(timeout=60)[0] for process in asking}
+        assert len(answers) == 1
+        found = client.find_endpoint(tmp_path / "home")
+        assert found and answers == {f"{found.url} {found.pid}\n"}
+    finally:
+        assert client.shutdown(tmp_path / "home")
+
+
+def test_an_endpoint_that_cannot_start_says_why(tmp_path, monkeypatch):
+    home = tmp_path / "home"
+    (home / "jobs").mkdir(parents=True)
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    (tmp_path / "moto").mkdir()
+    (tmp_path / "moto" / "__init__.py").write_text("raise ImportError('no moto today')")
+    monkeypatch.setattr(sys, "path", sys.path)
+    with pytest.raises(client.EndpointError, match="no moto today"):
+        client.ensure_endpoint(home)
+
+
+def test_web_pages_cannot_reach_it(own_endpoint):
+    running = own_endpoint()
+    for headers in ({"Origin": "https://evil.example"}, {"Host": "evil.example"}):
+        request = urllib.request.Request(running.url + "/", headers=headers)
+        with pytest.raises(urllib.error.HTTPError, match="403"):
+            urllib.request.urlopen(request, timeout=10)
+
+
+def test_an_idle_endpoint_ends_itself(own_endpoint):
+    running = own_endpoint("--idle-hours", "0.0003")
+    assert running.process.wait(20) == 0
+
+
+def test_a_moto_with_other_methods_is_refused(monkeypatch, tmp_path):
+    from local_sagemaker import service
+    from local_sagemaker.attempt import Settings
+    from local_sagemaker.job_queue import JobQueue
+    from moto.sagemaker.responses import SageMakerResponse
+
+    settings = Settings("http://127.0.0.1:9", tmp_path, isolation.Isolation("rewrite"))
+    training = service.TrainingService(settings, JobQueue(1))
+    monkeypatch.delattr(SageMakerResponse, "list_training_jobs")
+    with pytest.raises(service.UnknownMoto, match="lacks SageMakerResponse.list_training_jobs"):
+        training.install()
+    monkeypatch.setattr(service, "MOTO_VERSION", "5.0.0")
+    with pytest.raises(service.UnknownMoto, match="made for moto 5.0.0"):
+        training.install()

@@ -1,0 +1,55 @@
+"""The workshop's notebooks, run from top to bottom in local mode, and what their training must achieve.
+
+They run in the notebook side's own environment (.venv, made by `make setup`) where it exists, so that a library
+which only the tests install is not missed.
+"""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+NOTEBOOK_PYTHON = ROOT / ".venv" / "bin" / "python"
+NOTEBOOKS = sorted(ROOT.glob("[0-9][0-9]_*/*.ipynb"))
+TIME_LIMIT = 45 * 60
+
+# module -> base greedy pass@1 below, trained at least
+THRESHOLDS = {
+    "01_dpo_trl": (0.40, 0.85),
+    "02_grpo_trl_accelerate": (0.70, 0.90),
+    "03_grpo_trl_fsdp": (0.70, 0.90),
+    "05_grpo_verl": (0.70, 0.90),
+}
+
+
+@pytest.mark.timeout(TIME_LIMIT + 60)
+@pytest.mark.parametrize("notebook", NOTEBOOKS, ids=lambda path: path.parent.name)
+def test_notebook_runs_and_its_model_learns(notebook):
+    results = ROOT / "build" / "results.json"
+    before = len(json.loads(results.read_text())) if results.exists() else 0
+    python = NOTEBOOK_PYTHON if NOTEBOOK_PYTHON.exists() else sys.executable
+    run = subprocess.run(
+        [python, ROOT / "scripts" / "run_notebooks.py", notebook],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        stdin=subprocess.DEVNULL,
+        text=True,
+        timeout=TIME_LIMIT,
+    )
+    assert run.returncode == 0, run.stdout[-20_000:]
+
+    records = [
+        record
+        for record in json.loads(results.read_text())[before:]
+        if record["module"] == notebook.parent.name
+    ]
+    assert records, "the notebook appended no record to build/results.json"
+    base, trained = records[0]["base"], records[0]["trained"]
+    base_below, trained_from = THRESHOLDS[notebook.parent.name]
+    assert base["decoding"] == trained["decoding"] == "greedy" and base["n"] == trained["n"] == 300
+    assert base["value"] < base_below
+    assert trained["value"] >= trained_from
+    assert base["high"] < trained["low"], "the 95 % intervals touch"

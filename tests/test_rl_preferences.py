@@ -1,0 +1,201 @@
+"""rl.preferences and rl.when2call: making pairs, reading them back, and naming what is wrong with one."""
+
+import json
+
+import pytest
+from rl.evaluation import score_completions
+from rl.preferences import (
+    as_texts,
+    count_tokens,
+    drop_duplicates,
+    hold_out,
+    preference_pairs,
+    read_pairs,
+    write_pairs,
+)
+from rl.tasks import DataError, make_splits
+from rl.when2call import as_pairs, load_when2call
+from tiny import tiny_tokenizer
+
+ROWS = make_splits("chain_sum", {"train": 4})["train"]
+WRONG = "<think></think><answer>999</answer>"
+
+
+def right(row: dict) -> str:
+    return f"<think></think><answer>{row['answer']}</answer>"
+
+
+def sampled(answers: list[list[str]]):
+    """An evaluation of ROWS in which the sampled completions are those given, and every greedy one is wrong."""
+    items = []
+    for row, texts in zip(ROWS, answers, strict=False):
+        tries = [("greedy", 0, WRONG), *(("sampled", number, text) for number, text in enumerate(texts))]
+        for decoding, number, text in tries:
+            item = {key: row[key] for key in ("index", "question", "answer")}
+            items.append(item | {"decoding": decoding, "sample": number, "completion": text, "tokens": 1})
+    return score_completions(items)
+
+
+@pytest.fixture
+def pairs() -> list[dict]:
+    texts = [[right(row), right(row), WRONG, WRONG + " "] for row in ROWS]
+    return preference_pairs(ROWS, sampled(texts), per_problem=2)
+
+
+def test_pairs_join_a_right_with_a_wrong_answer_of_the_same_problem():
+    texts = [[right(ROWS[0]), WRONG], [WRONG, right(ROWS[1])], [right(ROWS[2])] * 2, [WRONG] * 2]
+    pairs = preference_pairs(ROWS, sampled(texts))
+    assert [pair["question"] for pair in pairs] == [row["question"] for row in ROWS[:2]]
+    assert [pair["chosen"][0]["content"] for pair in pairs] == [right(row) for row in ROWS[:2]]
+    assert {pair["rejected"][0]["content"] for pair in pairs} == {WRONG}
+
+
+def test_a_problem_gives_at_most_per_problem_pairs(pairs):
+    assert len(pairs) == 2 * len(ROWS)
+    texts = [[right(row), right(row), WRONG, WRONG] for row in ROWS]
+    assert len(preference_pairs(ROWS, sampled(texts), per_problem=1)) == len(ROWS)
+
+
+def test_duplicates_are_dropped_and_the_order_stays(pairs):
+    assert drop_duplicates([*pairs, *pairs]) == pairs
+    texts = [[right(row), right(row), WRONG, WRONG] for row in ROWS]
+    twice = preference_pairs(ROWS, sampled(texts), per_problem=2)
+    assert drop_duplicates(twice) == twice[::2]
+
+
+def test_pairs_are_held_out_by_question():
+    pairs = [{"question": str(number // 2)} for number in range(20)]
+    learn, held = hold_out(pairs, 0.2)
+    assert (len(learn), len(held)) == (16, 4)
+    assert not {pair["question"] for pair in learn} & {pair["question"] for pair in held}
+    for share in (0.0, 1.0):
+        with pytest.raises(DataError, match="cannot be held out of 10 questions"):
+            hold_out(pairs, share)
+
+
+def test_what_is_written_is_read_back(pairs, tmp_path):
+    write_pairs(pairs, tmp_path / "channel" / "pairs.jsonl")
+    assert read_pairs(tmp_path / "channel") == pairs
+
+
+@pytest.mark.parametrize(
+    "change, said",
+    [
+        ({"chosen": None}, "the field 'chosen' must be a list"),
+        ({"rejected": []}, "the field 'rejected' must be a list"),
+        ({"rejected": [{"role": "assistant", "content": "  "}]}, "'rejected' must be a list"),
+        ({"rejected": "text"}, "'rejected' must be a list"),
+        (
+            {"rejected": [{"role": "assistant", "content": "<think></think><answer>SAME</answer>"}]},
+            "the same",
+        ),
+        ({"tools": "[{"}, "'tools' is not the JSON text"),
+        ({"tools": "{}"}, "'tools' is not the JSON text"),
+        ({"answer": 3}, "the field 'answer' must be str"),
+    ],
+)
+def test_a_bad_pair_is_named(pairs, tmp_path, change, said):
+    if "SAME" in str(change):
+        change = {"rejected": pairs[2]["chosen"]}
+    write_pairs([*pairs[:2], {**pairs[2], **change}], tmp_path / "pairs.jsonl")
+    with pytest.raises(DataError, match=r"pairs\.jsonl, (line|row) 3") as error:
+        read_pairs(tmp_path / "pairs.jsonl")
+    assert said in str(error.value)
+
+
+def test_problems_given_as_pairs_are_named(tmp_path):
+    write_pairs(ROWS, tmp_path / "pairs.jsonl")
+    with pytest.raises(DataError, match="row 1: the field 'chosen' is missing"):
+        read_pairs(tmp_path / "pairs.jsonl")
+
+
+def test_a_line_that_was_cut_off_is_named(pairs, tmp_path):
+    write_pairs(pairs, tmp_path / "pairs.jsonl")
+    text = (tmp_path / "pairs.jsonl").read_text()
+    (tmp_path / "pairs.jsonl").write_text(text[:-20])
+    with pytest.raises(DataError, match=f"line {len(pairs)}: not a JSON object"):
+        read_pairs(tmp_path / "pairs.jsonl")
+
+
+def test_lengths_are_those_that_dpo_trains_on(pairs, tmp_path):
+    """The end token counts, and the line break that ChatML's template writes behind it does not."""
+    from datasets import Dataset
+    from tiny import tiny_model
+    from trl import DPOConfig, DPOTrainer
+
+    model, tokenizer = tiny_model()
+    config = DPOConfig(output_dir=str(tmp_path), use_cpu=True, bf16=False, report_to="none")
+    texts = Dataset.from_list([as_texts(pair, tokenizer) for pair in pairs])
+    reference, _ = tiny_model()
+    trainer = DPOTrainer(
+        model=model, ref_model=reference, args=config, train_dataset=texts, processing_class=tokenizer
+    )
+    for counted, row in zip(count_tokens(pairs, tokenizer), trainer.train_dataset, strict=True):
+        for name in ("prompt", "chosen", "rejected"):
+            assert counted[f"{name}_tokens"] == len(row[f"{name}_ids"])
+        assert row["chosen_ids"][-1] == tokenizer.eos_token_id
+
+
+TOOL = {"name": "get_weather", "description": "Current weather.", "parameters": {}}
+CALL = {
+    "messages": [
+        {"role": "system", "content": "Be brief."},
+        {"role": "user", "content": "Do I need an umbrella?"},
+    ],
+    "tools": [json.dumps(TOOL)],
+    "chosen_response": {"role": "assistant", "content": "In which city are you?"},
+    "rejected_response": {"role": "assistant", "content": "<TOOLCALL>[]</TOOLCALL>"},
+}
+
+
+def test_when2call_rows_become_pairs_whose_tools_reach_the_template(tmp_path):
+    pairs = as_pairs([CALL])
+    write_pairs(pairs, tmp_path / "pairs.jsonl")
+    assert read_pairs(tmp_path) == pairs
+    assert pairs[0]["question"] == "Do I need an umbrella?"
+    tokenizer = tiny_tokenizer()
+    tokenizer.chat_template = (
+        "{% for tool in tools or [] %}[{{ tool.function.name }}]{% endfor %}" + tokenizer.chat_template
+    )
+    assert as_texts(pairs[0], tokenizer)["prompt"].startswith("[get_weather]<|im_start|>system")
+    assert as_texts({**pairs[0], "tools": None}, tokenizer)["chosen"] == "In which city are you?"
+
+
+def test_tool_calls_are_written_as_the_template_writes_them():
+    call = '{"name": "get_weather", "arguments": {"city": "Oslo"}}'
+    written = {
+        f"<TOOLCALL>[{call}]</TOOLCALL>": f"<tool_call>\n{call}\n</tool_call>",
+        f"<TOOLCALL>[{call}, {call}]</TOOLCALL>": "\n".join([f"<tool_call>\n{call}\n</tool_call>"] * 2),
+        "<TOOLCALL>[{]</TOOLCALL>": "<TOOLCALL>[{]</TOOLCALL>",
+    }
+    for content, expected in written.items():
+        row = {**CALL, "rejected_response": {"role": "assistant", "content": content}}
+        assert as_pairs([row])[0]["rejected"][0]["content"] == expected
+
+
+@pytest.mark.parametrize(
+    "change, said",
+    [
+        ({"tools": ["{"]}, "is not JSON"),
+        ({"tools": ["3"]}, "is no JSON object"),
+        ({"chosen_response": "text"}, "is no message"),
+    ],
+)
+def test_a_bad_when2call_row_is_named(change, said):
+    with pytest.raises(DataError, match=r"nvidia/When2Call \(train_pref\), row 2.*" + said):
+        as_pairs([CALL, {**CALL, **change}])
+
+
+def test_a_missing_field_of_when2call_is_named():
+    with pytest.raises(DataError, match="row 1: the field 'tools' is missing; there are messages"):
+        as_pairs([{key: value for key, value in CALL.items() if key != "tools"}])
+
+
+def test_without_a_network_when2call_says_so(monkeypatch):
+    import datasets
+    import huggingface_hub.constants
+
+    monkeypatch.setattr(datasets.config, "HF_HUB_OFFLINE", True)
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
+    with pytest.raises(DataError, match="It needs a network; pairs sampled from the base model"):
+        load_when2call(10, seed=1)

@@ -1,0 +1,96 @@
+"""4-bit base weights: gradients after a generate are those of the dequantized weights; the safe path is in use."""
+
+import pytest
+import torch
+from rl.models import load_base
+from rl.quantization import keep_gradients_right, nf4_config
+from rl.recipe import JobArguments, RecipeError
+from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM
+
+bitsandbytes = pytest.importorskip("bitsandbytes")
+
+
+@pytest.fixture
+def saved(tmp_path):
+    """A model without biases, the kind whose gradients went wrong silently."""
+    torch.manual_seed(0)
+    config = LlamaConfig(
+        hidden_size=128,
+        intermediate_size=256,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        vocab_size=300,
+        pad_token_id=0,
+    )
+    LlamaForCausalLM(config).save_pretrained(tmp_path)
+    return tmp_path
+
+
+def packed_model(folder, dtype=torch.bfloat16):
+    return AutoModelForCausalLM.from_pretrained(
+        folder, dtype=dtype, quantization_config=nf4_config(dtype), device_map="cpu"
+    )
+
+
+def embedding_gradient(model) -> torch.Tensor:
+    """Gradient that has passed backward through every 4-bit layer."""
+    tokens = torch.arange(2 * 24).reshape(2, 24) + 3
+    model.train()
+    weight = model.get_input_embeddings().weight
+    weight.requires_grad_(True)
+    weight.grad = None
+    model(input_ids=tokens, labels=tokens).loss.backward()
+    return weight.grad.float().flatten()
+
+
+def generate_once(model) -> None:
+    model.eval()
+    model.generate(torch.full((1, 4), 5), max_new_tokens=3, do_sample=False)
+
+
+def reference_gradient(model) -> torch.Tensor:
+    """The same with plain linear layers that hold the dequantized weights."""
+    for name, module in list(model.named_modules()):
+        if isinstance(module, bitsandbytes.nn.Linear4bit):
+            weight = bitsandbytes.functional.dequantize_4bit(module.weight.data, module.weight.quant_state)
+            plain = torch.nn.Linear(module.in_features, module.out_features, bias=False, dtype=torch.bfloat16)
+            plain.weight = torch.nn.Parameter(weight.to(torch.bfloat16), requires_grad=False)
+            model.set_submodule(name, plain)
+    return embedding_gradient(model)
+
+
+def cosine(one: torch.Tensor, other: torch.Tensor) -> float:
+    return torch.nn.functional.cosine_similarity(one, other, dim=0).item()
+
+
+def test_gradients_after_a_generate_are_right(saved):
+    model = keep_gradients_right(packed_model(saved))
+    generate_once(model)
+    assert cosine(embedding_gradient(model), reference_gradient(packed_model(saved))) > 0.999
+
+
+def test_the_fast_path_is_still_a_trap(saved):
+    """On a CPU with AVX512-BF16, without the guard. When this fails, bitsandbytes is right by itself: remove the guard."""
+    model = packed_model(saved)
+    layer = next(m for m in model.modules() if isinstance(m, bitsandbytes.nn.Linear4bit))
+    if not getattr(layer, "support_avx512bf16_for_cpu", False):
+        pytest.skip("this CPU has no AVX512-BF16")
+    generate_once(model)
+    assert cosine(embedding_gradient(model), reference_gradient(packed_model(saved))) < 0.9
+
+
+def test_load_base_guards_a_quantized_model():
+    model, _ = load_base("asset:tiny", quantization="nf4")
+    layers = [m for m in model.modules() if isinstance(m, bitsandbytes.nn.Linear4bit)]
+    assert len(layers) == 28 and not any(layer.support_avx512bf16_for_cpu for layer in layers)
+    assert layers[0].weight.dtype == torch.uint8
+
+
+@pytest.mark.parametrize(
+    "arguments, said",
+    [({"quantization": "nf4"}, "set lora_rank"), ({"quantization": "int3", "lora_rank": 4}, "int3")],
+)
+def test_recipes_that_cannot_be_are_refused(arguments, said):
+    with pytest.raises(RecipeError, match=said):
+        JobArguments(**arguments)

@@ -1,0 +1,298 @@
+"""The contract that every entry of REWARDS keeps, then what each of them is for."""
+
+import time
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+from rl.recipe import RecipeError
+from rl.rewards import (
+    REWARDS,
+    RewardError,
+    compute_score,
+    extract_answer,
+    get_rewards,
+    is_formatted,
+    reward,
+    same_answer,
+)
+from rl.tasks import TASKS, make_splits
+
+GOLD = "<think>2 + 6 = 8\n8 - 0 = 8\n8 + 1 = 9</think><answer>9</answer>"
+EMPTY_THINKING = "<think></think><answer>9</answer>"
+# What TRL passes besides completions and the data set's columns.
+FROM_TRL = {
+    "prompts": [],
+    "trainer_state": None,
+    "log_extra": None,
+    "log_metric": None,
+    "task": [],
+    "index": [],
+}
+
+
+@pytest.fixture(params=sorted(REWARDS))
+def name(request):
+    return request.param
+
+
+def messages(text):
+    return [{"role": "assistant", "content": text}]
+
+
+def test_gold_scores_one_plain_and_conversational(name):
+    completions = [GOLD, EMPTY_THINKING, f"\n{GOLD}\n\n"]
+    assert REWARDS[name](completions, answer=["9"] * 3, **FROM_TRL) == [1.0] * 3
+    assert REWARDS[name]([messages(text) for text in completions], answer=["9"] * 3, **FROM_TRL) == [1.0] * 3
+
+
+def test_gold_of_every_offline_task_scores_one(name):
+    for task in sorted(TASKS.keys() - {"gsm8k"}):
+        rows = make_splits(task, {"test": 30})["test"]
+        completions = [f"<think>\n\n</think>\n<answer>{row['answer']}</answer>" for row in rows]
+        assert REWARDS[name](completions, answer=[row["answer"] for row in rows]) == [1.0] * len(rows)
+
+
+def test_name_is_what_trl_logs(name):
+    assert REWARDS[name].__name__ == name
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        None,
+        "",
+        " ",
+        "9",
+        "é" * 50_000,
+        "<answer>٩</answer>",
+        "<answer>" + "9" * 100_000 + "</answer>",
+        "<answer>1e999999999</answer>",
+        "<answer>nan</answer>",
+        "\ud800",
+        "\0",
+        [],
+        [{"role": "assistant", "content": None}],
+        [{"role": "assistant", "tool_calls": []}],
+    ],
+    ids=lambda text: repr(text)[:24],
+)
+def test_odd_completions_never_raise(name, text):
+    (score,) = REWARDS[name]([text], answer=["9"])
+    assert 0.0 <= score <= 1.0
+
+
+@pytest.mark.parametrize(
+    "unit",
+    [
+        "<think>",
+        "</think>",
+        "<answer>",
+        "</answer>",
+        "<answer></answer>",
+        "<think></think>",
+        "1,",
+        "9",
+        " ",
+        "\n",
+        "<",
+    ],
+)
+def test_linear_time(name, unit):
+    def seconds(length):
+        text = "<think>" + unit * (length // len(unit)) + "</think><answer>9</answer>"
+        best = float("inf")
+        for _ in range(3):
+            started = time.perf_counter()
+            REWARDS[name]([text], answer=["9"])
+            best = min(best, time.perf_counter() - started)
+        return best
+
+    # Sixteen times the text: 16 times as long if linear, 256 times if quadratic. The floor is for timer noise.
+    assert seconds(1_600_000) < 100 * max(seconds(100_000), 1e-4)
+
+
+@pytest.mark.parametrize("answer", [None, ["9"], ["9", "9", "9"], "99", ["9", None], ["9", ""], ["9", "  "]])
+def test_missing_gold_answers_are_refused(name, answer):
+    with pytest.raises(RewardError, match="answer"):
+        REWARDS[name]([GOLD, GOLD], answer=answer)
+
+
+def test_works_from_a_worker_thread(name):
+    with ThreadPoolExecutor(1) as pool:
+        assert pool.submit(REWARDS[name], [GOLD], answer=["9"]).result(timeout=60) == [1.0]
+
+
+def test_serves_verl(name):
+    scores = compute_score("any", GOLD, "9", {"rewards": [name]})
+    assert scores == {"score": 1.0, name: 1.0}
+
+
+@pytest.mark.parametrize(
+    ("text", "answer"),
+    [
+        (GOLD, "9"),
+        (EMPTY_THINKING, "9"),
+        ("<answer>9</answer>", "9"),  # no thinking: right, though not in the format
+        ("so it is 9\n<answer>\n 9 \n</answer>\n ", "9"),
+        ("reasoning that the chat template opened</think><answer>9</answer>", "9"),
+        ("<answer>8</answer><answer>9</answer>", None),  # two answers
+        ("<think></think><answer>8</answer> <answer>9</answer>", None),
+        ("<think><answer>9</answer></think>", None),  # inside the thinking
+        ("<think><answer>9</answer>", None),
+        ("<answer>9</answer><think></think>", None),
+        ("<think></think><think><answer>9</answer>", None),
+        ("<answer><think></think>9</answer>", None),
+        ("<think></think><answer>9</answer>.", None),  # text after the answer
+        ("<think></think><answer>9</answer></answer>", None),
+        ("<think></think><answer>9", None),
+        ("9</answer>", None),
+        ("</answer><answer>", None),
+        ("", None),
+    ],
+)
+def test_extract_answer(text, answer):
+    assert extract_answer(text) == answer
+
+
+@pytest.mark.parametrize(
+    ("given", "gold", "same"),
+    [
+        ("9", "9", True),
+        ("-9", "-9", True),
+        ("+9", "9", True),
+        ("9.0", "9", True),
+        ("1,568", "1568", True),
+        ("1568", "1,568", True),
+        ("0.50", "0.5", True),
+        (" Paris ", "Paris", True),
+        ("9", "-9", False),
+        ("19", "9", False),
+        ("9 8", "9", False),
+        ("9 or 8", "9", False),
+        ("15,68", "1568", False),
+        ("1e1", "10", False),
+        ("9.0000000000000000000000000000000000001", "9", False),
+        ("", "9", False),
+        (None, "9", False),
+        ("paris", "Paris", False),
+    ],
+)
+def test_same_answer(given, gold, same):
+    assert same_answer(given, gold) is same
+
+
+@pytest.mark.parametrize(
+    ("text", "formatted"),
+    [
+        (GOLD, True),
+        (EMPTY_THINKING, True),
+        ("<think>wrong</think>\n\n<answer>no number</answer>\n", True),
+        ("<think>only thinking</think>", False),
+        ("<answer>9</answer>", False),
+        ("<think></think><answer></answer>", False),
+        ("<think></think>So:<answer>9</answer>", False),
+        ("So: <think></think><answer>9</answer>", False),
+        ("<think><think></think><answer>9</answer>", False),
+        ("<think></think></think><answer>9</answer>", False),
+        ("<think><answer>8</answer></think><answer>9</answer>", False),
+        ("<answer>9</answer><think></think>", False),
+        ("", False),
+    ],
+)
+def test_format(text, formatted):
+    assert is_formatted(text) is formatted
+    assert REWARDS["format"]([text], answer=["9"]) == [float(formatted)]
+
+
+def test_soft_overlong_falls_from_80_percent_to_the_limit():
+    (function,) = get_rewards(["soft_overlong"], max_completion_length=100)
+    lengths = [0, 80, 85, 90, 99, 100, 200]
+    ids = [[7] * length for length in lengths]
+    scores = function(["text"] * len(ids), answer=["9"] * len(ids), completion_ids=ids)
+    assert scores == pytest.approx([1.0, 1.0, 0.75, 0.5, 0.05, 0.0, 0.0])
+
+
+def test_soft_overlong_is_eq_13_of_dapo_plus_one():
+    """TRL's own version of the equation, shifted."""
+    from trl.rewards import get_soft_overlong_punishment
+
+    theirs = get_soft_overlong_punishment(max_completion_len=100, soft_punish_cache=20)
+    ids = [[7] * length for length in range(130)]
+    ours = REWARDS["soft_overlong"](
+        ["x"] * 130, answer=["9"] * 130, completion_ids=ids, max_completion_length=100
+    )
+    assert ours == pytest.approx([score + 1 for score in theirs(completion_ids=ids)])
+
+
+def test_soft_overlong_estimates_the_length_where_there_are_no_tokens():
+    scores = REWARDS["soft_overlong"](["1 + 2 = 3", "1 " * 300], answer=["3", "3"], max_completion_length=100)
+    assert scores == [1.0, 0.0]
+
+
+def test_get_rewards_keeps_order_and_names_and_binds_what_fits():
+    functions = get_rewards(["soft_overlong", "accuracy"], max_completion_length=10)
+    assert [function.__name__ for function in functions] == ["soft_overlong", "accuracy"]
+    long = [[7] * 10]
+    assert [function([GOLD], answer=["9"], completion_ids=long) for function in functions] == [[0.0], [1.0]]
+
+
+def test_unknown_rewards_are_refused_with_the_nearest():
+    with pytest.raises(RecipeError, match="did you mean 'accuracy'"):
+        get_rewards(["acuracy"])
+    with pytest.raises(RecipeError, match="at least one of accuracy"):
+        get_rewards([])
+    with pytest.raises(RecipeError, match="'speed'; known: accuracy, format"):
+        compute_score("any", GOLD, "9", {"rewards": ["speed"]})
+
+
+def test_compute_score_weighs_the_rewards():
+    extra = {"rewards": ["accuracy", "format"], "reward_weights": [1.0, 0.2], "index": 3}
+    wrong = "<think></think><answer>8</answer>"
+    assert compute_score("any", wrong, "9", extra) == pytest.approx(
+        {"score": 0.2, "accuracy": 0.0, "format": 1.0}
+    )
+    assert compute_score("any", wrong, "9") == {"score": 0.0, "accuracy": 0.0}
+    # verl's reward_kwargs arrive as keyword arguments and win.
+    assert compute_score("any", wrong, "9", extra, reward_weights=[1.0, 0.5])["score"] == 0.5
+    assert (
+        compute_score("any", "1 " * 99, "9", None, rewards=["soft_overlong"], max_completion_length=50)[
+            "score"
+        ]
+        == 0.0
+    )
+    with pytest.raises(RecipeError, match="3 weights for 2 rewards"):
+        compute_score("any", wrong, "9", {**extra, "reward_weights": [1, 2, 3]})
+    with pytest.raises(RewardError, match="answer"):
+        compute_score("any", wrong, None)
+
+
+@pytest.mark.parametrize(
+    "returned", [[1.0], [], [1.0, None], [1.0, float("nan")], [1.0, "1"], 1.0, None, (1.0, 1.0), [True, "x"]]
+)
+def test_a_reward_that_returns_nonsense_is_refused(returned):
+    @reward("nonsense")
+    def nonsense(completions, answer, **kwargs):
+        return returned
+
+    try:
+        with pytest.raises(RewardError, match="nonsense"):
+            REWARDS["nonsense"]([GOLD, GOLD], answer=["9", "9"])
+    finally:
+        del REWARDS["nonsense"]
+
+
+def test_an_error_inside_a_reward_is_not_swallowed():
+    @reward("broken")
+    def broken(completions, answer, **kwargs):
+        raise ZeroDivisionError("my own bug")
+
+    try:
+        with pytest.raises(ZeroDivisionError, match="my own bug"):
+            REWARDS["broken"]([GOLD], answer=["9"])
+    finally:
+        del REWARDS["broken"]
+
+
+def test_a_name_can_be_registered_once():
+    with pytest.raises(ValueError, match="already"):
+        reward("accuracy")(lambda completions, answer, **kwargs: [])

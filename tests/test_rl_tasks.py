@@ -1,0 +1,199 @@
+"""Splits that do not leak, files that hold what they should, and bad files refused with file, line and field."""
+
+import json
+import re
+import subprocess
+import sys
+
+import pyarrow
+import pyarrow.parquet
+import pytest
+from rl.tasks import TASKS, DataError, fingerprint, make_splits, read_rows, write_splits
+
+OFFLINE = sorted(TASKS.keys() - {"gsm8k"})
+
+
+@pytest.fixture(scope="module")
+def splits():
+    return make_splits("chain_sum", {"train": 40, "test": 10})
+
+
+@pytest.mark.parametrize("task", OFFLINE)
+def test_sizes_fields_and_no_question_twice(task):
+    splits = make_splits(task, {"train": 1500, "validation": 100, "test": 300})
+    rows = [row for split in splits.values() for row in split]
+    assert {name: len(split) for name, split in splits.items()} == {
+        "train": 1500,
+        "validation": 100,
+        "test": 300,
+    }
+    assert len({row["question"] for row in rows}) == 1900
+    indices = [row["index"] for row in rows]
+    assert indices == sorted(set(indices))  # ranges of one seed's indices
+    if (
+        task != "long_sum"
+    ):  # which has a thousand million questions; the others repeat some, and they were dropped
+        assert indices[-1] >= 1900
+    for name, split in splits.items():
+        for row in split:
+            assert row.keys() == {"prompt", "question", "answer", "task", "split", "index"}
+            assert row["prompt"] == [{"role": "user", "content": row["question"]}]
+            assert (row["task"], row["split"]) == (task, name)
+
+
+def test_chain_sum_answers_are_the_sums(splits):
+    for row in splits["train"]:
+        match = re.fullmatch(
+            r"State the final answer to the following arithmetic problem: ([0-9](?: [+-] [0-9]){3,5}) =",
+            row["question"],
+        )
+        assert eval(match[1]) == int(row["answer"])
+
+
+def test_seed_and_only_the_seed_decides(splits):
+    assert make_splits("chain_sum", {"train": 40, "test": 10}) == splits
+    assert make_splits("chain_sum", {"train": 40, "test": 25})["test"][:10] == splits["test"]
+    other = make_splits("chain_sum", {"train": 40}, seed=10_000)
+    assert not {row["question"] for row in other["train"]} & {row["question"] for row in splits["train"]}
+
+
+def test_system_prompt_comes_first():
+    (row,) = make_splits("gsm_symbolic", {"test": 1}, system_prompt="Think.")["test"]
+    assert [message["role"] for message in row["prompt"]] == ["system", "user"]
+    assert row["prompt"][0]["content"] == "Think."
+
+
+@pytest.mark.parametrize(
+    ("task", "sizes", "message"),
+    [
+        ("chain_sums", {"train": 1}, "did you mean 'chain_sum'"),
+        ("chain_sum", {}, "size of at least 1"),
+        ("chain_sum", {"train": 0}, "size of at least 1"),
+        ("chain_sum", {"train": 1.5}, "size of at least 1"),
+    ],
+)
+def test_impossible_splits_are_refused(task, sizes, message):
+    with pytest.raises(DataError, match=message):
+        make_splits(task, sizes)
+
+
+def test_too_few_problems_are_refused(monkeypatch):
+    monkeypatch.setitem(TASKS, "small", lambda seed: iter([("1 + 1", "2"), ("1 + 1", "2"), ("2 + 2", "4")]))
+    with pytest.raises(DataError, match="only 2 different questions; 3 were asked for"):
+        make_splits("small", {"train": 2, "test": 1})
+
+
+def test_gsm8k_without_a_network_says_what_to_do():
+    code = (
+        "from rl.tasks import DataError, make_splits\n"
+        "try:\n    make_splits('gsm8k', {'train': 1})\n"
+        "except DataError as error:\n    print('refused:', error)\n"
+    )
+    # A closed port stands for the missing network; the variables are read when the library is imported.
+    closed = {"HF_ENDPOINT": "http://127.0.0.1:9", "HF_DATASETS_OFFLINE": "1", "HF_HUB_OFFLINE": "1"}
+    from test_rl_evaluation import environment
+
+    output = subprocess.run(
+        [sys.executable, "-c", code],
+        env={**environment(), **closed},
+        capture_output=True,
+        text=True,
+        timeout=120,
+    ).stdout
+    assert "refused: openai/gsm8k could not be loaded" in output
+    assert "gsm_symbolic" in output
+
+
+@pytest.mark.parametrize("suffix", ["jsonl", "parquet"])
+def test_written_rows_are_read_as_they_were(splits, suffix, tmp_path):
+    folders = write_splits(splits, tmp_path)
+    assert folders == {"train": tmp_path / "train", "test": tmp_path / "test"}
+    assert sorted(path.name for path in folders["train"].iterdir()) == ["train.jsonl", "train.parquet"]
+    assert read_rows(folders["train"] / f"train.{suffix}") == splits["train"]
+    assert read_rows(folders["test"]) == splits["test"]
+
+
+def test_nothing_is_overwritten_silently(splits, tmp_path):
+    write_splits(splits, tmp_path)
+    write_splits(splits, tmp_path)  # the same again is fine
+    other = {"validation": splits["test"], "train": splits["test"]}
+    with pytest.raises(DataError, match=r"train\.jsonl exists and holds other rows"):
+        write_splits(other, tmp_path)
+    assert read_rows(tmp_path / "train") == splits["train"]
+    assert not (tmp_path / "validation").exists()
+
+
+def test_fingerprint_is_of_the_content(splits, tmp_path):
+    folders = write_splits(splits, tmp_path)
+    prints = {fingerprint(read_rows(folders["train"] / f"train.{suffix}")) for suffix in ("jsonl", "parquet")}
+    assert prints == {fingerprint(splits["train"])}
+    assert fingerprint(splits["test"]) not in prints
+    changed = [{**splits["train"][0], "answer": "0.5"}, *splits["train"][1:]]
+    assert fingerprint(changed) not in prints
+
+
+def row(**changes):
+    good = {
+        "prompt": [{"role": "user", "content": "1 + 1 ="}],
+        "question": "1 + 1 =",
+        "answer": "2",
+        "task": "chain_sum",
+        "split": "train",
+        "index": 0,
+    }
+    return {name: value for name, value in {**good, **changes}.items() if value is not ...}
+
+
+def line(**changes):
+    return json.dumps(row(**changes)).encode() + b"\n"
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"", "empty"),
+        (b"\n \n", "empty"),
+        (line() + b"\n" + line()[:30], "line 3: not a JSON object.*cut off"),
+        (line() + b'\xff\xfe{"a": 1}\n', "line 2: not UTF-8"),
+        (line() + b"[1, 2]\n", "line 2: expected an object"),
+        (line() + line(answer=...), "line 2: the field 'answer' is missing"),
+        (line(index="7"), "line 1: the field 'index' must be int, not str"),
+        (line(index=True), "the field 'index' must be int, not bool"),
+        (line(answer=2), "the field 'answer' must be str, not int"),
+        (line(answer=None), "the field 'answer' must be str, not NoneType"),
+        (line(answer=" "), "the field 'answer' is empty"),
+        (line(prompt="1 + 1 ="), "the field 'prompt' must be list"),
+        (line(prompt=[]), "the field 'prompt' must be a list of"),
+        (line(prompt=[{"role": "user"}]), "the field 'prompt' must be a list of"),
+        (line(prompt=["1 + 1 ="]), "the field 'prompt' must be a list of"),
+    ],
+)
+def test_bad_jsonl_is_refused_with_the_place(content, message, tmp_path):
+    path = tmp_path / "train.jsonl"
+    path.write_bytes(content)
+    with pytest.raises(DataError, match=rf"train\.jsonl.*{message}"):
+        read_rows(tmp_path)
+
+
+def test_bad_parquet_is_refused(tmp_path):
+    path = tmp_path / "train.parquet"
+    path.write_bytes(b"PAR1 but no more")
+    with pytest.raises(DataError, match="no readable parquet"):
+        read_rows(path)
+    pyarrow.parquet.write_table(pyarrow.Table.from_pylist([row(), row(answer=None)]), path)
+    with pytest.raises(DataError, match="line 2: the field 'answer'"):
+        read_rows(path)
+
+
+def test_missing_files_are_refused(tmp_path):
+    with pytest.raises(DataError, match="no file"):
+        read_rows(tmp_path / "nothing.jsonl")
+    with pytest.raises(DataError, match=r"no \.jsonl or \.parquet"):
+        read_rows(tmp_path)
+    (tmp_path / "rows.csv").write_text("a,b\n")
+    with pytest.raises(DataError, match="neither"):
+        read_rows(tmp_path / "rows.csv")
+    for name in ("a.jsonl", "b.jsonl"):
+        (tmp_path / name).write_bytes(line())
+    with pytest.raises(DataError, match=r"several \.jsonl files: a\.jsonl, b\.jsonl"):
+        read_rows(tmp_path)

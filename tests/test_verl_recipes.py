@@ -1,0 +1,192 @@
+"""The recipes of 05_grpo_verl: each is accepted by our checks and by verl itself, a broken twin of each is refused.
+
+verl lives in the job's environment, so its part runs there, in one process for all recipes.
+"""
+
+import json
+import os
+import subprocess
+from pathlib import Path
+
+import pytest
+from launchers import RayCluster
+from local_sagemaker.environments import job_environment
+from rl.recipe import RecipeError
+from rl.tasks import make_splits, write_splits
+from rl.verl_recipe import read_verl_recipe, recipe_problems
+from sagemaker.core.training.configs import InputData, SourceCode
+from workshop.preflight import PreflightError, preflight
+from workshop.staging import stage_source
+
+ROOT = Path(__file__).parents[1]
+MODULE = ROOT / "05_grpo_verl" / "scripts"
+RECIPES = MODULE / "recipes"
+# recipe -> the (hosts, GPUs on each) that it is meant for
+FITS = {
+    "tiny": [(1, 2), (2, 1)],
+    "tools": [(1, 2), (2, 1)],
+    "small": [(1, 1)],
+    "full": [(1, 8), (2, 8)],
+    "ulysses": [(1, 8), (2, 8)],
+    "megatron": [(2, 8)],
+    "lora": [(1, 8), (2, 8)],
+}
+ACTOR, ROLLOUT = "actor_rollout_ref.actor", "actor_rollout_ref.rollout"
+# recipe, hosts, GPUs, what is broken, words of the sentence that refuses it
+BROKEN = [
+    ("tiny", 1, 2, f"{ROLLOUT}.name=vllm", "which is for GPUs, but job.device is cpu"),
+    ("tiny", 1, 2, f"{ROLLOUT}.n=1", "compared with others to the same prompt"),
+    ("tiny", 1, 2, "data.train_batch_size=6", "not a multiple of ppo_mini_batch_size 8"),
+    (
+        "tiny",
+        1,
+        2,
+        f"{ACTOR}.ppo_micro_batch_size_per_gpu=24",
+        "not a multiple of ppo_micro_batch_size_per_gpu 24",
+    ),
+    ("tiny", 1, 3, "data.seed=1", "cannot be dealt evenly to 3 copies"),
+    ("tiny", 1, 2, f"{ACTOR}.strategy=fsdp3", "write fsdp2"),
+    ("tiny", 1, 2, f"{ACTOR}.strategy=fsdp", "must be fsdp2 on a CPU"),
+    (
+        "tools",
+        1,
+        2,
+        f"{ROLLOUT}.agent.default_agent_loop=single_turn_agent",
+        "rolls out single turns without a word",
+    ),
+    ("tools", 1, 2, f"{ROLLOUT}.multi_turn.function_tool_path=null", "a file that registers tools"),
+    ("tools", 1, 2, f"{ROLLOUT}.multi_turn.max_assistant_turns=1", "never read its result"),
+    ("tiny", 1, 2, f"{ROLLOUT}.agent.default_agent_loop=tool_agent", "calls tools that are not meant"),
+    ("small", 1, 1, "custom_reward_function.path=my_rewards.py", "verl's old name"),
+    ("small", 1, 1, "actor_rollout_ref.model.lora_rank=1024", "rank 512 at most"),
+    ("small", 1, 1, f"{ROLLOUT}.name=vlm", "name is 'vlm'"),
+    ("full", 1, 8, f"{ROLLOUT}.tensor_model_parallel_size=3", "choose a divisor of 8"),
+    ("full", 1, 8, f"{ACTOR}.ppo_max_token_len_per_gpu=1024", "raise it, or shorten"),
+    ("full", 2, 8, f"{ACTOR}.ppo_mini_batch_size=24", "A step takes data.train_batch_size prompts"),
+    ("ulysses", 1, 8, f"{ACTOR}.fsdp_config.ulysses_sequence_parallel_size=3", "not whole groups of 3"),
+    ("ulysses", 1, 8, "actor_rollout_ref.model.use_remove_padding=false", "use_remove_padding must be true"),
+    (
+        "megatron",
+        2,
+        8,
+        f"{ACTOR}.megatron.tensor_model_parallel_size=3",
+        "do not hold a whole number of copies",
+    ),
+    ("megatron", 2, 8, f"{ACTOR}.megatron.tensor_model_parallel_size=16", "reaches over several hosts"),
+    ("megatron", 1, 8, "data.seed=1", "8 GPUs do not hold a whole number of copies"),
+    ("lora", 1, 8, f"{ROLLOUT}.tensor_model_parallel_size=16", "choose a divisor of 8"),
+]
+# What only verl can know, in the order of the answers.
+REFUSED_BY_VERL = [
+    ("tiny", 1, 2, "data.train_bach_size=8", "train_bach_size"),
+    ("megatron", 2, 8, f"{ACTOR}.megatron.tensor_model_paralel_size=8", "tensor_model_paralel_size"),
+]
+IN_JOB = """
+import json, sys
+from rl.recipe import RecipeError
+from rl.verl_recipe import read_verl_recipe
+from verl_config import trainer_config
+for name, hosts, gpus, override in json.loads(sys.argv[1]):
+    job, settings = read_verl_recipe(f"recipes/{name}.yaml", [override] if override else [])
+    try:
+        config = trainer_config(job, settings, hosts=hosts, gpus_per_host=gpus, given={})
+        answer = f"ok {config.actor_rollout_ref.actor.strategy} {config.trainer.nnodes}x{config.trainer.n_gpus_per_node}"
+    except RecipeError as error:
+        answer = str(error)
+    print("ANSWER " + json.dumps(answer), flush=True)
+"""
+
+
+@pytest.mark.parametrize(
+    ("name", "hosts", "gpus"), [(name, *fit) for name, fits in FITS.items() for fit in fits]
+)
+def test_a_recipe_fits_the_machines_it_names(name, hosts, gpus):
+    job, settings = read_verl_recipe(RECIPES / f"{name}.yaml")
+    assert (job.module, job.recipe) == ("05_grpo_verl", name)
+    assert recipe_problems(job, settings, hosts=hosts, gpus_per_host=gpus) == []
+
+
+def test_numbers_that_yaml_reads_as_text_are_numbers(tmp_path):
+    (tmp_path / "recipe.yaml").write_text("actor: {lr: 1e-4, betas: [9e-1, 1], name: e5}\n")
+    _, settings = read_verl_recipe(tmp_path / "recipe.yaml", ["actor.clip=2.5E-1"])
+    assert settings == {"actor": {"lr": 1e-4, "betas": [0.9, 1], "name": "e5", "clip": 0.25}}
+
+
+def test_every_recipe_is_tested():
+    assert {path.stem for path in RECIPES.glob("*.yaml")} == set(FITS) == {name for name, *_ in BROKEN}
+
+
+@pytest.mark.parametrize(("name", "hosts", "gpus", "override", "words"), BROKEN)
+def test_a_broken_twin_is_refused_in_words(name, hosts, gpus, override, words):
+    job, settings = read_verl_recipe(RECIPES / f"{name}.yaml", [override])
+    problems = recipe_problems(job, settings, hosts=hosts, gpus_per_host=gpus)
+    assert any(words in problem for problem in problems), problems
+
+
+@pytest.mark.parametrize(
+    ("override", "words"),
+    [
+        ("job.rewards=[acuracy]", "did you mean 'accuracy'?"),
+        ("job.reward_weights=[1.0]", "1 numbers for 2 rewards"),
+        ("job.evalproblems=3", "did you mean 'eval_problems'?"),
+        ("trainer.total_training_steps", "must have the form key=value"),
+        ("data.seed.x=1", "'seed' holds a value"),
+    ],
+)
+def test_what_is_wrong_on_our_side_is_said_when_reading(override, words):
+    with pytest.raises(RecipeError) as caught:
+        read_verl_recipe(RECIPES / "tiny.yaml", [override])
+    assert words in str(caught.value)
+
+
+@pytest.mark.timeout(900)  # the environment may have to be built first
+def test_verl_takes_every_recipe_and_refuses_what_it_does_not_know():
+    cases = [(name, *fit, "") for name, fits in FITS.items() for fit in fits]
+    cases += [case[:4] for case in REFUSED_BY_VERL]
+    python = job_environment(MODULE / "requirements.txt", log=print) / "bin" / "python"
+    done = subprocess.run(
+        [python, "-c", IN_JOB, json.dumps(cases)],
+        cwd=MODULE,
+        env={**os.environ, "PYTHONPATH": f"{MODULE}:{ROOT / 'scripts'}", "VERL_PLATFORM": "cpu"}
+        | {"VERL_USE_EXTERNAL_MODULES": "verl_cpu", "HF_HUB_OFFLINE": "1"},
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    lines = done.stdout.splitlines()
+    answers = [json.loads(line.removeprefix("ANSWER ")) for line in lines if line.startswith("ANSWER ")]
+    assert len(answers) == len(cases), done.stderr[-3000:]
+    for case, answer in zip(cases, answers, strict=True):
+        refused = next((words for *start, words in REFUSED_BY_VERL if tuple(start) == tuple(case)), None)
+        if refused:
+            assert answer.startswith("verl refuses this recipe") and refused in answer, (case, answer)
+        else:
+            engine = "megatron" if case[0] == "megatron" else "fsdp2"
+            assert answer == f"ok {engine} {case[1]}x{case[2]}", (case, answer)
+
+
+def test_preflight_knows_recipes_for_verl(make_trainer, tmp_path):
+    source = stage_source(MODULE, build=tmp_path)
+    folders = write_splits(make_splits("chain_sum", {"train": 8, "test": 4}), tmp_path / "data")
+
+    def check(*overrides: str, slots: int = 2, **hyperparameters: str):
+        trainer = make_trainer(
+            "",
+            source_code=SourceCode(
+                source_dir=str(source), entry_script="train.py", requirements="requirements.txt"
+            ),
+            distributed=RayCluster(process_count_per_node=slots),
+            hyperparameters={"config": "recipes/tiny.yaml", "overrides": list(overrides), **hyperparameters},
+        )
+        channels = [InputData(channel_name=split, data_source=str(path)) for split, path in folders.items()]
+        return preflight(trainer, channels, config="verl")
+
+    assert "8 prompts x 8 completions a step on 2 slots of Ray" in str(
+        check("trainer.total_training_steps=2")
+    )
+    with pytest.raises(PreflightError, match="cannot be dealt evenly to 3 copies"):
+        check(slots=3)
+    with pytest.raises(PreflightError, match="did you mean 'accuracy'"):
+        check("job.rewards=[acuracy]")
+    with pytest.raises(PreflightError, match="write it as overrides"):
+        check(learning_rate="1e-4")

@@ -1,0 +1,139 @@
+"""Plots and comparisons show what the numbers say: checked on the drawn objects and on the PNG itself."""
+
+import io
+import math
+
+import pytest
+from matplotlib.colors import to_hex
+from PIL import Image
+from rl.evaluation import score_completions
+from workshop.plots import BLUE, moving_mean, points, smoothing_window
+from workshop.reports import ReportError, compare_completions, plot_pass_at_1, plot_training
+
+
+def history(steps: int, **extra) -> list[dict]:
+    return [
+        {
+            "step": step,
+            "reward": step / steps,
+            "completions/mean_length": 20.0 + step,
+            "entropy": 1 / step,
+            "frac_reward_zero_std": 0.25,
+            **extra,
+        }
+        for step in range(1, steps + 1)
+    ]
+
+
+def evaluation(right: set[int], problems: int = 4):
+    """Problem i, answered right if i is in `right`, greedily and in two samples."""
+    tries = [("greedy", 0), ("sampled", 0), ("sampled", 1)]
+    return score_completions(
+        [
+            {
+                "index": index,
+                "question": f"What is {index} + 0 & <b>?",
+                "answer": str(index),
+                "decoding": decoding,
+                "sample": sample,
+                "completion": f"<think></think><answer>{index if index in right else 999}</answer>",
+                "tokens": 7,
+            }
+            for index in range(problems)
+            for decoding, sample in tries
+        ]
+    )
+
+
+def titles(plot) -> list[str]:
+    return [axes.get_title(loc="left") for axes in plot.figure.axes]
+
+
+def test_moving_mean():
+    assert moving_mean([1.0, 2.0, 3.0, 4.0], 2) == [1.0, 1.5, 2.5, 3.5]
+    assert moving_mean([1.0, 5.0], 1) == [1.0, 5.0]
+    assert [smoothing_window(count) for count in (1, 9, 10, 80)] == [1, 1, 3, 8]
+
+
+def test_points_take_the_first_known_key_and_leave_gaps_out():
+    logged = [
+        {"step": 1, "a": 1.0},
+        {"step": 2, "a": math.nan},
+        {"step": 3},
+        {"a": 5.0},
+        {"step": 4, "a": 2, "b": 9.0},
+    ]
+    assert points(logged, ("none", "a", "b")) == ([1, 4], [1.0, 2.0])
+    assert points(logged, ("none",)) == ([], [])
+
+
+def test_training_curves_have_units_raw_values_and_their_mean():
+    plot = plot_training(history(80))
+    assert titles(plot) == [
+        "Reward",
+        "Completion length",
+        "Entropy of the policy",
+        "Groups that teach nothing (all rewards equal)",
+    ]
+    assert [axes.get_ylabel() for axes in plot.figure.axes][1:3] == ["tokens, mean", "nats per token"]
+    raw, mean = plot.figure.axes[0].lines
+    assert list(raw.get_ydata()) == [step / 80 for step in range(1, 81)]
+    assert mean.get_ydata()[-1] == pytest.approx(sum(range(73, 81)) / 8 / 80)
+    assert to_hex(mean.get_color()) == BLUE.lower()
+    assert "mean of the last 8" in plot.figure.get_supxlabel()
+    assert "Reward 0.0125 -> 1" in repr(plot)
+
+
+def test_kl_takes_its_place_when_it_was_logged():
+    assert titles(plot_training(history(5, kl=0.1)))[-1] == "KL divergence from the base model"
+
+
+def test_one_step_and_one_curve_can_be_drawn():
+    plot = plot_training([{"step": 1, "reward": 0.5}])
+    assert titles(plot) == ["Reward"] and plot._repr_png_()
+
+
+def test_an_empty_history_is_said_to_be_empty():
+    with pytest.raises(ValueError, match="nothing to plot"):
+        plot_training([{"step": 1, "unknown": 2.0}])
+
+
+def test_the_png_is_a_readable_size_and_small(tmp_path):
+    path = plot_training(history(80)).save(tmp_path / "plots" / "training.png")
+    image = Image.open(path)
+    assert image.size[0] >= 900 and image.size[1] >= 500
+    assert path.stat().st_size < 80_000
+
+
+def test_pass_at_1_shows_value_and_interval_of_all_four():
+    before, after = evaluation({0, 1}), evaluation({0, 1, 2, 3})
+    plot = plot_pass_at_1(before, after)
+    bars = [tuple(line.get_xdata()) for line in plot.figure.axes[0].lines if len(line.get_xdata()) == 2]
+    measured = [before.sampled, after.sampled, before.greedy, after.greedy]
+    assert bars == [(found.low, found.high) for found in measured]
+    labels = [text.get_text() for text in plot.figure.axes[0].texts]
+    assert labels == ["before 0.500", "after 1.000", "before 0.500", "after 1.000"]
+    assert "share of 4 held-out problems" in plot.figure.axes[0].get_xlabel()
+    assert Image.open(io.BytesIO(plot._repr_png_())).size[0] > 700
+
+
+def test_completions_side_by_side_take_every_kind_in_turn():
+    view = compare_completions(evaluation({1, 3}), evaluation({2, 3}), n=3)
+    text = repr(view)
+    assert "4 problems: 1 fixed, 1 broken, 1 still right, 1 still wrong" in text
+    assert [text.index(f"What is {index} +") for index in (2, 1, 3)] == sorted(
+        text.index(f"What is {index} +") for index in (2, 1, 3)
+    )
+    assert "What is 0 +" not in text
+    assert text.count("\u2713 right") == 4 and text.count("\u2717 wrong") == 2
+
+
+def test_what_a_model_wrote_cannot_become_part_of_the_page():
+    html = compare_completions(evaluation({0}), evaluation({0}), n=1)._repr_html_()
+    assert "&lt;think&gt;" in html and "<think>" not in html
+    assert "0 + 0 &amp; &lt;b&gt;?" in html and "& <b>" not in html
+
+
+def test_evaluations_of_different_problems_are_not_compared():
+    with pytest.raises(ReportError, match="different problems"):
+        compare_completions(evaluation({0}), evaluation({0}, problems=5))

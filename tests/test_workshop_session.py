@@ -1,0 +1,168 @@
+"""Sessions: local mode changes this process only, and gives everything back."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import boto3
+import pytest
+from endpoint_fixtures import IMAGE, SMALL_BASE
+from local_sagemaker import client
+from workshop import session as session_module
+from workshop.session import SessionError, git_revision, open_session
+
+SCRIPTS = Path(session_module.__file__).parents[1]
+
+
+@pytest.fixture
+def home(tmp_path, monkeypatch) -> Path:
+    """An endpoint home of this test's own; whatever is started there is stopped."""
+    folder = tmp_path / "home"
+    monkeypatch.setenv("LOCAL_SAGEMAKER_HOME", str(folder))
+    base = tmp_path / "base.txt"
+    base.write_text(SMALL_BASE)
+    monkeypatch.setenv("LOCAL_SAGEMAKER_BASE_REQUIREMENTS", str(base))
+    yield folder
+    session_module._restore_kernel()
+    client.shutdown(folder)
+
+
+@pytest.fixture
+def own_settings(monkeypatch, tmp_path) -> dict[str, str]:
+    """The AWS settings of somebody who has an account."""
+    credentials = tmp_path / "credentials"
+    credentials.write_text("[work]\naws_access_key_id = mine\naws_secret_access_key = mine\n")
+    settings = {
+        "AWS_PROFILE": "work",
+        "AWS_SHARED_CREDENTIALS_FILE": str(credentials),
+        "AWS_SESSION_TOKEN": "mine",
+        "AWS_DEFAULT_REGION": "eu-west-1",
+        "AWS_ENDPOINT_URL_S3": "https://s3.example.com",
+    }
+    for name, value in settings.items():
+        monkeypatch.setenv(name, value)
+    return settings
+
+
+def aws_variables() -> dict[str, str]:
+    return {name: value for name, value in os.environ.items() if name.startswith("AWS_")}
+
+
+def test_local_mode_opens_restores_and_reopens(home, own_settings, capsys):
+    from sagemaker.core.helper import session_helper
+
+    before, sts = aws_variables(), session_helper.sts_regional_endpoint
+    ws = open_session("local")
+    assert ws.endpoint_url.startswith("http://127.0.0.1:") and ws.endpoint_url in capsys.readouterr().out
+    assert boto3.client("s3").meta.endpoint_url == ws.endpoint_url
+    assert boto3.Session().get_credentials().access_key != "mine"
+    assert ws.bucket in [bucket["Name"] for bucket in boto3.client("s3").list_buckets()["Buckets"]]
+    assert ws.session.account_id() == "123456789012"  # through the SDK's own, explicit STS address
+    assert ws.environment["MLFLOW_TRACKING_URI"].startswith("sqlite:///")
+    assert Path(ws.environment["MLFLOW_TRACKING_URI"].removeprefix("sqlite:///")).parent.is_dir()
+
+    again = open_session("local", bucket="my-bucket", tracking_uri="sqlite:////tmp/mine.db")
+    assert (again.endpoint_url, again.bucket) == (ws.endpoint_url, "my-bucket")
+    assert again.environment["MLFLOW_TRACKING_URI"] == "sqlite:////tmp/mine.db"
+
+    again.close()
+    assert aws_variables() == before
+    assert session_helper.sts_regional_endpoint is sts
+    assert client.find_endpoint(home) is None
+
+
+def test_a_switch_to_aws_uses_the_own_settings_again(home, monkeypatch, tmp_path, own_settings):
+    before = aws_variables()
+    ws = open_session("local")
+    # An AWS that refuses the credentials: nothing of AWS is reached, and nothing of local mode is left.
+    monkeypatch.setattr(session_module.boto3, "Session", _refused)
+    with pytest.raises(SessionError, match="ExpiredToken"):
+        open_session("sagemaker")
+    assert aws_variables() == before
+    assert client.find_endpoint(home).url == ws.endpoint_url  # other notebooks may use it
+
+
+def _refused(region_name=None):
+    from botocore.exceptions import ClientError
+
+    raise ClientError({"Error": {"Code": "ExpiredToken", "Message": "expired"}}, "GetCallerIdentity")
+
+
+def run_python(code: str, **environment) -> subprocess.CompletedProcess:
+    """Run code in a process of its own without any AWS settings."""
+    clean = {name: value for name, value in os.environ.items() if not name.startswith("AWS_")}
+    clean |= {"AWS_CONFIG_FILE": os.devnull, "AWS_SHARED_CREDENTIALS_FILE": os.devnull}
+    clean |= {"AWS_EC2_METADATA_DISABLED": "true", "PYTHONPATH": str(SCRIPTS)}
+    return subprocess.run(
+        [sys.executable, "-c", code], env=clean | environment, capture_output=True, text=True, timeout=120
+    )
+
+
+@pytest.mark.parametrize(
+    ("arguments", "environment", "message"),
+    [
+        ("'sagemaker'", {}, "No AWS region is set"),
+        ("'sagemaker', region='us-east-1'", {}, "Unable to locate credentials"),
+        ("'sagemaker'", {"AWS_PROFILE": "none"}, "profile (none) could not be found"),
+    ],
+)
+def test_without_an_account_the_error_says_what_to_do(arguments, environment, message):
+    done = run_python(f"from workshop.session import open_session; open_session({arguments})", **environment)
+    assert done.returncode == 1
+    last = done.stderr.strip().rpartition("SessionError: ")[2]
+    assert message in last and "aws configure" in last and 'mode = "local"' in last, done.stderr
+
+
+def test_an_identity_that_is_no_role_is_told_to_pass_one(home):
+    """sts:GetCallerIdentity of the endpoint under another name stands for an IAM user's."""
+    code = (
+        "from local_sagemaker import client\n"
+        "import workshop.session as s\n"
+        "client.connect(client.ensure_endpoint())\n"
+        "def no_role(session): raise ValueError('The current AWS identity is not a role')\n"
+        "s.get_execution_role = no_role\n"
+        "s.open_session('sagemaker')\n"
+    )
+    done = run_python(code, LOCAL_SAGEMAKER_HOME=str(home))
+    assert "is not a role that SageMaker can run a job with" in done.stderr, done.stderr
+    assert "role='arn:aws:iam::123456789012:role/<name>'" in done.stderr
+
+
+def test_an_unknown_mode(home):
+    with pytest.raises(SessionError, match="mode='Local' is unknown: use one of 'local', 'sagemaker'"):
+        open_session("Local")
+
+
+def test_the_endpoint_stays_while_a_job_runs(home, tmp_path, capsys):
+    from sagemaker.core.training.configs import Compute, SourceCode
+    from sagemaker.train import ModelTrainer
+
+    ws = open_session("local")
+    (tmp_path / "train.py").write_text("import time; time.sleep(300)")
+    trainer = ModelTrainer(
+        sagemaker_session=ws.session,
+        role=ws.role,
+        training_image=IMAGE,
+        source_code=SourceCode(source_dir=str(tmp_path), entry_script="train.py"),
+        compute=Compute(instance_type="ml.m5.xlarge", instance_count=1),
+        environment=ws.environment,
+    )
+    trainer.train(wait=False)
+    ws.close()
+    name = trainer._latest_training_job.training_job_name
+    assert f"{name} not finished" in capsys.readouterr().out
+    assert client.find_endpoint(home) is not None
+
+
+def test_the_revision_is_that_of_this_checkout(monkeypatch, tmp_path):
+    git = ["git", "-c", "user.name=a", "-c", "user.email=a@b.c"]
+    monkeypatch.setattr(session_module, "REPOSITORY", tmp_path)
+    assert git_revision() == "unknown"
+    subprocess.run([*git, "init", "-q"], cwd=tmp_path, check=True)
+    (tmp_path / "a").write_text("1")
+    subprocess.run(["git", "add", "a"], cwd=tmp_path, check=True)
+    subprocess.run([*git, "commit", "-q", "-m", "a"], cwd=tmp_path, check=True)
+    clean = git_revision()
+    (tmp_path / "a").write_text("2")
+    assert len(clean) == 40 and git_revision() == f"{clean}-dirty"

@@ -1,0 +1,105 @@
+"""Staged sources hold what a job needs, nothing hidden, and refuse what cannot be shipped."""
+
+import re
+from pathlib import Path
+
+import pytest
+from workshop import staging
+from workshop.staging import StagingError, stage_source
+
+
+@pytest.fixture
+def shared(tmp_path, monkeypatch) -> Path:
+    """Stands for the repository's `scripts`, with small shared folders."""
+    folder = tmp_path / "scripts"
+    for name, text in {
+        "rl/__init__.py": "",
+        "rl/tasks.py": "shared",
+        "assets/tiny/config.json": "{}",
+    }.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text(text)
+    (folder / "rl" / "__pycache__").mkdir()
+    (folder / "rl" / "__pycache__" / "tasks.cpython-311.pyc").write_text("")
+    monkeypatch.setattr(staging, "SCRIPTS", folder)
+    return folder
+
+
+@pytest.fixture
+def scripts(tmp_path) -> Path:
+    folder = tmp_path / "02_module" / "scripts"
+    (folder / "recipes").mkdir(parents=True)
+    (folder / "train.py").write_text("module")
+    (folder / "recipes" / "tiny.yaml").write_text("seed: 1")
+    return folder
+
+
+def files(folder: Path) -> set[str]:
+    return {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()}
+
+
+def test_module_and_shared_scripts_lie_in_one_folder(shared, scripts, tmp_path):
+    staged = stage_source(scripts, build=tmp_path / "build")
+    assert staged.parent == tmp_path / "build" / "staged" and staged.name.startswith("02_module-")
+    assert files(staged) == {
+        "train.py",
+        "recipes/tiny.yaml",
+        "rl/__init__.py",
+        "rl/tasks.py",
+        "assets/tiny/config.json",
+    }
+
+
+def test_hidden_files_caches_and_notebooks_stay_behind(shared, scripts, tmp_path):
+    for name in (
+        ".env",
+        ".ipynb_checkpoints/train.py",
+        "__pycache__/train.pyc",
+        "notes.ipynb",
+        "recipes/.secret",
+    ):
+        (scripts / name).parent.mkdir(parents=True, exist_ok=True)
+        (scripts / name).write_text("x")
+    staged = stage_source(scripts, build=tmp_path / "build")
+    assert not [name for name in files(staged) if re.search(r"(^|/)\.|pycache|ipynb", name)]
+
+
+def test_every_call_stages_afresh(shared, scripts, tmp_path):
+    first = stage_source(scripts, build=tmp_path / "build")
+    (scripts / "train.py").write_text("edited")
+    second = stage_source(scripts, build=tmp_path / "build")
+    assert (first / "train.py").read_text() == "module"
+    assert (second / "train.py").read_text() == "edited"
+
+
+def test_the_real_shared_scripts_are_staged(scripts, tmp_path):
+    staged = stage_source(scripts, build=tmp_path / "build")
+    assert {"train.py", "rl/rewards.py", "rl/container.py"} <= files(staged)
+
+
+@pytest.mark.parametrize("name", ["rl/mine.py", "assets"])
+def test_a_name_that_the_shared_scripts_take(shared, scripts, tmp_path, name):
+    (scripts / name).parent.mkdir(exist_ok=True)
+    (scripts / name).write_text("x")
+    with pytest.raises(StagingError, match=f"has its own {name.split('/')[0]}"):
+        stage_source(scripts, build=tmp_path / "build")
+
+
+def test_a_large_file_is_refused_and_leaves_nothing_behind(shared, scripts, tmp_path):
+    with open(scripts / "model.safetensors", "wb") as file:
+        file.truncate(staging.MAX_FILE_BYTES + 1)
+    with pytest.raises(StagingError, match="model.safetensors has 20 MB: .*channel"):
+        stage_source(scripts, build=tmp_path / "build")
+    assert not list((tmp_path / "build" / "staged").iterdir())
+
+
+def test_a_broken_link_is_named(shared, scripts, tmp_path):
+    (scripts / "data.txt").symlink_to(tmp_path / "gone")
+    with pytest.raises(StagingError, match="data.txt"):
+        stage_source(scripts, build=tmp_path / "build")
+    assert not list((tmp_path / "build" / "staged").iterdir())
+
+
+def test_no_such_folder(tmp_path):
+    with pytest.raises(StagingError, match="is not a folder"):
+        stage_source(tmp_path / "none", build=tmp_path)
