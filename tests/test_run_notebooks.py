@@ -134,8 +134,9 @@ def test_a_cell_that_ends_the_kernel_is_a_failure(tmp_path, end):
 
 def test_wrong_command_lines_are_refused_before_anything_runs(tmp_path):
     notebook = write_notebook(tmp_path, "seed = 1", "print(seed)")
+    modules = ", ".join(sorted(path.parent.name for path in ROOT.glob("[0-9][0-9]_*/*.ipynb")))
     for arguments, message in [
-        (["no-such-module"], "No notebook 'no-such-module'. Modules with a notebook: 02_grpo_trl_accelerate"),
+        (["no-such-module"], f"No notebook 'no-such-module'. Modules with a notebook: {modules}."),
         (["-p", "sed=1"], "example.ipynb has no parameter 'sed'. Its parameters: seed"),
         (["-p", "seed"], "write it as name=value"),
         (["-p", "seed=[1"], "not valid YAML"),

@@ -13,6 +13,7 @@ from urllib.parse import parse_qs
 
 from moto.moto_server.werkzeug_app import DomainDispatcherApplication, MotoRequestHandler, create_backend_app
 from werkzeug.serving import make_server
+from werkzeug.wsgi import ClosingIterator
 
 from local_sagemaker.attempt import Settings
 from local_sagemaker.client import CONTROL_PATH, REGION, ROLE_NAME, find_endpoint, without_proxy
@@ -50,9 +51,10 @@ class Options:
 class Application:
     """The WSGI application: control actions below CONTROL_PATH, everything else is AWS."""
 
-    def __init__(self, actions: dict[str, Callable[[dict[str, str]], dict]]):
+    def __init__(self, actions: dict[str, Callable[[dict[str, str]], dict]], shutdown: Callable[[], None]):
         self._aws = DomainDispatcherApplication(create_backend_app)
         self._actions = actions
+        self._shutdown = shutdown
         self.last_request = time.monotonic()
 
     def __call__(self, environ: dict, start_response: Callable) -> Iterable[bytes]:
@@ -65,6 +67,9 @@ class Application:
         if not path.startswith(CONTROL_PATH + "/"):
             self.last_request = time.monotonic()
             return self._aws(environ, start_response)
+        if path == f"{CONTROL_PATH}/shutdown":
+            # Once the answer is sent: a process that is gone in the middle of it looks like a crash to the caller.
+            return ClosingIterator(_answer(start_response, "200 OK", {}), self._shutdown)
         action = self._actions.get(path.removeprefix(CONTROL_PATH + "/"))
         if action is None:
             return _answer(start_response, "404 Not Found", {"error": f"no action {path}"})
@@ -102,12 +107,8 @@ def serve(options: Options) -> None:
         service.interrupt(query.get("name", ""))
         return {}
 
-    def shutdown(_query: dict[str, str]) -> dict:
-        stopping.set()
-        return {}
-
     status = {"pid": os.getpid(), "isolation": options.isolation.mode}
-    application = Application({"status": lambda _query: status, "interrupt": interrupt, "shutdown": shutdown})
+    application = Application({"status": lambda _query: status, "interrupt": interrupt}, stopping.set)
     logging.getLogger("werkzeug").setLevel(logging.WARNING)
     http = _listen(options.port, application)
     url = f"http://{LOOPBACK}:{http.server_port}"
