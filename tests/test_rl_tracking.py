@@ -1,12 +1,13 @@
 """Secrets for trackers, and the log lines of a trainer; runs that are really recorded are in test_rl_training."""
 
 import json
+import time
 
 import boto3
 import pytest
 from moto import mock_aws
 from rl.recipe import JobArguments
-from rl.tracking import MetricLines, TrackingError, read_secret, start_tracking
+from rl.tracking import MetricLines, TrackingError, finish_tracking, read_secret, start_tracking
 from transformers import TrainerControl, TrainerState, TrainingArguments
 
 KEY = "0123456789abcdef0123456789abcdef01234567"
@@ -108,3 +109,19 @@ def test_other_processes_write_nothing(output, capsys):
     log(callback, state, 1, reward=1.0)
     assert not output.exists()
     assert capsys.readouterr().out == ""
+
+
+def test_mlflow_samples_the_machine(tmp_path, output, monkeypatch):
+    from mlflow import MlflowClient
+    from rl import tracking
+
+    monkeypatch.setattr(tracking, "SYSTEM_METRICS_SECONDS", 0.2)
+    store = f"sqlite:///{tmp_path / 'mlflow.db'}"
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", store)
+    start_tracking(JobArguments(), arguments(tmp_path, ["mlflow"]), data_fingerprint="0")
+    time.sleep(2)
+    finish_tracking()
+    client = MlflowClient(store)
+    (run,) = client.search_runs([client.get_experiment_by_name(JobArguments().experiment).experiment_id])
+    assert 0 < run.data.metrics["system/system_memory_usage_percentage"] < 100
+    assert "system/cpu_utilization_percentage" in run.data.metrics

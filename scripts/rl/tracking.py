@@ -17,6 +17,7 @@ import atexit
 import dataclasses
 import importlib.util
 import json
+import logging
 import os
 import sys
 from pathlib import Path
@@ -29,6 +30,7 @@ from rl.evaluation import Evaluation
 from rl.recipe import JobArguments
 
 HISTORY = "history.jsonl"
+SYSTEM_METRICS_SECONDS = 5  # between two samples of CPU, memory and GPUs
 # Names in the log line, in order: short ones for what a learner watches. The rest is in the history.
 SHOWN = {
     "reward": "reward",
@@ -112,7 +114,11 @@ def _start_mlflow(job: JobArguments, run_name: str | None, facts: dict[str, str]
                 if error.error_code != "RESOURCE_ALREADY_EXISTS":  # another job was faster
                     raise
     mlflow.set_experiment(experiment)
-    mlflow.start_run(run_name=run_name, tags={"mlflow.source.git.commit": facts["git_revision"]})
+    logging.getLogger("mlflow.system_metrics").setLevel(logging.WARNING)
+    mlflow.set_system_metrics_sampling_interval(SYSTEM_METRICS_SECONDS)
+    mlflow.start_run(
+        run_name=run_name, tags={"mlflow.source.git.commit": facts["git_revision"]}, log_system_metrics=True
+    )
     mlflow.log_params({**facts, **{f"job.{key}": value for key, value in dataclasses.asdict(job).items()}})
 
 

@@ -14,7 +14,12 @@ HEALTH = (
 )
 
 
-def plot_runs(runs: dict[str, list[dict]], panels: tuple[Panel, ...] = HEALTH, columns: int = 2) -> Plot:
+def plot_runs(
+    runs: dict[str, list[dict]],
+    panels: tuple[Panel, ...] = HEALTH,
+    columns: int = 2,
+    x_label: str = "optimizer step",
+) -> Plot:
     """One panel for each measure, one line for each run (name: history), the first of them drawn boldest.
 
     Raises DataError when no run has logged any of the measures.
@@ -39,7 +44,7 @@ def plot_runs(runs: dict[str, list[dict]], panels: tuple[Panel, ...] = HEALTH, c
         axes.remove()
     handles, labels = grid[0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside upper left", ncols=len(labels), frameon=False, labelcolor=INK)
-    figure.supxlabel("optimizer step", fontsize=10, color=INK)
+    figure.supxlabel(x_label, fontsize=10, color=INK)
     return Plot(figure, f"{', '.join(panel.title for panel in shown)} of {', '.join(runs)}")
 
 
@@ -47,7 +52,7 @@ def plot_parts(rows: dict[str, dict[str, float]], unit: str, limits: dict[str, f
     """A bar for each row, made of its parts (name: size), with thin lines at the named limits."""
     figure = new_figure(9.5, 1.3 + 0.42 * len(rows))
     axes = figure.subplots()
-    names = list(dict.fromkeys(part for parts in rows.values() for part in parts))
+    names = list(dict.fromkeys(part for parts in rows.values() for part, size in parts.items() if size))
     left = [0.0] * len(rows)
     for number, name in enumerate(names):
         sizes = [parts.get(name, 0.0) for parts in rows.values()]
@@ -58,8 +63,8 @@ def plot_parts(rows: dict[str, dict[str, float]], unit: str, limits: dict[str, f
     for name, size in (limits or {}).items():
         axes.axvline(size, color=GREY, linewidth=1, linestyle="--")
         axes.annotate(
-            name, (size, 1), (3, -2), xycoords=("data", "axes fraction"), textcoords="offset points",
-            va="top", color=INK, fontsize=8,
+            name, (size, 1), (0, 2), xycoords=("data", "axes fraction"), textcoords="offset points",
+            ha="center", va="bottom", color=INK, fontsize=8,
         )  # fmt: skip
     axes.invert_yaxis()
     axes.set_xlabel(unit)

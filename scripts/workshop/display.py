@@ -14,6 +14,7 @@ from workshop.plots import Panel, draw_curve, new_figure, png, points
 
 LOG_LINES_SHOWN = 8
 LOG_LINE_WIDTH = 150  # characters
+_CURVE_COLOURS = 16  # shades of one blue and of black
 _LIVE_CURVES = (
     Panel(("reward",), "Reward while training", "mean reward"),
     Panel(("loss",), "Loss while training", "loss"),
@@ -120,7 +121,7 @@ def _curve_image(history: list[dict]) -> str:
             axes = figure.subplots()
             draw_curve(axes, steps, values, panel)
             axes.set_xlabel("optimizer step")
-            data = base64.b64encode(png(figure)).decode()
+            data = base64.b64encode(png(figure, _CURVE_COLOURS)).decode()
             return f'<img alt="{panel.title}" src="data:image/png;base64,{data}">'
     return ""
 

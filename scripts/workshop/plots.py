@@ -118,14 +118,14 @@ def new_figure(width: float, height: float) -> Figure:
     return Figure(figsize=(width, height), dpi=_DPI, layout="constrained", facecolor="white")
 
 
-def png(figure: Figure) -> bytes:
-    """The figure as PNG with a palette of 128 colours: a quarter of the size, which a notebook keeps for ever."""
+def png(figure: Figure, colours: int = 64) -> bytes:
+    """The figure as PNG with a palette of few colours: a quarter of the size, which a notebook keeps for ever."""
     full, small = io.BytesIO(), io.BytesIO()
     with rc_context(
         {"text.hinting": "no_hinting"}
     ):  # hinted, bold digits differ in shape with their position
         figure.savefig(full, format="png")
-    Image.open(full).convert("RGB").quantize(128).save(small, format="png", optimize=True)
+    Image.open(full).convert("RGB").quantize(colours).save(small, format="png", optimize=True)
     return small.getvalue()
 
 
