@@ -14,7 +14,18 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 SCRIPTS = ROOT / "scripts"
-TRAINING = {"torch", "verl", "ray", "transformers", "trl", "peft", "accelerate", "datasets"}
+TRAINING = {
+    "torch",
+    "verl",
+    "ray",
+    "transformers",
+    "trl",
+    "peft",
+    "accelerate",
+    "datasets",
+    "unsloth",
+    "bitsandbytes",
+}
 NOTEBOOK_SIDE = {"workshop", "launchers", "local_sagemaker", "sagemaker", "matplotlib", "IPython"}
 
 # part of the tree -> what nothing in it may import

@@ -21,6 +21,7 @@ THRESHOLDS = {
     "01_dpo_trl": (0.40, 0.85),
     "02_grpo_trl_accelerate": (0.70, 0.90),
     "03_grpo_trl_fsdp": (0.70, 0.90),
+    "04_grpo_unsloth": (0.70, 0.85),
     "05_grpo_verl": (0.70, 0.90),
 }
 

@@ -43,9 +43,9 @@ class ModelNotFound(Exception):
 
 
 def load_base(
-    spec: str, dtype: str = "float32", quantization: str | None = None
+    spec: str, dtype: str = "float32", quantization: str | None = None, *, device: str | None = None
 ) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
-    """The model and tokenizer of a spec, with weights of the given type, on this process's device.
+    """The model and tokenizer of a spec, with weights of the given type, on this process's device or the given one.
 
     `quantization="nf4"` keeps the weights of its linear layers in 4 bits and computes in the given type.
 
@@ -53,11 +53,12 @@ def load_base(
         ModelNotFound: unknown kind of spec, or nothing (or nothing readable) where it points.
         QuantizationError: quantization without bitsandbytes.
     """
+    place = device or PartialState().device
     options = {"dtype": getattr(torch, dtype)}
     if quantization:
-        options |= {"quantization_config": nf4_config(options["dtype"]), "device_map": PartialState().device}
+        options |= {"quantization_config": nf4_config(options["dtype"]), "device_map": place}
     model = keep_gradients_right(_load(AutoModelForCausalLM, spec, _source(spec), **options))
-    return (model if quantization else model.to(PartialState().device)), load_tokenizer(spec)
+    return (model if quantization else model.to(place)), load_tokenizer(spec)
 
 
 def local_source(spec: str) -> str:

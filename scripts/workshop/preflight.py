@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from sagemaker.core.training.configs import InputData
 from sagemaker.train import ModelTrainer
 
-from workshop import recipe_checks, request_checks, verl_checks
+from workshop import recipe_checks, request_checks, unsloth_checks, verl_checks
 from workshop.errors import WorkshopError
 from workshop.request import NOTE, OK, PROBLEM, WARNING, Check, JobRequest, read_request
 from workshop.signatures import CONFIGS
@@ -100,6 +100,7 @@ def run_checks(request: JobRequest) -> list[Check]:
         checks += recipe_checks.check_settings(request, settings)
     checks += recipe_checks.check_rewards(settings)
     checks += recipe_checks.check_batch(request, settings)
+    checks += unsloth_checks.check_unsloth(request, settings)
     checks += recipe_checks.check_model(request, settings)
     checks += request_checks.check_channels(request)
     checks += recipe_checks.check_data(request, settings)

@@ -1,0 +1,130 @@
+"""GRPO with Unsloth's FastLanguageModel and TRL's GRPOTrainer: a frozen 4-bit base with adapters, on one device.
+
+Runs inside the training container as one process; by hand, with the folders that SageMaker would provide:
+
+    SM_CHANNEL_TRAIN=data/train SM_CHANNEL_TEST=data/test SM_MODEL_DIR=out/model SM_OUTPUT_DATA_DIR=out/data \\
+    SM_CHECKPOINT_DIR=out/checkpoints python train.py --config recipes/tiny.yaml
+
+The recipe has TRL's keys, and Unsloth gets them under its own names: quantization: nf4 is load_in_4bit, use_vllm is
+fast_inference, gradient_checkpointing is "unsloth", which keeps activations in the host's memory.
+QLoRA: Dettmers et al. 2023, https://arxiv.org/abs/2305.14314.
+"""
+
+from unsloth_first import FastLanguageModel  # isort: skip
+
+import time
+
+import rewards_hackable  # noqa: F401  registers the two rewards of the notebook's section on reward hacking
+import torch
+from datasets import Dataset
+from peft import PeftModel, get_peft_model
+from rl.checkpoints import CheckpointMarker, newest_complete
+from rl.container import channel, checkpoint_dir, host_count, model_dir, process_count
+from rl.evaluation import evaluate
+from rl.failure import report_failure
+from rl.models import load_base, load_tokenizer, local_source, lora_config, save_model
+from rl.quantization import check_packed
+from rl.recipe import JobArguments, RecipeError, parse_arguments
+from rl.rewards import get_rewards
+from rl.sharding import copy_trained
+from rl.summary import write_summary
+from rl.tasks import fingerprint, read_rows
+from rl.tracking import MetricLines, finish_tracking, log_evaluation, start_tracking
+from transformers import PrinterCallback
+from trl import GRPOConfig, GRPOTrainer
+
+
+def main() -> None:
+    job, config = parse_arguments((JobArguments, GRPOConfig))
+    refuse_what_this_is_not_for(job)
+    train_rows, test_rows = read_rows(channel("train")), read_rows(channel("test"))[: job.eval_problems]
+    config.output_dir = str(checkpoint_dir())
+
+    policy, tokenizer = load_policy(job, config), load_tokenizer(job.base_model)
+    start_tracking(job, config, data_fingerprint=fingerprint(train_rows))
+    decoding = {
+        "samples": job.eval_samples,
+        "max_new_tokens": job.eval_max_new_tokens,
+        "batch_size": job.eval_batch_size,
+        "seed": config.seed,
+    }
+    before = evaluate(policy, tokenizer, test_rows, **decoding)
+    log_evaluation("before", before)
+
+    trainer = GRPOTrainer(
+        model=policy,
+        reward_funcs=get_rewards(job.rewards, max_completion_length=config.max_completion_length),
+        args=config,
+        train_dataset=Dataset.from_list(train_rows),
+        processing_class=tokenizer,
+        callbacks=[MetricLines(), CheckpointMarker()],
+    )
+    trainer.remove_callback(PrinterCallback)  # MetricLines says the same in one line
+    for parameter in policy.parameters():
+        if (
+            parameter.requires_grad
+        ):  # TRL rounds adapters of a 4-bit base to bfloat16, a resumed job would not
+            parameter.data = parameter.data.float()
+    checkpoint = newest_complete(checkpoint_dir())
+    started = time.perf_counter()
+    trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+    train_seconds = time.perf_counter() - started
+
+    policy = trainer.accelerator.unwrap_model(trainer.model)
+    after = evaluate(policy, tokenizer, test_rows, **decoding)
+    log_evaluation("after", after)
+    save_model(merge_into_full_precision(policy, job), tokenizer, model_dir(), base_spec=job.base_model)
+    write_summary(job, trainer, before, after, train_seconds=train_seconds)
+    finish_tracking()
+
+
+def refuse_what_this_is_not_for(job: JobArguments) -> None:
+    """Raises RecipeError for a second process or host, and for training without adapters."""
+    if process_count() > 1 or host_count() > 1:
+        raise RecipeError(
+            f"train.py trains one model on one device, but was started as {process_count()} process(es) on "
+            f"{host_count()} host(s), each of which would load, train and save a model of its own. Leave distributed= "
+            "out and set instance_count=1; 03_grpo_trl_fsdp spreads a model over several devices."
+        )
+    if not job.lora_rank:
+        raise RecipeError(
+            "lora_rank: 0, but this module trains adapters on a frozen base: set it to 8 or more."
+        )
+
+
+def load_policy(job: JobArguments, config: GRPOConfig) -> PeftModel:
+    """The recipe's base model as Unsloth loads it, with new adapters."""
+    checkpointing = "unsloth" if config.gradient_checkpointing else False
+    base, _ = FastLanguageModel.from_pretrained(
+        local_source(job.base_model),
+        max_seq_length=config.vllm_max_model_length,
+        dtype=getattr(torch, job.dtype),
+        load_in_4bit=job.quantization == "nf4",
+        fast_inference=config.use_vllm,
+        gpu_memory_utilization=config.vllm_gpu_memory_utilization,
+        max_lora_rank=job.lora_rank,
+        use_gradient_checkpointing=checkpointing,
+        use_exact_model_name=True,  # not Unsloth's own upload of a known model, which is packed in another way
+    )
+    return FastLanguageModel.get_peft_model(
+        check_packed(base) if job.quantization else base,
+        r=job.lora_rank,
+        lora_alpha=job.lora_alpha,
+        target_modules="all-linear" if job.lora_target_modules == ["all-linear"] else job.lora_target_modules,
+        use_gradient_checkpointing=checkpointing,
+        random_state=config.seed,
+    )
+
+
+def merge_into_full_precision(policy: PeftModel, job: JobArguments) -> PeftModel:
+    """The trained adapters on the base as it was before it was packed: merging into 4 bits would round them away.
+
+    On the CPU, since a GPU has its memory full of the policy and vLLM.
+    """
+    base, _ = load_base(job.base_model, job.dtype, device="cpu")
+    return copy_trained(policy, get_peft_model(base, lora_config(job)))
+
+
+if __name__ == "__main__":
+    with report_failure():
+        main()
