@@ -52,7 +52,11 @@ def plot_parts(rows: dict[str, dict[str, float]], unit: str, limits: dict[str, f
     """A bar for each row, made of its parts (name: size), with thin lines at the named limits."""
     figure = new_figure(9.5, 1.3 + 0.42 * len(rows))
     axes = figure.subplots()
-    names = list(dict.fromkeys(part for parts in rows.values() for part, size in parts.items() if size))
+    names = [
+        part
+        for part in dict.fromkeys(part for parts in rows.values() for part in parts)
+        if any(parts.get(part) for parts in rows.values())
+    ]
     left = [0.0] * len(rows)
     for number, name in enumerate(names):
         sizes = [parts.get(name, 0.0) for parts in rows.values()]
