@@ -81,6 +81,7 @@ class ModelShape:
         return self.layers * rank * sides
 
 
+# The numbers of each model's config.json on the Hugging Face Hub.
 SHAPES = {
     "tiny": ModelShape.read(SCRIPTS / "assets" / "tiny" / "config.json"),
     "SmolLM2-135M": ModelShape(30, 576, 1536, 9, 3, 64, 49152),
@@ -88,7 +89,11 @@ SHAPES = {
     "Qwen3-1.7B": ModelShape(28, 2048, 6144, 16, 8, 128, 151936, head_norms=True),
     "Qwen3-4B": ModelShape(36, 2560, 9728, 32, 8, 128, 151936, head_norms=True),
     "Qwen3-8B": ModelShape(36, 4096, 12288, 32, 8, 128, 151936, tied=False, head_norms=True),
+    "Qwen3-14B": ModelShape(40, 5120, 17408, 40, 8, 128, 151936, tied=False, head_norms=True),
     "Qwen3-32B": ModelShape(64, 5120, 25600, 64, 8, 128, 151936, tied=False, head_norms=True),
+    "Llama-3.2-1B": ModelShape(16, 2048, 8192, 32, 8, 64, 128256),
+    "Llama-3.1-8B": ModelShape(32, 4096, 14336, 32, 8, 128, 128256, tied=False),
+    "Llama-3.3-70B": ModelShape(80, 8192, 28672, 64, 8, 128, 128256, tied=False),
 }
 
 

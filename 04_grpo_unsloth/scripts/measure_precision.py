@@ -1,0 +1,178 @@
+"""One line of measure.py: memory, time and quality of a model in one precision, in a process of its own.
+
+    python measure_precision.py nf4 result.json --config recipes/tiny.yaml
+
+A process's peak memory never goes down, so each precision needs a fresh one. The model comes from train.py's own
+`load_policy`, so that what is measured is what is trained: by Unsloth, in all three precisions.
+"""
+
+from train import load_policy  # isort: skip  # first of all, since it loads Unsloth
+
+import dataclasses
+import json
+import statistics
+import sys
+import time
+from pathlib import Path
+
+import torch
+from bitsandbytes.functional import QuantState
+from bitsandbytes.nn import Linear4bit
+from peft import PeftModel
+from rl.container import channel, print_line
+from rl.evaluation import greedy_pass_at_1
+from rl.failure import report_failure
+from rl.models import load_tokenizer
+from rl.quantization import QuantizationError
+from rl.recipe import JobArguments, parse_arguments
+from rl.sharding import held_bytes
+from rl.summary import peak_rss, versions
+from rl.tasks import Row, read_rows
+from transformers import PreTrainedTokenizerBase
+from trl import GRPOConfig
+
+PRECISIONS = {
+    "fp32": {"dtype": "float32", "quantization": None},
+    "bf16": {"dtype": "bfloat16", "quantization": None},
+    "nf4": {
+        "dtype": "bfloat16",
+        "quantization": "nf4",
+    },  # what is not packed, and the arithmetic, is bfloat16
+}
+STEPS = 3  # timed, after one that is not
+TOKENS = 64  # of each sequence; longer ones are cut
+
+Batch = dict[str, torch.Tensor]
+
+
+def main(precision: str, result: Path, arguments: list[str]) -> None:
+    job, config = parse_arguments((JobArguments, GRPOConfig), arguments)
+    job = dataclasses.replace(job, **PRECISIONS[precision])
+    config.use_vllm = False  # training is measured; vLLM would take its own share of the memory
+    rows, tokenizer = read_rows(channel("test")), load_tokenizer(job.base_model)
+    peak = {"imported": peak_bytes()}
+
+    started = time.perf_counter()
+    policy = load_policy(job, config)
+    seconds = {"load": time.perf_counter() - started}
+    peak["loaded"] = peak_bytes()
+    if job.quantization and not packed_layers(policy):
+        # Unsloth says so in a line of the log and goes on in 16 bits.
+        raise QuantizationError(
+            f"{job.base_model} was not loaded in 4 bits: bitsandbytes does not work here."
+        )
+
+    batch = fixed_batch(tokenizer, rows[: config.per_device_train_batch_size], policy.device)
+    with torch.no_grad():
+        loss = policy(**batch).loss.item()
+    step_seconds, states = train(policy, batch)
+    peak["trained"] = peak_bytes()
+
+    started = time.perf_counter()
+    with policy.disable_adapter():  # the quality of the base: the steps above were for the clock
+        greedy = greedy_pass_at_1(
+            policy,
+            tokenizer,
+            rows[: job.eval_problems],
+            max_new_tokens=job.eval_max_new_tokens,
+            batch_size=job.eval_batch_size,
+        )
+    seconds["evaluate"] = time.perf_counter() - started
+
+    about = {
+        "base_model": job.base_model,
+        "parameters": base_parameters(policy),
+        "lora_rank": job.lora_rank,
+        "device": torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu",
+        "batch": list(batch["input_ids"].shape),
+        "versions": versions(),
+    }
+    measured = {
+        "weights_bytes": base_bytes(policy),
+        "state_bytes": states,
+        "peak_bytes": peak,
+        "step_seconds": step_seconds,
+        "loss": loss,
+        "greedy": dataclasses.asdict(greedy),
+        "seconds": {key: round(value, 3) for key, value in seconds.items()},
+    }
+    result.write_text(json.dumps({"about": about, "measured": measured}))
+    weights = f"{measured['weights_bytes'] / 1e6:.2f} MB of weights"
+    print_line(
+        f"[measure] {precision}: {weights}, {step_seconds:.3f} s a step, loss {loss:.3f}, pass@1 {greedy}"
+    )
+
+
+def fixed_batch(tokenizer: PreTrainedTokenizerBase, rows: list[Row], device: torch.device) -> Batch:
+    """Problems with their answers, the same in every precision; padding is no target."""
+    texts = [
+        tokenizer.apply_chat_template(
+            [*row["prompt"], {"role": "assistant", "content": f"<answer>{row['answer']}</answer>"}],
+            tokenize=False,
+        )
+        for row in rows
+    ]
+    batch = tokenizer(
+        texts,
+        return_tensors="pt",
+        padding=True,
+        padding_side="right",
+        truncation=True,
+        max_length=TOKENS,
+        add_special_tokens=False,
+    )
+    batch["labels"] = batch["input_ids"].masked_fill(batch["attention_mask"] == 0, -100)
+    return {key: batch[key].to(device) for key in ("input_ids", "attention_mask", "labels")}
+
+
+def train(policy: PeftModel, batch: Batch) -> tuple[float, dict[str, int]]:
+    """Median seconds of a training step, and the bytes of what only training needs."""
+    adapters = [parameter for parameter in policy.parameters() if parameter.requires_grad]
+    optimizer = torch.optim.AdamW(adapters, lr=1e-4)
+    policy.train()
+    times = []
+    for _ in range(1 + STEPS):
+        started = time.perf_counter()
+        optimizer.zero_grad()
+        policy(**batch).loss.backward()
+        optimizer.step()
+        if torch.cuda.is_available():
+            torch.cuda.synchronize()
+        times.append(time.perf_counter() - started)
+    held = held_bytes(policy, optimizer)
+    states = {"adapters": sum(parameter.nbytes for parameter in adapters)}
+    return statistics.median(times[1:]), states | {key: held[key] for key in ("gradients", "optimizer")}
+
+
+def peak_bytes() -> int:
+    """Most memory held so far: of the GPU if there is one, else of this process."""
+    return torch.cuda.max_memory_allocated() if torch.cuda.is_available() else int(peak_rss() * 2**20)
+
+
+def packed_layers(model: torch.nn.Module) -> list[Linear4bit]:
+    """The layers whose weights lie two in a byte."""
+    return [module for module in model.modules() if isinstance(module, Linear4bit)]
+
+
+def base_parameters(policy: PeftModel) -> int:
+    """How many weights the base has, packed or not."""
+    hidden = sum(m.in_features * m.out_features - m.weight.numel() for m in packed_layers(policy))
+    return hidden + sum(p.numel() for p in policy.parameters() if not p.requires_grad)
+
+
+def base_bytes(policy: PeftModel) -> int:
+    """Bytes of the base: all weights, those of a tied embedding once, and the scales of the packed ones."""
+    scales = [scale for layer in packed_layers(policy) for scale in scale_tensors(layer.weight.quant_state)]
+    weights = [parameter for parameter in policy.parameters() if not parameter.requires_grad]
+    return sum(tensor.numel() * tensor.element_size() for tensor in [*weights, *scales])
+
+
+def scale_tensors(state: QuantState) -> list[torch.Tensor]:
+    """What is kept beside 4-bit numbers: a scale for each block of 64, itself in 8 bits, and the scales of those."""
+    found = [tensor for tensor in (state.absmax, state.code, state.offset) if tensor is not None]
+    return found + (scale_tensors(state.state2) if state.nested else [])
+
+
+if __name__ == "__main__":
+    with report_failure():
+        main(sys.argv[1], Path(sys.argv[2]), sys.argv[3:])
