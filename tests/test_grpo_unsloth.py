@@ -160,7 +160,7 @@ def test_the_requirements_agree_with_each_other(environment):
 
 
 def test_torchvision_is_still_in_the_way(environment):
-    """When this fails, Unsloth does without torchvision or it loads: take the two lines out of unsloth_first.py."""
+    """When this fails, Unsloth does without torchvision or it loads: remove rl/text_only.py."""
     code = """
 import torch
 from importlib.metadata import requires, version
@@ -174,6 +174,13 @@ import unsloth
     if sys.platform == "darwin" or of_another_build == "False":
         pytest.skip("here torchvision is of the same build as torch")
     assert result.returncode == 1 and "torchvision" in result.stderr
+
+
+def test_the_packaged_model_can_be_converted_here(environment, tmp_path):
+    """The conversion is a process of its own, without Unsloth, in the same environment."""
+    code = "from rl.models import load_base; print(load_base('pypi:smollm2')[0].config.model_type)"
+    result = run(environment, "-c", f"from unsloth_first import *; {code}", RL_MODEL_CACHE=str(tmp_path))
+    assert result.stdout.splitlines()[-1:] == ["llama"], result.stderr[-2000:]
 
 
 @pytest.mark.parametrize("name", RECIPES)

@@ -73,6 +73,10 @@ def _convert_alone(gguf: str, source: Path, target: Path) -> None:
 def convert(gguf: str, source: Path, target: Path) -> None:
     """Unpacks quantized weights to float32 and saves them as safetensors, with tokenizer and chat template."""
     import torch
+
+    from rl.text_only import hide_torchvision
+
+    hide_torchvision()
     from transformers import AutoModelForCausalLM, AutoTokenizer
     from transformers.utils import logging
 
