@@ -79,6 +79,11 @@ def test_published_sizes():
         "Qwen3-1.7B": 1.72,
         "Qwen3-4B": 4.02,
         "Qwen3-8B": 8.19,
+        "Qwen3-14B": 14.8,
+        "Qwen3-32B": 32.8,
+        "Llama-3.2-1B": 1.24,
+        "Llama-3.1-8B": 8.03,
+        "Llama-3.3-70B": 70.6,
     }
     for name, billions in published.items():
         assert SHAPES[name].parameters / 1e9 == pytest.approx(billions, rel=0.01), name

@@ -5,10 +5,12 @@ Runs inside the training container, with the recipe of the train.py job whose re
     SM_CHANNEL_MODEL=out/model SM_CHANNEL_TEST=data/test SM_MODEL_DIR=out/exports SM_OUTPUT_DATA_DIR=out/data \\
     python export.py --config recipes/tiny.yaml
 
-Everything is loaded by transformers and PEFT alone, as anybody would who gets the files. A saved model is one thing and
+Everything is loaded through transformers and PEFT, as anybody would who gets the files. A saved model is one thing and
 a model that still knows what it was taught another, and only an evaluation after the reload tells them apart. Leaves
 the exports in model.tar.gz and exports.json among the job's outputs.
 """
+
+import unsloth_first  # noqa: F401  # isort: skip  # before transformers, which cannot be imported beside some torchvisions
 
 import dataclasses
 import json

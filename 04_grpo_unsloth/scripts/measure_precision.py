@@ -16,14 +16,12 @@ import time
 from pathlib import Path
 
 import torch
-from bitsandbytes.functional import QuantState
-from bitsandbytes.nn import Linear4bit
 from peft import PeftModel
 from rl.container import channel, print_line
 from rl.evaluation import greedy_pass_at_1
 from rl.failure import report_failure
 from rl.models import load_tokenizer
-from rl.quantization import QuantizationError
+from rl.quantization import QuantizationError, frozen_weights
 from rl.recipe import JobArguments, parse_arguments
 from rl.sharding import held_bytes
 from rl.summary import peak_rss, versions
@@ -56,7 +54,8 @@ def main(precision: str, result: Path, arguments: list[str]) -> None:
     policy = load_policy(job, config)
     seconds = {"load": time.perf_counter() - started}
     peak["loaded"] = peak_bytes()
-    if job.quantization and not packed_layers(policy):
+    parameters, weights = frozen_weights(policy)
+    if job.quantization and weights >= 2 * parameters:
         # Unsloth says so in a line of the log and goes on in 16 bits.
         raise QuantizationError(
             f"{job.base_model} was not loaded in 4 bits: bitsandbytes does not work here."
@@ -81,14 +80,14 @@ def main(precision: str, result: Path, arguments: list[str]) -> None:
 
     about = {
         "base_model": job.base_model,
-        "parameters": base_parameters(policy),
+        "parameters": parameters,
         "lora_rank": job.lora_rank,
         "device": torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu",
         "batch": list(batch["input_ids"].shape),
         "versions": versions(),
     }
     measured = {
-        "weights_bytes": base_bytes(policy),
+        "weights_bytes": weights,
         "state_bytes": states,
         "peak_bytes": peak,
         "step_seconds": step_seconds,
@@ -97,9 +96,8 @@ def main(precision: str, result: Path, arguments: list[str]) -> None:
         "seconds": {key: round(value, 3) for key, value in seconds.items()},
     }
     result.write_text(json.dumps({"about": about, "measured": measured}))
-    weights = f"{measured['weights_bytes'] / 1e6:.2f} MB of weights"
     print_line(
-        f"[measure] {precision}: {weights}, {step_seconds:.3f} s a step, loss {loss:.3f}, pass@1 {greedy}"
+        f"[measure] {precision}: {weights / 1e6:.2f} MB of weights, {step_seconds:.3f} s a step, loss {loss:.3f}, pass@1 {greedy}"
     )
 
 
@@ -147,30 +145,6 @@ def train(policy: PeftModel, batch: Batch) -> tuple[float, dict[str, int]]:
 def peak_bytes() -> int:
     """Most memory held so far: of the GPU if there is one, else of this process."""
     return torch.cuda.max_memory_allocated() if torch.cuda.is_available() else int(peak_rss() * 2**20)
-
-
-def packed_layers(model: torch.nn.Module) -> list[Linear4bit]:
-    """The layers whose weights lie two in a byte."""
-    return [module for module in model.modules() if isinstance(module, Linear4bit)]
-
-
-def base_parameters(policy: PeftModel) -> int:
-    """How many weights the base has, packed or not."""
-    hidden = sum(m.in_features * m.out_features - m.weight.numel() for m in packed_layers(policy))
-    return hidden + sum(p.numel() for p in policy.parameters() if not p.requires_grad)
-
-
-def base_bytes(policy: PeftModel) -> int:
-    """Bytes of the base: all weights, those of a tied embedding once, and the scales of the packed ones."""
-    scales = [scale for layer in packed_layers(policy) for scale in scale_tensors(layer.weight.quant_state)]
-    weights = [parameter for parameter in policy.parameters() if not parameter.requires_grad]
-    return sum(tensor.numel() * tensor.element_size() for tensor in [*weights, *scales])
-
-
-def scale_tensors(state: QuantState) -> list[torch.Tensor]:
-    """What is kept beside 4-bit numbers: a scale for each block of 64, itself in 8 bits, and the scales of those."""
-    found = [tensor for tensor in (state.absmax, state.code, state.offset) if tensor is not None]
-    return found + (scale_tensors(state.state2) if state.nested else [])
 
 
 if __name__ == "__main__":

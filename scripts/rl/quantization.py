@@ -4,6 +4,7 @@ The adapters are trained in full precision on top of a frozen base of half a byt
 """
 
 import functools
+import itertools
 import math
 import warnings
 from collections.abc import Sequence
@@ -107,3 +108,22 @@ def keep_scales_right() -> torch.library.Library | None:
         warnings.simplefilter("ignore")
         library.impl("dequantize_4bit", dequantize, "CPU", with_keyset=True, allow_override=True)
     return library
+
+
+def frozen_weights(model: torch.nn.Module) -> tuple[int, int]:
+    """How many weights are not trained, packed or not, and the bytes that they and the scales of packed ones take.
+
+    What two layers share, such as a tied embedding, counts once.
+    """
+    frozen = [parameter for parameter in model.parameters() if not parameter.requires_grad]
+    states = [parameter.quant_state for parameter in frozen if getattr(parameter, "quant_state", None)]
+    packed = {id(parameter) for parameter in frozen if getattr(parameter, "quant_state", None)}
+    count = sum(p.numel() for p in frozen if id(p) not in packed) + sum(math.prod(s.shape) for s in states)
+    held = {tensor.data_ptr(): tensor for tensor in [*frozen, *itertools.chain(*map(_scales, states))]}
+    return count, sum(tensor.numel() * tensor.element_size() for tensor in held.values())
+
+
+def _scales(state: Any) -> list[torch.Tensor]:
+    """What lies beside 4-bit weights: a scale for each block of 64, itself in 8 bits, and the scales of those."""
+    found = [tensor for tensor in (state.absmax, state.code, state.offset) if tensor is not None]
+    return found + (_scales(state.state2) if state.nested else [])
