@@ -75,9 +75,9 @@ def check_packed(model: torch.nn.Module) -> torch.nn.Module:
 
 @functools.cache
 def keep_scales_right() -> torch.library.Library | None:
-    """Corrects how bitsandbytes (0.50.2) unpacks matrices on a CPU whose rows are no multiple of 64 long.
+    """Corrects how bitsandbytes (0.50.2) unpacks matrices whose rows are no multiple of 64 long, on CPUs with AVX512.
 
-    The 64 weights that share a scale may lie in two rows, but the CPU kernel begins anew with each row and so takes the
+    The 64 weights that share a scale may lie in two rows, but the AVX512 kernel begins anew with each row and so takes the
     wrong scales: errors of 60 % instead of 9 % in the tiny model, whose rows have 96 and 288 weights. As one long row
     every matrix comes out right. A test tells when the kernel does without.
 
