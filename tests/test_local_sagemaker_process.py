@@ -114,6 +114,7 @@ def test_shutdown_ends_jobs_and_says_so(own_endpoint, tmp_path):
     trainers = make_trainer.__wrapped__(running, tmp_path)
     name, waiting = launch(trainers(FAMILY)), launch(trainers(FAMILY, base_job_name="second"))
     wait_line(name, "family is here")
+    assert f"{waiting} has not written a log: it is Pending" in running.command("logs", waiting).stderr
     assert running.command("shutdown").stdout == "The endpoint has ended.\n"
     assert running.process.wait(20) == 0
     assert processes_of(name) == []
@@ -131,11 +132,19 @@ def test_a_port_in_use_and_a_second_endpoint_are_refused(own_endpoint, tmp_path)
         port = str(taken.getsockname()[1])
         refused = run_command(tmp_path / "other", "serve", "--port", port)
     assert refused.returncode == 1 and refused.stdout == ""
-    assert f"Cannot listen on 127.0.0.1:{port}" in refused.stderr and "--port" in refused.stderr
+    assert f"Cannot listen on 127.0.0.1:{port}: another program uses the port" in refused.stderr
+    assert "--port" in refused.stderr
     assert "Traceback" not in refused.stderr
     running = own_endpoint()
     second = running.command("serve")
     assert second.returncode == 1 and f"already runs at {running.url}" in second.stderr
+
+
+@pytest.mark.parametrize("option, value", [("--port", "99999"), ("--port", "-1"), ("--max-jobs", "0")])
+def test_numbers_that_cannot_be_are_refused(tmp_path, option, value):
+    """Port 99999 would be taken modulo 65,536, and of no job at a time none would ever start."""
+    refused = run_command(tmp_path, "serve", option, value)
+    assert refused.returncode == 2 and "is not a whole number from" in refused.stderr
 
 
 def test_commands_without_an_endpoint_or_a_job(tmp_path):

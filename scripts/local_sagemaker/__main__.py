@@ -3,6 +3,7 @@
 import argparse
 import json
 import sys
+from collections.abc import Callable
 from datetime import datetime
 from pathlib import Path
 
@@ -29,12 +30,17 @@ def _parse() -> argparse.Namespace:
     parser.add_argument("--home", help="folder of the endpoint's files (default: build/local_sagemaker)")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     serve = commands.add_parser("serve", help="run the endpoint in the foreground")
-    serve.add_argument("--port", type=int, default=0, help="loopback port (default: a free one)")
+    serve.add_argument(
+        "--port", type=_number(0, 65535), default=0, help="loopback port (default: a free one)"
+    )
     serve.add_argument(
         "--isolation", choices=MODES, help="how hosts get their /opt/ml (default: the best that works)"
     )
     serve.add_argument(
-        "--max-jobs", type=int, default=MOST_JOBS, help="jobs that run at once (default: %(default)s)"
+        "--max-jobs",
+        type=_number(1, 64),
+        default=MOST_JOBS,
+        help="jobs that run at once (default: %(default)s)",
     )
     serve.add_argument(
         "--stop-grace",
@@ -60,6 +66,17 @@ def _parse() -> argparse.Namespace:
         command.add_argument("name", metavar="NAME", help="the training job's name")
         command.set_defaults(run=run)
     return parser.parse_args()
+
+
+def _number(least: int, most: int) -> Callable[[str], int]:
+    """An argument type: a whole number between these two."""
+
+    def parse(text: str) -> int:
+        if not text.isdecimal() or not least <= int(text) <= most:
+            raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from {least} to {most}")
+        return int(text)
+
+    return parse
 
 
 def _serve(options: argparse.Namespace) -> int:
@@ -111,10 +128,14 @@ def _runs_in(record: dict, alive: client.Endpoint | None, home: Path) -> bool:
 
 
 def _logs(options: argparse.Namespace) -> int:
-    folder = home_folder(options.home) / "jobs" / options.name / "logs"
-    files = sorted(folder.glob("*.log"))
+    folder = home_folder(options.home) / "jobs" / options.name
+    files = sorted((folder / "logs").glob("*.log"))
     if not files:
-        print(f"No logs of a job named {options.name} in {folder.parents[1]}", file=sys.stderr)
+        if (folder / "job.json").exists():
+            status = json.loads((folder / "job.json").read_text())["secondary_status"]
+            print(f"{options.name} has not written a log: it is {status}", file=sys.stderr)
+        else:
+            print(f"No logs of a job named {options.name} in {folder.parent}", file=sys.stderr)
         return 1
     for file in files:
         prefix = f"{file.stem} | " if len(files) > 1 else ""

@@ -20,16 +20,10 @@ from local_sagemaker.client import CONTROL_PATH, REGION, ROLE_NAME, find_endpoin
 from local_sagemaker.home import write_json
 from local_sagemaker.isolation import Isolation
 from local_sagemaker.job_queue import JobQueue
-from local_sagemaker.service import TrainingService
+from local_sagemaker.service import ROLE_TRUST, TrainingService
 from local_sagemaker.storage import client
 
 LOOPBACK = "127.0.0.1"
-_TRUST = {
-    "Version": "2012-10-17",
-    "Statement": [
-        {"Effect": "Allow", "Principal": {"Service": "sagemaker.amazonaws.com"}, "Action": "sts:AssumeRole"}
-    ],
-}
 
 
 class CannotServe(RuntimeError):
@@ -135,10 +129,14 @@ def serve(options: Options) -> None:
 def _listen(port: int, application: Application) -> object:
     try:
         return make_server(LOOPBACK, port, application, threaded=True, request_handler=MotoRequestHandler)
-    except (OSError, SystemExit) as error:  # werkzeug turns an address in use into SystemExit
+    except (
+        OSError,
+        SystemExit,
+    ) as error:  # werkzeug turns an address in use, which it prints, into SystemExit
+        reason = "another program uses the port" if isinstance(error, SystemExit) else str(error)
         raise CannotServe(
-            f"Cannot listen on {LOOPBACK}:{port} ({error}). Another program may use the port: choose another"
-            " with --port, or leave --port out to take a free one."
+            f"Cannot listen on {LOOPBACK}:{port}: {reason}. Choose another with --port, or leave --port out to"
+            " take a free one."
         ) from error
 
 
@@ -152,4 +150,6 @@ def _forget_own_credentials() -> None:
 
 def _create_role(url: str) -> None:
     iam = client("iam", url, REGION)
-    iam.create_role(RoleName=ROLE_NAME, Path="/service-role/", AssumeRolePolicyDocument=json.dumps(_TRUST))
+    iam.create_role(
+        RoleName=ROLE_NAME, Path="/service-role/", AssumeRolePolicyDocument=json.dumps(ROLE_TRUST)
+    )

@@ -12,6 +12,8 @@ from datetime import UTC, datetime
 
 from botocore.client import BaseClient
 from moto.core.responses import ActionResult, EmptyResult
+from moto.iam.exceptions import NotFoundException
+from moto.iam.models import IAMBackend
 from moto.iam.responses import IamResponse
 from moto.sagemaker.exceptions import ResourceInUseException, ValidationError
 from moto.sagemaker.models import FakeTrainingJob, SageMakerModelBackend
@@ -28,6 +30,12 @@ from local_sagemaker.storage import client, split_uri
 from local_sagemaker.training_request import RequestRefused, TrainingRequest, check_request
 
 MOTO_VERSION = "5.2.5"
+ROLE_TRUST = {
+    "Version": "2012-10-17",
+    "Statement": [
+        {"Effect": "Allow", "Principal": {"Service": "sagemaker.amazonaws.com"}, "Action": "sts:AssumeRole"}
+    ],
+}
 PAGE = 100
 
 
@@ -56,6 +64,8 @@ class TrainingService:
             (SageMakerModelBackend, "describe_training_job"),
             (FakeTrainingJob, "response_object"),
             (IamResponse, "_get_params"),
+            (IamResponse, "get_role"),
+            (IAMBackend, "create_role"),
             (STSBackend, "get_caller_identity"),
         ]
         missing = [f"{owner.__name__}.{name}" for owner, name in existing if not hasattr(owner, name)]
@@ -67,6 +77,8 @@ class TrainingService:
         SageMakerResponse.list_training_jobs = lambda response: self._list(response)
         for name in ("update_training_job", "delete_training_job"):
             setattr(SageMakerResponse, name, lambda response, name=name: _refuse(name))
+        get_role = IamResponse.get_role
+        IamResponse.get_role = lambda response: _get_role(response, get_role)
         IamResponse.simulate_principal_policy = _simulate_principal_policy
         STSBackend.get_caller_identity = lambda *arguments: _as_role(identity(*arguments))
 
@@ -182,6 +194,16 @@ def _simulate_principal_policy(response: IamResponse) -> ActionResult:
         for resource in resources
     ]
     return ActionResult({"EvaluationResults": results, "IsTruncated": False})
+
+
+def _get_role(response: IamResponse, get_role: Callable) -> ActionResult:
+    """Any role that a script names is there: the SDK looks it up, and IAM is not enforced here."""
+    try:
+        return get_role(response)
+    except NotFoundException:
+        name = response._get_param("RoleName")
+        response.backend.create_role(name, json.dumps(ROLE_TRUST), "/", None, "", [], None)
+        return get_role(response)
 
 
 def _as_role(identity: tuple[str, str, str]) -> tuple[str, str, str]:
