@@ -155,6 +155,27 @@ def test_the_endpoint_stays_while_a_job_runs(home, tmp_path, capsys):
     assert client.find_endpoint(home) is not None
 
 
+def test_the_endpoint_stays_while_another_notebook_uses_it(home, capsys):
+    other = subprocess.Popen(
+        [sys.executable, "-c", "from workshop.session import open_session; open_session('local'); input()"],
+        env=os.environ | {"PYTHONPATH": str(SCRIPTS)},
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        assert "Local mode" in other.stdout.readline()
+        open_session("local").close()
+        assert "another notebook uses it" in capsys.readouterr().out
+        assert client.find_endpoint(home) is not None
+    finally:
+        other.kill()  # as a kernel that is shut down without close()
+        other.communicate()
+    open_session("local").close()
+    assert "is stopped" in capsys.readouterr().out
+    assert client.find_endpoint(home) is None
+
+
 def test_the_revision_is_that_of_this_checkout(monkeypatch, tmp_path):
     git = ["git", "-c", "user.name=a", "-c", "user.email=a@b.c"]
     monkeypatch.setattr(session_module, "REPOSITORY", tmp_path)

@@ -6,6 +6,7 @@ A plain SDK script needs two lines before its first AWS call:
     client.connect(client.ensure_endpoint())
 """
 
+import fcntl
 import http.client
 import json
 import os
@@ -18,6 +19,7 @@ import urllib.request
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import IO
 
 from local_sagemaker.home import file_lock, home_folder
 
@@ -117,6 +119,26 @@ def shutdown(home: Path | str | None = None) -> bool:
             return True
         time.sleep(0.1)
     raise EndpointError(f"The endpoint (process {running.pid}) did not stop within {_STOP_TIMEOUT_S:.0f} s.")
+
+
+def use(home: Path | str | None = None) -> IO[str]:
+    """Keep `shutdown_if_unused` off the endpoint of `home`, until the file returned is closed or this process ends."""
+    folder = home_folder(home)
+    folder.mkdir(parents=True, exist_ok=True)
+    handle = open(folder / "users.lock", "w")
+    fcntl.flock(handle, fcntl.LOCK_SH)  # waits while another process shuts the endpoint down
+    return handle
+
+
+def shutdown_if_unused(home: Path | str | None = None) -> bool:
+    """Stop the endpoint of `home`, unless a process uses it. False when one does."""
+    with use(home) as handle:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return False
+        shutdown(home)
+        return True
 
 
 def connect(endpoint: Endpoint | str, region: str = REGION) -> Callable[[], None]:

@@ -51,7 +51,7 @@ class WorkshopSession:
     def close(self) -> None:
         """Leave local mode: give this kernel its own AWS settings back and stop the idle endpoint.
 
-        With a job still running, or in "sagemaker" mode, nothing is stopped.
+        With a job still running, another notebook at work, or in "sagemaker" mode, nothing is stopped.
         """
         if self.endpoint_url is None:
             return
@@ -60,9 +60,10 @@ class WorkshopSession:
         if running:
             print(f"The local endpoint keeps running: {', '.join(running)} not finished.")
             print("Stop it, jobs included, with: python -m local_sagemaker shutdown")
-        else:
-            client.shutdown()
+        elif client.shutdown_if_unused():
             print("The local endpoint is stopped; results stay under build/.")
+        else:
+            print("The local endpoint keeps running: another notebook uses it.")
 
 
 def open_session(
@@ -112,8 +113,15 @@ def _open_local(
     region: str, role: str | None, bucket: str | None, tracking_uri: str | None
 ) -> WorkshopSession:
     global _leave_local
+    in_use = client.use()  # first, so that no other notebook's close() stops what is found here
     endpoint = client.ensure_endpoint()
-    _leave_local = client.connect(endpoint, region)
+    disconnect = client.connect(endpoint, region)
+
+    def leave() -> None:
+        disconnect()
+        in_use.close()
+
+    _leave_local = leave
     session = Session(boto3.Session(), default_bucket=bucket, sagemaker_config=_NO_TELEMETRY)
     if tracking_uri is None:
         database = BUILD / "mlflow" / "mlflow.db"
