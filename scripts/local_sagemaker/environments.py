@@ -32,7 +32,7 @@ from local_sagemaker.pip_run import EnvironmentBuildError, Log, run_pip
 BASE_REQUIREMENTS = Path(__file__).with_name("base-requirements.txt")
 PIP_VERSION = "26.3"  # older ones need many times longer to resolve these sets
 PYTHON_NEEDED = (3, 11)
-DISK_NEEDED_GB = 5.0  # 2.5 GB is the largest CPU environment; pip unpacks beside it
+DISK_NEEDED_GB = 5.0  # 3.5 GB is the largest CPU environment; pip unpacks beside it
 MARKER = "environment.json"  # written last: a folder without it is half-built
 
 
