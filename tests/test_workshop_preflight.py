@@ -137,7 +137,8 @@ def test_mistakes_in_a_recipe(make_request, source, line, message):
 
 def test_numbers_that_yaml_leaves_as_text_are_numbers(make_request, source):
     (source / "recipes" / "mine.yaml").write_text("learning_rate: 1e-5\nbase_model: asset:tiny\n")
-    preflight(*make_request(hyperparameters={"config": "recipes/mine.yaml", "max_steps": "80"}))
+    texts = {"max_steps": "80", "eval_samples": "2", "eval_problems": "null", "quantization": "null"}
+    preflight(*make_request(hyperparameters={"config": "recipes/mine.yaml", **texts}))
 
 
 def test_a_missing_recipe_names_those_there_are(make_request):
@@ -160,6 +161,12 @@ def test_a_missing_recipe_names_those_there_are(make_request):
         ({"num_generations": 1}, "needs a group of 2 or more"),
         ({"reward_weights": [1.0]}, "reward_weights has 1 numbers for 2 rewards"),
         ({"hub_token": "abc"}, "store it in Secrets Manager"),
+        ({"rewards": []}, "nothing to learn from: name a reward (accuracy, "),
+        ({"dtype": "fp32"}, "dtype: 'fp32' is not one of float32, bfloat16, float16"),
+        ({"eval_problems": "0"}, "eval_problems: 0 is too small; the least is 1"),
+        ({"quantization": "nf4"}, "a 4-bit base is frozen, so it needs adapters: set lora_rank too"),
+        ({"config": "recipes/small.yaml"}, "made for a GPU, and jobs of local mode have none"),
+        ({"use_vllm": True}, "made for a GPU, and jobs of local mode have none"),
     ],
 )
 def test_mistakes_in_hyperparameters(make_request, hyperparameters, message):

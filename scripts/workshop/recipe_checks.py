@@ -63,10 +63,27 @@ def check_settings(request: JobRequest, settings: dict[str, Any]) -> Iterator[Ch
             continue
         wrong += 1
         yield Check("settings", PROBLEM, problem)
-    if not wrong:
+    problem = None if wrong else _problem_of_job_arguments(settings)
+    if problem:
+        yield Check("settings", PROBLEM, problem)
+    elif not wrong:
         yield Check(
             "settings", OK, f"{len(settings)} keys, all known to {request.config} or rl.recipe.JobArguments"
         )
+
+
+def _problem_of_job_arguments(settings: dict[str, Any]) -> str | None:
+    """What JobArguments itself refuses: values of the right kind with which no job can run."""
+    values = {}
+    for key, setting in describe_config(JobArguments).items():
+        if key in settings and key != "rewards":  # check_rewards names each unknown one
+            value = None if settings[key] == "null" and "null" in setting.kinds else settings[key]
+            values[key] = int(value) if "int" in setting.kinds and isinstance(value, str) else value
+    try:
+        JobArguments(**values)
+    except RecipeError as error:
+        return str(error)
+    return None
 
 
 def check_rewards(settings: dict[str, Any]) -> Iterator[Check]:
@@ -75,6 +92,11 @@ def check_rewards(settings: dict[str, Any]) -> Iterator[Check]:
     unknown = [name for name in names if name not in REWARDS]
     for name in unknown:
         yield Check("rewards", PROBLEM, f"{unknown_name('reward', name, REWARDS)} (rl.rewards.REWARDS)")
+    if "rewards" in settings and not names and not settings.get("reward_model"):
+        known = ", ".join(sorted(REWARDS))
+        yield Check(
+            "rewards", PROBLEM, f"there is nothing to learn from: name a reward ({known}) or a reward_model"
+        )
     weights = settings.get("reward_weights")
     functions = len(names) + bool(settings.get("reward_model"))
     if weights is not None and names and len(_as_list(weights)) != functions:

@@ -152,6 +152,15 @@ def check_machines(request: JobRequest, settings: dict[str, Any]) -> Iterator[Ch
             OK,
             f"{hosts} on AWS; here {processes} process{'es' if processes > 1 else ''} on this machine",
         )
+        if settings.get("use_vllm") is True or (
+            settings.get("bf16") is True and settings.get("use_cpu") is not True
+        ):
+            yield Check(
+                "machines",
+                PROBLEM,
+                "the recipe is made for a GPU, and jobs of local mode have none: add use_cpu=True, bf16=False, "
+                "use_vllm=False and few max_steps, or use the tiny recipe",
+            )
         return
     gpus = "unknown to the SDK" if request.gpus is None else request.gpus
     yield Check("machines", OK, f"{hosts}, GPUs each: {gpus}, processes each: {request.processes_per_host}")
