@@ -1,13 +1,16 @@
 """Splits that do not leak, files that hold what they should, and bad files refused with file, line and field."""
 
 import json
+import os
 import re
 import subprocess
 import sys
+from pathlib import Path
 
 import pyarrow
 import pyarrow.parquet
 import pytest
+from rl import tasks
 from rl.tasks import TASKS, DataError, fingerprint, make_splits, read_rows, write_splits
 
 OFFLINE = sorted(TASKS.keys() - {"gsm8k"})
@@ -121,6 +124,16 @@ def test_nothing_is_overwritten_silently(splits, tmp_path):
         write_splits(other, tmp_path)
     assert read_rows(tmp_path / "train") == splits["train"]
     assert not (tmp_path / "validation").exists()
+
+
+def test_two_notebooks_may_write_the_same_splits_at_once(tmp_path):
+    code = "import sys; from rl.tasks import make_splits, write_splits; s = make_splits('chain_sum', {'train': 50})\n"
+    code += "for _ in range(100): write_splits(s, sys.argv[1])"
+    command = [sys.executable, "-c", code, str(tmp_path)]
+    settings = os.environ | {"PYTHONPATH": str(Path(tasks.__file__).parents[1])}
+    writers = [subprocess.Popen(command, env=settings, stderr=subprocess.PIPE, text=True) for _ in "ab"]
+    assert [writer.communicate(timeout=120)[1] for writer in writers] == ["", ""]
+    assert sorted(path.name for path in (tmp_path / "train").iterdir()) == ["train.jsonl", "train.parquet"]
 
 
 def test_fingerprint_is_of_the_content(splits, tmp_path):

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rl.evaluation import SAMPLED, Evaluation
-from rl.tasks import DataError, Row, read_rows
+from rl.tasks import DataError, Row, read_rows, write_whole
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -99,9 +99,7 @@ def count_tokens(pairs: list[Row], tokenizer: "PreTrainedTokenizerBase") -> list
 
 def write_pairs(pairs: list[Row], path: Path) -> None:
     """Writes one pair a line."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    lines = [json.dumps(pair, ensure_ascii=False) + "\n" for pair in pairs]
-    path.write_text("".join(lines), encoding="utf-8")
+    write_whole(path, "".join(json.dumps(pair, ensure_ascii=False) + "\n" for pair in pairs).encode())
 
 
 def read_pairs(path: Path | str) -> list[Row]:

@@ -8,7 +8,9 @@ are ranges of its indices, and a question that came before is dropped wherever i
 """
 
 import hashlib
+import io
 import json
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -136,14 +138,18 @@ def _write_split(rows: list[Row], folder: Path, split: str) -> None:
     import pyarrow
     import pyarrow.parquet
 
-    folder.mkdir(parents=True, exist_ok=True)
-    parquet, jsonl = folder / f"{split}.parquet", folder / f"{split}.jsonl"
-    # Whole files under their names or none: a reader never meets half a file.
-    partial = parquet.with_suffix(".partial")
-    pyarrow.parquet.write_table(pyarrow.Table.from_pylist(rows), partial)
-    partial.replace(parquet)
-    partial.write_bytes(_jsonl(rows))
-    partial.replace(jsonl)
+    parquet = io.BytesIO()
+    pyarrow.parquet.write_table(pyarrow.Table.from_pylist(rows), parquet)
+    write_whole(folder / f"{split}.parquet", parquet.getvalue())
+    write_whole(folder / f"{split}.jsonl", _jsonl(rows))
+
+
+def write_whole(path: Path, content: bytes) -> None:
+    """Writes a file so that a reader never meets half of it, not even when two notebooks write the same at once."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
+    partial.write_bytes(content)
+    partial.replace(path)
 
 
 def _jsonl(rows: list[Row]) -> bytes:
