@@ -1,7 +1,11 @@
 """Secrets for trackers, and the log lines of a trainer; runs that are really recorded are in test_rl_training."""
 
 import json
+import os
+import subprocess
+import sys
 import time
+from pathlib import Path
 
 import boto3
 import pytest
@@ -10,6 +14,7 @@ from rl.recipe import JobArguments
 from rl.tracking import MetricLines, TrackingError, finish_tracking, read_secret, start_tracking
 from transformers import TrainerControl, TrainerState, TrainingArguments
 
+SCRIPTS = Path(__file__).parents[1] / "scripts"
 KEY = "0123456789abcdef0123456789abcdef01234567"
 
 
@@ -125,3 +130,32 @@ def test_mlflow_samples_the_machine(tmp_path, output, monkeypatch):
     (run,) = client.search_runs([client.get_experiment_by_name(JobArguments().experiment).experiment_id])
     assert 0 < run.data.metrics["system/system_memory_usage_percentage"] < 100
     assert "system/cpu_utilization_percentage" in run.data.metrics
+
+
+def test_two_jobs_may_make_the_same_mlflow_store_at_once(tmp_path):
+    """Each job has temporary files of its own, where MLflow keeps the lock that should prevent this."""
+    code = "from rl.tracking import _start_mlflow; from rl.recipe import JobArguments; import sys\n"
+    code += "print('ready', flush=True); sys.stdin.readline(); _start_mlflow(JobArguments(), 'run', {'git_revision': '1'})"
+    store = f"sqlite:///{tmp_path / 'mlflow.db'}"
+    jobs = []
+    for name in "ab":
+        (tmp_path / name).mkdir()
+        settings = {"PYTHONPATH": str(SCRIPTS), "MLFLOW_TRACKING_URI": store, "TMPDIR": str(tmp_path / name)}
+        jobs.append(
+            subprocess.Popen(
+                [sys.executable, "-c", code],
+                env=os.environ | settings,
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                text=True,
+            )
+        )
+    for job in jobs:
+        assert job.stdout.readline() == "ready\n"
+    for job in jobs:
+        job.stdin.write("go\n")
+        job.stdin.flush()
+    for job in jobs:
+        _, errors = job.communicate(timeout=120)
+        assert job.returncode == 0, errors[-3000:]

@@ -15,6 +15,7 @@ opens the runs before that, adds what was trained on what, and logs the evaluati
 
 import atexit
 import dataclasses
+import fcntl
 import importlib.util
 import json
 import logging
@@ -97,7 +98,6 @@ def start_tracking(job: JobArguments, config: TrainingArguments, *, data_fingerp
 
 def _start_mlflow(job: JobArguments, run_name: str | None, facts: dict[str, str]) -> None:
     import mlflow
-    from mlflow.exceptions import MlflowException
 
     uri = os.environ.setdefault("MLFLOW_TRACKING_URI", f"sqlite:///{output_data_dir() / 'mlflow.db'}")
     mlflow.set_tracking_uri(uri)
@@ -105,14 +105,14 @@ def _start_mlflow(job: JobArguments, run_name: str | None, facts: dict[str, str]
     if uri.startswith("sqlite:///"):
         store = Path(uri.removeprefix("sqlite:///")).absolute()
         store.parent.mkdir(parents=True, exist_ok=True)
-        if mlflow.get_experiment_by_name(experiment) is None:
-            # Without a location of its own it would put artifacts in the current folder, which a job loses.
-            location = (store.parent / "artifacts" / experiment).as_uri()
-            try:
+        # Jobs share a store. MLflow's own lock lies among temporary files, of which each job has its own, so that two
+        # jobs which make the tables at once would both fail.
+        with open(store.with_name(f"{store.name}.lock"), "w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            if mlflow.get_experiment_by_name(experiment) is None:
+                # Without a location of its own it would put artifacts in the current folder, which a job loses.
+                location = (store.parent / "artifacts" / experiment).as_uri()
                 mlflow.create_experiment(experiment, artifact_location=location)
-            except MlflowException as error:
-                if error.error_code != "RESOURCE_ALREADY_EXISTS":  # another job was faster
-                    raise
     mlflow.set_experiment(experiment)
     logging.getLogger("mlflow.system_metrics").setLevel(logging.WARNING)
     mlflow.set_system_metrics_sampling_interval(SYSTEM_METRICS_SECONDS)
