@@ -8,7 +8,10 @@
 SHELL := /bin/bash
 PYTHON ?= python3
 ARGS ?=
+WORKERS ?= 2
 NOTEBOOKS = $(wildcard [0-9][0-9]_*/*.ipynb)
+# Two files' tests at a time: much of a job's time is one process that starts, or waits for another.
+ALL_TESTS = -n $(WORKERS) --no-loadscope-reorder --nbval-lax --nbval-cell-timeout 300 $(NOTEBOOKS) tests
 BUILD_ENVIRONMENT = PYTHONPATH=scripts $(PYTHON) -m local_sagemaker.environments
 
 .PHONY: help setup setup-dev run test lint lab clean
@@ -27,9 +30,9 @@ setup-dev: setup
 run: setup
 	@.venv/bin/python scripts/run_notebooks.py $(ARGS)
 
-# make test ARGS="tests/test_rewards.py -k format"
+# make test ARGS="tests/test_rl_rewards.py -k format"
 test: setup-dev lint
-	@.venv-dev/bin/python -m pytest $(if $(ARGS),$(ARGS),--nbval-lax --nbval-cell-timeout 300 tests $(NOTEBOOKS))
+	@.venv-dev/bin/python -m pytest $(if $(ARGS),$(ARGS),$(ALL_TESTS))
 
 lint: setup-dev
 	@.venv-dev/bin/ruff check --quiet .

@@ -30,7 +30,9 @@ def test_runs_without_any_of_the_measures_are_refused():
 
 def test_bars_are_made_of_their_parts():
     plot = plot_parts(
-        {"one": {"weights": 2.0, "cache": 0.0, "optimizer": 4.0}, "two": {"weights": 1.0}}, "GB", {"24 GB": 24}
+        {"one": {"weights": 2.0, "cache": 0.0, "optimizer": 4.0}, "two": {"weights": 1.0}},
+        "GB",
+        {"24 GB": 24},
     )
     (axes,) = plot.figure.axes
     widths = [[bar.get_width() for bar in part] for part in axes.containers]
