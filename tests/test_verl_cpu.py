@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 from local_sagemaker.environments import job_environment
+from rl.verl_keys import ESTIMATORS
 
 ROOT = Path(__file__).parents[1]
 MODULE = ROOT / "05_grpo_verl" / "scripts"
@@ -20,6 +21,7 @@ from verl.trainer.ppo.v1 import trainer_base
 from verl.trainer.ppo.v1.replay_buffer import ReplayBuffer
 from verl.workers.engine import base
 import verl.workers.engine
+from verl.trainer.ppo.core_algos import AdvantageEstimator
 from verl.workers.rollout.base import _ROLLOUT_REGISTRY
 from verl.workers.rollout.replica import RolloutReplicaRegistry
 engines = base.EngineRegistry._engines["language_model"]
@@ -28,6 +30,7 @@ print("ANSWER " + json.dumps({
     "rollouts": sorted(RolloutReplicaRegistry._registry),
     "actor_sides": sorted(name for name, mode in _ROLLOUT_REGISTRY),
     "fsdp2_devices": sorted(key if isinstance(key, str) else key[0] for key in engines["fsdp2"]),
+    "estimators": sorted(estimator.value for estimator in AdvantageEstimator),
     "poll_s": inspect.signature(ReplayBuffer.__init__).parameters["poll_interval"].default,
     "poll_is_a_setting": "poll_interval" in inspect.getsource(trainer_base.PPOTrainer._build_replay_buffer),
     "logs_named_rewards": "reward_extra_info" in inspect.getsource(trainer_base.PPOTrainer._compute_metrics),
@@ -77,6 +80,10 @@ def test_verl_has_no_platform_and_no_rollout_for_a_cpu(plain):
 def test_the_fsdp_engine_is_not_registered_for_a_cpu(plain):
     """Else VERL_ENGINE_DEVICE=cuda would not be needed."""
     assert "cuda" in plain["fsdp2_devices"] and "cpu" not in plain["fsdp2_devices"]
+
+
+def test_the_estimators_that_a_recipe_may_name_are_those_of_verl(plain):
+    assert plain["estimators"] == sorted(ESTIMATORS)
 
 
 def test_the_wait_between_looks_is_long_and_no_setting(plain):

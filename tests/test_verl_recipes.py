@@ -47,6 +47,10 @@ BROKEN = [
     ("tiny", 1, 3, "data.seed=1", "cannot be dealt evenly to 3 copies"),
     ("tiny", 1, 2, f"{ACTOR}.strategy=fsdp3", "write fsdp2"),
     ("tiny", 1, 2, f"{ACTOR}.strategy=fsdp", "must be fsdp2 on a CPU"),
+    ("tiny", 1, 2, f"{ROLLOUT}.tensor_model_parallel_size=2", "holds a whole model in each process"),
+    ("tiny", 1, 2, "algorithm.adv_estimator=grop", "did you mean 'grpo'?"),
+    ("tiny", 1, 2, "model_engine=megatrn", "did you mean 'megatron'?"),
+    ("tiny", 1, 2, "model_engine=megatron", "runs on GPUs only"),
     (
         "tools",
         1,
@@ -75,6 +79,22 @@ BROKEN = [
     ("megatron", 2, 8, f"{ACTOR}.megatron.tensor_model_parallel_size=16", "reaches over several hosts"),
     ("megatron", 1, 8, "data.seed=1", "8 GPUs do not hold a whole number of copies"),
     ("lora", 1, 8, f"{ROLLOUT}.tensor_model_parallel_size=16", "choose a divisor of 8"),
+]
+# Values that no check can reckon with, or that the job would replace: refused alone, before all else
+USELESS = [
+    (f"{ACTOR}.ppo_mini_batch_size=0", "ppo_mini_batch_size is 0: write a whole number, 1 or more"),
+    (f"{ROLLOUT}.tensor_model_parallel_size=0", "tensor_model_parallel_size is 0"),
+    (f"{ROLLOUT}.tensor_model_parallel_size=null", "tensor_model_parallel_size is None"),
+    ("data.train_batch_size=eight", "train_batch_size is 'eight': write a whole number"),
+    (f"{ROLLOUT}.n=true", "rollout.n is True"),
+    (f"{ROLLOUT}.multi_turn=true", "multi_turn is True, but it is a section"),
+    ("actor_rollout_ref=3", "actor_rollout_ref is 3, but it is a section"),
+    ("trainer.total_training_steps=null", "total_training_steps is missing: how many steps to train"),
+    ("trainer.save_freq=-1", "save_freq is -1"),
+    ("trainer.save_freq=null", "the trained model is made from the last checkpoint"),
+    ("actor_rollout_ref.model.path=Qwen/Qwen3-4B", "would be lost. Its place is job.base_model"),
+    ("reward.custom_reward_function.path=my_rewards.py", "Its place is job.rewards"),
+    ("trainer.nnodes=4", "Its place is the job's instance_count"),
 ]
 # What only verl can know, in the order of the answers.
 REFUSED_BY_VERL = [
@@ -123,10 +143,22 @@ def test_a_broken_twin_is_refused_in_words(name, hosts, gpus, override, words):
     assert any(words in problem for problem in problems), problems
 
 
+@pytest.mark.parametrize(("override", "words"), USELESS)
+def test_what_no_check_can_reckon_with_is_refused_alone(override, words):
+    job, settings = read_verl_recipe(RECIPES / "tiny.yaml", [override])
+    (problem,) = recipe_problems(job, settings, hosts=1, gpus_per_host=2)
+    assert words in problem
+
+
 @pytest.mark.parametrize(
     ("override", "words"),
     [
         ("job.rewards=[acuracy]", "did you mean 'accuracy'?"),
+        ("job.rewards=accuracy", "write a list of names"),
+        ("job.rewards=null", "write a list of names"),
+        ("job.reward_weights=1.0", "one number for each reward"),
+        ("job.eval_samples=0", "job.eval_samples is 0: write a whole number, 1 or more"),
+        ("job.eval_problems=0", "job.eval_problems is 0"),
         ("job.reward_weights=[1.0]", "1 numbers for 2 rewards"),
         ("job.evalproblems=3", "did you mean 'eval_problems'?"),
         ("trainer.total_training_steps", "must have the form key=value"),

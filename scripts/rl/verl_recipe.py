@@ -17,6 +17,7 @@ import yaml
 
 from rl.recipe import RecipeError, read_recipe, unknown_name
 from rl.rewards import REWARDS
+from rl.verl_keys import ENGINES, ESTIMATORS, key_problems, not_whole, value_of
 
 ROLLOUTS = {"vllm": "GPUs", "sglang": "GPUs", "trtllm": "GPUs", "hf": "CPU, with job.device: cpu"}
 _HOW_BATCHES_FIT = (
@@ -58,15 +59,27 @@ class VerlJob:
 
     def __post_init__(self) -> None:
         """Refuses values no job can run with. Raises RecipeError."""
+        if not isinstance(self.rewards, list) or not self.rewards:
+            raise RecipeError(
+                f"job.rewards is {self.rewards!r}: write a list of names, such as [accuracy, format]."
+            )
         for name in self.rewards:
             if name not in REWARDS:
                 raise RecipeError(f"job.rewards: {unknown_name('reward', name, REWARDS)}")
+        if not isinstance(self.reward_weights, list | None):
+            raise RecipeError(
+                f"job.reward_weights is {self.reward_weights!r}: write a list with one number for each reward."
+            )
         if self.reward_weights is not None and len(self.reward_weights) != len(self.rewards):
             raise RecipeError(
                 f"job.reward_weights has {len(self.reward_weights)} numbers for {len(self.rewards)} rewards."
             )
         if self.device not in ("cpu", "gpu"):
             raise RecipeError(f"job.device: '{self.device}' is neither cpu nor gpu.")
+        counts = ["eval_samples", "eval_batch_size", "eval_max_new_tokens"]
+        for name in counts if self.eval_problems is None else ["eval_problems", *counts]:
+            if problem := not_whole(f"job.{name}", getattr(self, name), least=1):
+                raise RecipeError(problem)
 
 
 def read_verl_recipe(path: Any, overrides: Sequence[str] = ()) -> tuple[VerlJob, dict[str, Any]]:
@@ -112,19 +125,11 @@ def _set(settings: dict[str, Any], key: str, value: Any, override: str) -> None:
     settings[last] = value
 
 
-def value_of(settings: dict[str, Any], key: str, default: Any = None) -> Any:
-    """A nested value by its dotted key: value_of(settings, "actor_rollout_ref.rollout.n", 1)."""
-    found: Any = settings
-    for name in key.split("."):
-        if not isinstance(found, dict) or found.get(name) is None:
-            return default
-        found = found[name]
-    return found
-
-
 def recipe_problems(job: VerlJob, settings: dict[str, Any], *, hosts: int, gpus_per_host: int) -> list[str]:
     """What keeps a job with this recipe from running on `hosts` x `gpus_per_host` GPUs; empty if nothing is found."""
     gpus = hosts * gpus_per_host
+    if problems := list(key_problems(settings)):
+        return problems  # the other checks reckon with these values
     checks = (_legacy_rewards, _rollout, _tools, _parallel, _batches, _lengths, _lora)
     problems = [problem for check in checks for problem in check(job, settings, gpus, gpus_per_host)]
     if hosts > 1 and job.base_model.startswith("pypi:"):
@@ -144,8 +149,6 @@ def _legacy_rewards(job: VerlJob, settings: dict[str, Any], gpus: int, per_host:
                 f"'{key}' at the top level is verl's old name; verl 0.9 reads it without a word and ignores it. Rewards "
                 f"belong in job.rewards; other settings of this kind below 'reward' (reward.{key})."
             )
-    if value_of(settings, "reward.custom_reward_function"):
-        yield "reward.custom_reward_function is filled in from job.rewards: name the rewards there instead."
 
 
 def _rollout(job: VerlJob, settings: dict[str, Any], gpus: int, per_host: int) -> Problems:
@@ -159,10 +162,18 @@ def _rollout(job: VerlJob, settings: dict[str, Any], gpus: int, per_host: int) -
             f"actor_rollout_ref.rollout.name is '{name}', which is for {ROLLOUTS[name]}, but job.device is "
             f"{job.device}: change one of them."
         )
-    if value_of(settings, "algorithm.adv_estimator") in ("grpo", "rloo", "gdpo") and rollout.get("n", 1) < 2:
+    estimator = value_of(settings, "algorithm.adv_estimator", "gae")
+    if estimator not in ESTIMATORS:
+        yield f"algorithm.adv_estimator: {unknown_name('estimator', estimator, ESTIMATORS)}"
+    if estimator in ("grpo", "rloo", "gdpo") and rollout.get("n", 1) < 2:
         yield "actor_rollout_ref.rollout.n must be 2 or more: a completion is compared with others to the same prompt."
     size = rollout.get("tensor_model_parallel_size", 2) * rollout.get("pipeline_model_parallel_size", 1)
     size *= rollout.get("data_parallel_size", 1)
+    if name == "hf" and size != 1:
+        yield (
+            "The rollout hf holds a whole model in each process: set actor_rollout_ref.rollout.tensor_model_parallel_size "
+            "to 1 (verl's default is 2)."
+        )
     if gpus % size or (size <= per_host and per_host % size) or (size > per_host and size % per_host):
         yield (
             f"One copy of the rollout model takes {size} GPUs (actor_rollout_ref.rollout.tensor_model_parallel_size "
@@ -189,7 +200,12 @@ def _tools(job: VerlJob, settings: dict[str, Any], gpus: int, per_host: int) -> 
 
 
 def _parallel(job: VerlJob, settings: dict[str, Any], gpus: int, per_host: int) -> Problems:
-    if settings.get("model_engine", "dp") == "megatron":
+    engine = settings.get("model_engine", "dp")
+    if engine not in ENGINES:
+        yield f"{unknown_name('model_engine', str(engine), ENGINES)} dp is FSDP, and what verl takes if nothing is said."
+    if engine == "megatron":
+        if job.device == "cpu":
+            yield "model_engine megatron runs on GPUs only, and job.device is cpu: leave model_engine out."
         megatron = value_of(settings, "actor_rollout_ref.actor.megatron", {})
         sizes = {
             key: megatron.get(f"{key}_parallel_size", 1)

@@ -5,7 +5,8 @@ from collections.abc import Iterator
 from typing import Any
 
 from rl.recipe import RecipeError
-from rl.verl_recipe import VerlJob, read_verl_recipe, recipe_problems, value_of
+from rl.verl_keys import value_of
+from rl.verl_recipe import VerlJob, read_verl_recipe, recipe_problems
 
 from workshop.instances import gpu_bytes
 from workshop.memory import GB, SHAPES

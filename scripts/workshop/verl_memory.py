@@ -10,7 +10,7 @@ optimizer shards over the copies of the model. Activations and logits are estima
 
 from typing import Any
 
-from rl.verl_recipe import value_of
+from rl.verl_keys import value_of
 
 from workshop.memory import (
     BYTES,
