@@ -10,7 +10,7 @@ from pathlib import Path
 
 from local_sagemaker.channels import fetch_channel
 from local_sagemaker.checkpoints import CheckpointSync
-from local_sagemaker.hosts import Host, discard_scratch, make_hosts, rewrite_paths, start_host
+from local_sagemaker.hosts import Host, discard_scratch, give_own_port, make_hosts, rewrite_paths, start_host
 from local_sagemaker.isolation import Isolation
 from local_sagemaker.logs import HostLog
 from local_sagemaker.process import SupervisedProcess
@@ -80,6 +80,7 @@ class Attempt:
                 check_orders()
                 target = host.ml / "input" / "data" / channel.name
                 fetch_channel(self._s3, channel, target, host.number, len(self.hosts))
+        give_own_port(self.hosts)
         if self._settings.isolation.rewrites:
             rewrite_paths(self.hosts)
         if self._request.checkpoint_uri:

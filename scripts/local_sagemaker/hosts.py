@@ -23,7 +23,7 @@ PASSED_ON = """
     SSL_CERT_FILE SSL_CERT_DIR REQUESTS_CA_BUNDLE CURL_CA_BUNDLE TZ
     HTTP_PROXY HTTPS_PROXY ALL_PROXY http_proxy https_proxy all_proxy
 """.split()
-# What path rewriting replaces in the SDK's drivers besides /opt/ml (sagemaker-train 1.27, environment.py).
+# What is replaced in the SDK's drivers: the port always, the rest by path rewriting (sagemaker-train 1.27).
 _MASTER_ADDRESS, _MASTER_PORT = 'SM_MASTER_ADDR = "algo-1"', "SM_MASTER_PORT = 7777"
 _MASTER_CHECK = 'os.environ.get("SM_MASTER_ADDR")'
 
@@ -156,12 +156,22 @@ def container_environment(
     return variables
 
 
-def rewrite_paths(hosts: list[Host]) -> None:
-    """Without namespaces: put each host's real paths, address and port into the SDK's drivers and values.
+def give_own_port(hosts: list[Host]) -> None:
+    """Let the hosts meet on a free port: the SDK's drivers fix one, but here all jobs share a machine's ports.
 
     Raises RuntimeError if the drivers are not the ones this was written for.
     """
     port = free_port()
+    for host in hosts:
+        for file in (host.ml / "input/data/sm_drivers").rglob("environment.py"):
+            text = file.read_text()
+            if _MASTER_PORT not in text or _MASTER_ADDRESS not in text:
+                raise RuntimeError("These SDK drivers are not known here; use the pinned sagemaker version")
+            file.write_text(text.replace(_MASTER_PORT, f"SM_MASTER_PORT = {port}"))
+
+
+def rewrite_paths(hosts: list[Host]) -> None:
+    """Without namespaces: put each host's real paths and address into the SDK's drivers and values."""
     for host in hosts:
         root = f"{host.link}/ml"
         for file in sorted((host.ml / "input/data/sm_drivers").rglob("*")):
@@ -169,12 +179,7 @@ def rewrite_paths(hosts: list[Host]) -> None:
                 continue
             text = file.read_text().replace(CONTAINER_ROOT, root)
             if file.name == "environment.py":
-                if _MASTER_ADDRESS not in text or _MASTER_PORT not in text:
-                    raise RuntimeError(
-                        "These SDK drivers are not known here; use the pinned sagemaker version"
-                    )
                 text = text.replace(_MASTER_ADDRESS, 'SM_MASTER_ADDR = "127.0.0.1"')
-                text = text.replace(_MASTER_PORT, f"SM_MASTER_PORT = {port}")
             elif file.name == "utils.py":  # is_master_node compares names, and the master's is now an address
                 text = text.replace(_MASTER_CHECK, '"algo-1"')
             file.write_text(text)

@@ -9,11 +9,7 @@ from local_sagemaker.job import Job
 
 
 class JobQueue:
-    """Starts jobs in the order they came, at most `limit` at a time.
-
-    The SDK's drivers fix the rendezvous of several hosts to port 7777, and all hosts share this machine's
-    ports, so of the jobs that run at once only one may have more than one host.
-    """
+    """Starts jobs in the order they came, at most `limit` at a time."""
 
     def __init__(self, limit: int):
         self._limit = limit
@@ -25,7 +21,7 @@ class JobQueue:
     def submit(self, job: Job) -> None:
         """Add a job; it starts as soon as its turn comes."""
         with self._lock:
-            if self._waiting or not self._fits(job):
+            if self._waiting or len(self._running) >= self._limit:
                 ahead = len(self._waiting) + len(self._running)
                 job.record.phase("Pending", f"Waiting for {ahead} earlier job(s) on this machine")
             self._waiting.append(job)
@@ -53,16 +49,12 @@ class JobQueue:
 
     def _start_next(self) -> None:
         with self._lock:
-            while self._waiting and not self._closed and self._fits(self._waiting[0]):
+            while self._waiting and not self._closed and len(self._running) < self._limit:
                 job = self._waiting.popleft()
                 thread = threading.Thread(target=self._run, args=(job,), name=job.request.name, daemon=True)
                 self._running[job] = thread
                 job.record.phase("Starting")  # here and not in the thread, so that the order is the queue's
                 thread.start()
-
-    def _fits(self, job: Job) -> bool:
-        alone = len(job.request.hosts) == 1 or all(len(other.request.hosts) == 1 for other in self._running)
-        return len(self._running) < self._limit and alone
 
     def _run(self, job: Job) -> None:
         try:
