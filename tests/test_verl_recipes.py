@@ -220,5 +220,12 @@ def test_preflight_knows_recipes_for_verl(make_trainer, tmp_path):
         check(slots=3)
     with pytest.raises(PreflightError, match="did you mean 'accuracy'"):
         check("job.rewards=[acuracy]")
+    with pytest.raises(PreflightError, match="'eight': write a whole number"):
+        check("data.train_batch_size=eight")
+    with pytest.raises(PreflightError) as caught:  # SmolLM2 has 9 attention heads
+        check(f"{ROLLOUT}.tensor_model_parallel_size=2", config="recipes/small.yaml")
+    assert "9 attention heads cannot be dealt evenly to 2 GPUs" in str(caught.value)
+    assert "job.device is gpu, and jobs of local mode have none" in str(caught.value)
+    assert "use_vllm" not in str(caught.value), "that is a word of TRL's recipes"
     with pytest.raises(PreflightError, match="write it as overrides"):
         check(learning_rate="1e-4")

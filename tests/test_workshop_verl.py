@@ -9,6 +9,7 @@ from rl.verl_recipe import read_verl_recipe
 from workshop.memory import GB, SHAPES
 from workshop.rollouts import read_rollouts, transcript, turns_of, with_calls
 from workshop.timeline import phase_seconds, plot_timeline, read_timeline
+from workshop.verl_checks import shape_problems
 from workshop.verl_memory import actor_memory, fit_problems, rollout_memory
 
 RECIPES = Path(__file__).parents[1] / "05_grpo_verl" / "scripts" / "recipes"
@@ -91,6 +92,22 @@ def test_what_does_not_fit_is_refused_with_what_to_change(recipe, overrides, mod
     problems = fit_problems(SHAPES[model], settings, gpus=gpus, gpu_bytes=size)
     assert any(says in problem for problem in problems), problems
     assert f"{size / GB:.0f} GB" in problems[0]
+
+
+@pytest.mark.parametrize(
+    ("recipe", "override", "model", "says"),
+    [
+        ("full", "rollout.tensor_model_parallel_size=2", "Qwen3-4B", None),
+        ("megatron", "actor.ppo_mini_batch_size=32", "Qwen3-32B", None),
+        ("ulysses", "actor.ppo_mini_batch_size=16", "Qwen3-4B", None),
+        ("small", "rollout.tensor_model_parallel_size=2", "SmolLM2-135M", "9 attention heads cannot be dealt evenly to 2"),
+        ("ulysses", "actor.fsdp_config.ulysses_sequence_parallel_size=5", "Qwen3-4B", "32 attention heads"),
+        ("megatron", "actor.megatron.pipeline_model_parallel_size=3", "Qwen3-32B", "64 layers cannot be dealt evenly"),
+    ],
+)  # fmt: skip
+def test_a_model_is_cut_through_whole_heads_and_layers(recipe, override, model, says):
+    problems = list(shape_problems(SHAPES[model], settings_of(recipe, f"actor_rollout_ref.{override}")))
+    assert len(problems) == (says is not None) and all(says in problem for problem in problems), problems
 
 
 def stretch(worker: str, call: str, start: float, end: float, host: str = "10.0.0.1") -> dict:

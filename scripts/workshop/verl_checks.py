@@ -5,11 +5,11 @@ from collections.abc import Iterator
 from typing import Any
 
 from rl.recipe import RecipeError
-from rl.verl_keys import value_of
+from rl.verl_keys import key_problems, value_of
 from rl.verl_recipe import VerlJob, read_verl_recipe, recipe_problems
 
 from workshop.instances import gpu_bytes
-from workshop.memory import GB, SHAPES
+from workshop.memory import GB, SHAPES, ModelShape
 from workshop.request import NOTE, OK, PROBLEM, Check, JobRequest
 from workshop.verl_memory import FRAMEWORK, actor_memory, fit_problems
 
@@ -27,6 +27,8 @@ def check_verl_recipe(request: JobRequest) -> tuple[dict[str, Any], list[Check]]
         job, settings = read_verl_recipe(request.source_dir / str(recipe_file), overrides)
     except (RecipeError, json.JSONDecodeError) as error:
         return {}, [Check("recipe", PROBLEM, str(error))]
+    if problems := list(key_problems(settings)):
+        return _as_others(job, settings), [Check("recipe", PROBLEM, problem) for problem in problems]
     unknown = sorted(set(request.hyperparameters) - {"config", "overrides"})
     checks = [
         Check("recipe", PROBLEM, f"hyperparameter {key!r}: write it as overrides=['{key}=...']")
@@ -34,6 +36,8 @@ def check_verl_recipe(request: JobRequest) -> tuple[dict[str, Any], list[Check]]
     ]
     machines = {"hosts": request.hosts, "gpus_per_host": request.processes_per_host}
     checks += [Check("recipe", PROBLEM, problem) for problem in recipe_problems(job, settings, **machines)]
+    if shape := _shape(job):
+        checks += [Check("recipe", PROBLEM, problem) for problem in shape_problems(shape, settings)]
     tools = value_of(settings, "actor_rollout_ref.rollout.multi_turn.function_tool_path")
     if tools and not (request.source_dir / tools).is_file():
         checks.append(
@@ -43,14 +47,39 @@ def check_verl_recipe(request: JobRequest) -> tuple[dict[str, Any], list[Check]]
     return _as_others(job, settings), [*checks, *_check_memory(request, job, settings)]
 
 
+def _shape(job: VerlJob) -> ModelShape | None:
+    packaged = {"pypi:smollm2": "SmolLM2-135M"}
+    return SHAPES.get(packaged.get(job.base_model, job.base_model.rpartition("/")[2]))
+
+
+def shape_problems(shape: ModelShape, settings: dict[str, Any]) -> Iterator[str]:
+    """Cuts that do not go evenly through the model's attention heads or layers; the engines refuse them on the GPUs."""
+    megatron = settings.get("model_engine", "dp") == "megatron"
+    actor = "actor_rollout_ref.actor"
+    cuts = [("actor_rollout_ref.rollout.tensor_model_parallel_size", 2, "attention heads", shape.heads)]
+    if megatron:
+        cuts.append((f"{actor}.megatron.tensor_model_parallel_size", 1, "attention heads", shape.heads))
+        cuts.append((f"{actor}.megatron.pipeline_model_parallel_size", 1, "layers", shape.layers))
+    else:
+        sequence = f"{actor}.fsdp_config.ulysses_sequence_parallel_size"
+        cuts.append((sequence, 1, "attention heads", shape.heads))
+    for key, default, what, count in cuts:
+        parts = value_of(settings, key, default)
+        if count % parts:
+            yield f"{key} is {parts}, and the model's {count} {what} cannot be dealt evenly to {parts} GPUs: choose a divisor of {count}."
+
+
 def _check_memory(request: JobRequest, job: VerlJob, settings: dict[str, Any]) -> Iterator[Check]:
     """Whether model and recipe fit the instance's GPUs, as far as both are known."""
     if job.device == "cpu" or not request.instance_type:
         return
-    each, shape = (
-        gpu_bytes(request.instance_type, request.region),
-        SHAPES.get(job.base_model.rpartition("/")[2]),
-    )
+    if request.local:
+        yield Check(
+            "machines",
+            PROBLEM,
+            "job.device is gpu, and jobs of local mode have none: recipes/tiny.yaml and recipes/tools.yaml run here",
+        )
+    each, shape = gpu_bytes(request.instance_type, request.region), _shape(job)
     if request.gpus == 0:
         yield Check("memory", PROBLEM, f"job.device is gpu, and {request.instance_type} has none")
     elif each is None or shape is None:
@@ -73,8 +102,7 @@ def _as_others(job: VerlJob, settings: dict[str, Any]) -> dict[str, Any]:
         "rewards": job.rewards,
         "reward_weights": job.reward_weights,
         "use_cpu": job.device == "cpu",
-        "use_vllm": value_of(settings, "actor_rollout_ref.rollout.name") == "vllm",
-        "save_strategy": "steps" if value_of(settings, "trainer.save_freq", -1) > 0 else "no",
+        "save_strategy": "steps",  # rl.verl_keys.NEEDED
     }
 
 
