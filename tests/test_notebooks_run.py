@@ -54,3 +54,5 @@ def test_notebook_runs_and_its_model_learns(notebook):
     assert base["value"] < base_below
     assert trained["value"] >= trained_from
     assert base["high"] < trained["low"], "the 95 % intervals touch"
+    lengths = records[0]["completion_length"]
+    assert lengths["trained"] > lengths["base"] + 5, "it did not learn to think"

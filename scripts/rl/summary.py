@@ -76,6 +76,10 @@ def write_record(
         "steps": steps,
         "base": _pass_at_1(before),
         "trained": _pass_at_1(after),
+        "completion_length": {
+            "base": before.mean_completion_length["sampled"],
+            "trained": after.mean_completion_length["sampled"],
+        },
         "train_seconds": round(train_seconds, 3),
         "phases_seconds": {
             "evaluate_before": round(before.seconds, 3),
