@@ -20,7 +20,7 @@ from rl.checkpoints import newest_complete
 from rl.container import channel, checkpoint_dir, host_count, model_dir, output_data_dir
 from rl.evaluation import Evaluation, evaluate
 from rl.failure import report_failure
-from rl.models import load_base, load_tokenizer, local_source, save_model
+from rl.models import load_tokenizer, local_source, save_model
 from rl.rewards import compute_score
 from rl.summary import write_record
 from rl.tasks import fingerprint, read_rows
@@ -71,7 +71,7 @@ def main() -> None:
     variables = {**VARIABLES, **(CPU if job.device == "cpu" else {})}
     os.environ.update(variables)
     from verl.trainer.main_ppo import run_ppo
-    from verl_checkpoints import merged_model
+    from verl_checkpoints import free_gpus, merged_model, open_model
     from verl_config import evaluation_turns, trainer_config
     from verl_history import History
     from verl_timeline import write_timeline
@@ -100,8 +100,10 @@ def main() -> None:
 
     start_tracking(job, job, data_fingerprint=fingerprint(train_rows))
     dtype = "float32" if job.device == "cpu" else "bfloat16"
-    base, tokenizer = load_base(job.base_model, dtype)
-    before = measure("before", base, job, test_rows, turns)
+    tokenizer = load_tokenizer(job.base_model)
+    # Nothing refers to the model after this line: verl's processes need the GPUs that it is on.
+    before = measure("before", open_model(local_source(job.base_model), dtype), job, test_rows, turns)
+    free_gpus()
 
     started = time.perf_counter()
     with history.following(steps=config.trainer.total_training_steps):
@@ -112,7 +114,7 @@ def main() -> None:
     train_seconds = time.perf_counter() - started
     write_timeline(output_data_dir() / "timeline.jsonl")
 
-    trained = merged_model(checkpoint_dir(), dtype).to(base.device)
+    trained = merged_model(checkpoint_dir(), dtype)
     after = measure("after", trained, job, test_rows, turns)
     save_model(trained, tokenizer, model_dir(), base_spec=job.base_model)
     write_record(

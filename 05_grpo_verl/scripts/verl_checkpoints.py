@@ -1,9 +1,10 @@
-"""verl's checkpoints on one host or several: marked when whole, and merged into a model for transformers.
+"""verl's checkpoints on one host or several: marked when whole, merged into a model for transformers, and opened.
 
 Each training process writes its shard on its own host. SageMaker copies them all to S3, and back to every host when
 the job starts again; the host that merges asks the others for what it lacks.
 """
 
+import gc
 import os
 import subprocess
 import sys
@@ -14,6 +15,7 @@ from typing import Any
 
 import psutil
 import ray
+import torch
 from peft import PeftModel
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from rl.checkpoints import mark_complete
@@ -59,9 +61,22 @@ def merged_model(checkpoints: Path, dtype: str) -> PreTrainedModel:
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode or not (target / "config.json").is_file():
         raise RuntimeError(f"verl could not merge {newest}:\n{done.stderr[-2000:]}")
-    model = AutoModelForCausalLM.from_pretrained(target, dtype=dtype)
+    model = open_model(target, dtype)
     adapter = target / "lora_adapter"
     return PeftModel.from_pretrained(model, adapter) if adapter.is_dir() else model
+
+
+def open_model(source: Path | str, dtype: str) -> PreTrainedModel:
+    """A model to evaluate, its layers spread over this host's GPUs: what verl trains is often too large for one."""
+    place = "auto" if torch.cuda.is_available() else None
+    return AutoModelForCausalLM.from_pretrained(source, dtype=dtype, device_map=place)
+
+
+def free_gpus() -> None:
+    """Give the memory of models that are no longer used back, so that other processes can have it."""
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
 
 
 def fetch_missing(folder: Path) -> None:
