@@ -5,6 +5,7 @@ verl lives in the job's environment, so its part runs there, in one process for 
 
 import json
 import os
+import re
 import subprocess
 from pathlib import Path
 
@@ -130,6 +131,12 @@ def test_numbers_that_yaml_reads_as_text_are_numbers(tmp_path):
     (tmp_path / "recipe.yaml").write_text("actor: {lr: 1e-4, betas: [9e-1, 1], name: e5}\n")
     _, settings = read_verl_recipe(tmp_path / "recipe.yaml", ["actor.clip=2.5E-1"])
     assert settings == {"actor": {"lr": 1e-4, "betas": [0.9, 1], "name": "e5", "clip": 0.25}}
+
+
+def test_files_that_a_recipe_names_exist():
+    for path in [*RECIPES.glob("*.yaml"), MODULE / "requirements.txt"]:
+        for name in re.findall(r"\b(?:requirements[\w-]*\.txt|[\w-]+\.py)\b", path.read_text()):
+            assert (MODULE / name).is_file(), f"{path.name} names {name}"
 
 
 def test_every_recipe_is_tested():

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Builds the GPU image and pushes it to ECR; prints the image's URI, which goes into the notebook's `training_image`.
+# Builds the GPU image and pushes it to ECR; prints the image's URI, which goes into the notebook's `image_uri`.
 #
 #   ./build_and_push.sh REGION [REPOSITORY]      needs docker and an AWS account that may push to ECR
 set -euo pipefail
