@@ -6,6 +6,8 @@ import shutil
 import signal
 import socket
 import subprocess
+import time
+from multiprocessing.connection import Client, Listener
 from pathlib import Path
 
 import boto3
@@ -29,7 +31,7 @@ pytestmark = pytest.mark.timeout(600)  # the first job may have to build the env
 
 # The script runs on the head. What it asks the other host to do is a task that Ray sends there.
 SCRIPT = """
-import argparse, time
+import argparse, time, urllib.error, urllib.request
 parser = argparse.ArgumentParser()
 parser.add_argument("--mode"), parser.add_argument("--text")
 arguments = parser.parse_args()
@@ -42,6 +44,13 @@ def on_a_slot():
     print("a task speaks", flush=True)
     return os.environ["SM_CURRENT_HOST"]
 
+def dashboard(**headers):
+    request = urllib.request.Request(f"http://{ray._private.worker.get_dashboard_url()}/api/v0/nodes", headers=headers)
+    try:
+        return urllib.request.urlopen(request, timeout=30).status
+    except urllib.error.HTTPError as error:
+        return error.code
+
 @ray.remote(num_cpus=0)
 def kill_ray():
     os.kill(os.getppid(), 9)  # a worker's parent is the raylet
@@ -53,6 +62,9 @@ if arguments.mode == "fine":
         "addresses": sorted(nodes), "hosts": sorted(ray.get(tasks)), "text": arguments.text, "home": os.environ["HOME"],
         "config": "SM_DISTRIBUTED_CONFIG" in os.environ, "dashboard": ray._private.worker.get_dashboard_url(),
     })
+    if ray._private.worker.get_dashboard_url():
+        token = open(os.environ["RAY_AUTH_TOKEN_PATH"]).read()
+        report("page", [dashboard(), dashboard(Authorization=f"Bearer {token}")])
     time.sleep(1)  # for the tasks' output to arrive
 if arguments.mode == "raise":
     raise RuntimeError("reward went NaN at step 5")
@@ -138,12 +150,17 @@ def test_one_host_with_two_slots_and_a_dashboard(run):
     cluster = reported(name)["cluster"]
     assert cluster["hosts"] == ["algo-1", "algo-1"]
     assert cluster["dashboard"] == f"127.0.0.1:{port}"
+    assert reported(name)["page"] == [401, 200], "it is served to those who have the job's token alone"
 
 
 def test_a_failing_script_fails_the_job_with_its_error(run):
-    job = ended(run("raise", 1), "Failed")
+    name = run("raise", 2)
+    job = ended(name, "Failed")
     assert job["FailureReason"].startswith("AlgorithmError: RuntimeError: reward went NaN at step 5"), job
     assert "exit code: 1" in job["FailureReason"]
+    assert any("Execution Completed" in line for line in log_lines(name, "algo-2")), (
+        "it left when the head said so"
+    )
 
 
 def test_a_missing_host_fails_the_job_by_name(run):
@@ -154,7 +171,11 @@ def test_a_missing_host_fails_the_job_by_name(run):
 
 
 def test_a_host_whose_ray_is_killed_fails_the_job_by_name(run):
-    job = ended(run("kill-ray", 2), "Failed")
+    name = run("kill-ray", 2)
+    wait_line(name, "the script sleeps", timeout_s=800)  # for ten minutes; Ray on algo-2 is gone already
+    lost = time.monotonic()
+    job = ended(name, "Failed")
+    assert time.monotonic() - lost < 30
     assert "Ray ended on host algo-2" in job["FailureReason"]
     assert "raylet" in job["FailureReason"]
 
@@ -239,6 +260,33 @@ def test_a_signal_ends_the_driver_and_its_ray_and_no_other_ray(endpoint, tmp_pat
     finally:
         first.send_signal(signal.SIGTERM)
         first.wait(30)
+
+
+def test_the_kernel_asks_whether_the_other_hosts_are_there(monkeypatch, tmp_path):
+    monkeypatch.syspath_prepend(str(DRIVERS))
+    import ray_hosts
+
+    (tmp_path / "token").write_bytes(b"secret")
+    monkeypatch.setattr(ray_hosts, "TOKEN_FILE", tmp_path / "token")
+    listener = Listener(("127.0.0.1", 0))
+    roll = ray_hosts.Roll(["algo-2"], listener, "10.0.0.1:6379")
+    other = Client(listener.address, authkey=b"secret")
+    other.send("algo-2")
+    assert other.recv() == "10.0.0.1:6379"
+    (connection,) = roll._connections
+    with socket.socket(fileno=os.dup(connection.fileno())) as own:
+        assert own.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE) == 1
+        asked = own.getsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE)
+        asked += own.getsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL) * own.getsockopt(
+            socket.IPPROTO_TCP, socket.TCP_KEEPCNT
+        )
+        assert asked == ray_hosts.SILENCE_S
+    other.close()
+    deadline = time.monotonic() + 10
+    while not roll.loss() and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert roll.loss() == "Lost host algo-2: the connection to it broke."
+    roll.dismiss()
 
 
 def test_settings_are_checked_and_the_driver_is_shipped():

@@ -27,6 +27,7 @@ from ray_hosts import (  # noqa: E402
     Roll,
     address_of,
     free_port,
+    keep_alive,
     ray_environment,
     stop_tree,
 )
@@ -107,6 +108,7 @@ def join(head: str, host: str, environment: dict[str, str], slots: int, deadline
             time.sleep(POLL_S)
     node = None
     try:
+        keep_alive(connection)
         connection.send(host)
         node = RayNode(host, environment, slots, f"--address={connection.recv()}")
         node.wait_until_started(deadline)

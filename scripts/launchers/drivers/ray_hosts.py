@@ -19,6 +19,7 @@ import psutil
 
 TOKEN_FILE = Path(__file__).with_name("ray_auth_token")  # launchers.RayCluster writes it, and says why there
 POLL_S = 0.2
+SILENCE_S = 20  # a host that does not answer the kernel's questions for so long is lost
 LOGICAL_CPUS = 8  # for each slot of a host without GPUs: room for as many actors as a GPU host has
 
 
@@ -48,6 +49,16 @@ def free_port(address: str) -> str:
     with socket.socket() as probe:
         probe.bind((address, 0))
         return str(probe.getsockname()[1])
+
+
+def keep_alive(connection: Connection) -> None:
+    """Have the kernel ask the other end whether it is there: a machine that dies, or its network, closes nothing."""
+    settings = {socket.TCP_KEEPIDLE: 5, socket.TCP_KEEPINTVL: 5, socket.TCP_KEEPCNT: SILENCE_S // 5 - 1}
+    settings[socket.TCP_USER_TIMEOUT] = SILENCE_S * 1000
+    with socket.socket(fileno=os.dup(connection.fileno())) as own:
+        own.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        for option, value in settings.items():
+            own.setsockopt(socket.IPPROTO_TCP, option, value)
 
 
 def ray_environment(folder: str) -> dict[str, str]:
@@ -117,6 +128,7 @@ class Roll:
         """A stranger, or one who says nothing, holds up this thread alone."""
         host = None
         try:
+            keep_alive(connection)
             deliver_challenge(connection, TOKEN_FILE.read_bytes())
             answer_challenge(connection, TOKEN_FILE.read_bytes())
             host = connection.recv()
