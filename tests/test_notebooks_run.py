@@ -53,6 +53,7 @@ def test_notebook_runs_and_its_model_learns(notebook):
     assert base["decoding"] == trained["decoding"] == "greedy" and base["n"] == trained["n"] == 300
     assert base["value"] < base_below
     assert trained["value"] >= trained_from
-    assert base["high"] < trained["low"], "the 95 % intervals touch"
+    for record in records:  # 05 has one for the model with a tool, too
+        assert record["base"]["high"] < record["trained"]["low"], "the 95 % intervals touch"
     lengths = records[0]["completion_length"]
     assert lengths["trained"] > lengths["base"] + 5, "it did not learn to think"
