@@ -167,6 +167,8 @@ def test_a_missing_recipe_names_those_there_are(make_request):
         ({"quantization": "nf4"}, "a 4-bit base is frozen, so it needs adapters: set lora_rank too"),
         ({"config": "recipes/small.yaml"}, "made for a GPU, and jobs of local mode have none"),
         ({"use_vllm": True}, "made for a GPU, and jobs of local mode have none"),
+        ({"use_vllm": True}, "use_vllm: true needs vllm, which requirements.txt does not install"),
+        ({"quantization": "nf4", "lora_rank": 8}, "nf4 needs bitsandbytes, which requirements.txt does not"),
     ],
 )
 def test_mistakes_in_hyperparameters(make_request, hyperparameters, message):

@@ -62,7 +62,6 @@ def test_jobs_without_unsloth_are_left_alone(request_for):
         ({"launcher": {"smddp": False}, "local": False}, {}, "4 processes on 1 host(s)"),  # one for each GPU
         ({}, {"lora_rank": 0}, "lora_rank is 0"),
         ({}, {"lora_rank": None}, "lora_rank is 0"),
-        ({}, {"use_vllm": True}, "requirements-gpu.txt"),
         (
             {},
             {"activation_checkpointing": True},

@@ -107,6 +107,7 @@ def run_checks(request: JobRequest) -> list[Check]:
     checks += request_checks.check_hyperparameters(request, numeric)
     checks += request_checks.check_secrets(request)
     checks += request_checks.check_source(request)
+    checks += request_checks.check_packages(request, settings)
     checks += request_checks.check_machines(request, settings)
     checks += request_checks.check_spot(request, settings)
     checks += request_checks.check_quota(request)

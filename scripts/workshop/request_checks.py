@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from botocore.exceptions import BotoCoreError, ClientError
+from local_sagemaker.environments import requirement_lines
 
 from workshop.instances import hourly_price, price_source, training_instance_types
 from workshop.request import NOTE, OK, PROBLEM, WARNING, Check, JobRequest
@@ -128,6 +129,35 @@ def check_source(request: JobRequest) -> Iterator[Check]:
             )
             return
     yield Check("requirements", OK, request.requirements)
+
+
+def check_packages(request: JobRequest, settings: dict[str, Any]) -> Iterator[Check]:
+    """What the settings ask for is installed by the job's requirements; without a requirements file the image may bring it."""
+    if not request.requirements or request.source_dir is None:
+        return
+    installed = installed_packages(request)
+    wanted = {
+        "vllm": ("use_vllm: true", settings.get("use_vllm") is True),
+        "bitsandbytes": ("quantization: nf4", settings.get("quantization") == "nf4"),
+    }
+    for package, (setting, asked) in wanted.items():
+        if asked and installed and package not in installed:
+            files = sorted(path.name for path in request.source_dir.glob("requirements*.txt"))
+            yield Check(
+                "requirements",
+                PROBLEM,
+                f"{setting} needs {package}, which {request.requirements} does not install: choose another of "
+                f"{', '.join(files)}, or add it",
+            )
+
+
+def installed_packages(request: JobRequest) -> set[str]:
+    """Names of the packages that the job installs; a file that is missing is reported elsewhere."""
+    if request.source_dir is None or not request.requirements:
+        return set()
+    path = request.source_dir / request.requirements
+    lines = requirement_lines(path) if path.is_file() else []
+    return {re.split(r"[^A-Za-z0-9._-]", line)[0].lower() for line in lines}
 
 
 def check_machines(request: JobRequest, settings: dict[str, Any]) -> Iterator[Check]:

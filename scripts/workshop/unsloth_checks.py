@@ -1,12 +1,10 @@
 """Preflight of a job that trains with Unsloth: one process on one device, with the keys of the TRL that Unsloth allows."""
 
-import re
 from collections.abc import Iterator
 from typing import Any
 
-from local_sagemaker.environments import requirement_lines
-
 from workshop.request import OK, PROBLEM, WARNING, Check, JobRequest
+from workshop.request_checks import installed_packages
 
 # In the TRL and transformers that signatures.json describes, not yet in those that unsloth 2026.10.9 allows (1.15, 5.17).
 LATER_KEYS = ("activation_checkpointing", "activation_checkpointing_kwargs")
@@ -14,8 +12,7 @@ LATER_KEYS = ("activation_checkpointing", "activation_checkpointing_kwargs")
 
 def check_unsloth(request: JobRequest, settings: dict[str, Any]) -> Iterator[Check]:
     """Only for jobs whose requirements name unsloth."""
-    installed = _requirements(request)
-    if "unsloth" not in installed:
+    if "unsloth" not in installed_packages(request):
         return
     problems = []
     processes = request.hosts * request.processes_per_host
@@ -27,8 +24,6 @@ def check_unsloth(request: JobRequest, settings: dict[str, Any]) -> Iterator[Che
         )
     if not int(settings.get("lora_rank") or 0):
         problems.append("lora_rank is 0, but adapters are what it trains here: set 8 or more")
-    if settings.get("use_vllm") is True and "vllm" not in installed:
-        problems.append('use_vllm needs vLLM: SourceCode(requirements="requirements-gpu.txt")')
     problems += [
         f"{key} is not in the TRL that Unsloth allows: remove it" for key in LATER_KEYS if key in settings
     ]
@@ -38,12 +33,3 @@ def check_unsloth(request: JobRequest, settings: dict[str, Any]) -> Iterator[Che
     if not request.local and (request.gpus or 0) > 1:
         idle = f"{request.instance_type} has {request.gpus} GPUs, of which Unsloth uses one"
         yield Check("unsloth", WARNING, f"{idle}: the smallest of its family costs less and does as much")
-
-
-def _requirements(request: JobRequest) -> set[str]:
-    """Names of the packages that the job installs; a file that is missing is reported elsewhere."""
-    if request.source_dir is None or not request.requirements:
-        return set()
-    path = request.source_dir / request.requirements
-    lines = requirement_lines(path) if path.is_file() else []
-    return {re.split(r"[^A-Za-z0-9._-]", line)[0].lower() for line in lines}
