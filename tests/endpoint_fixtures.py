@@ -1,5 +1,6 @@
 """An endpoint of its own for each test module, and real SDK trainers whose script is given as text."""
 
+import itertools
 import json
 import os
 import subprocess
@@ -24,6 +25,7 @@ def report(name, value):
     os.write(1, f"REPORT {name} {json.dumps(value)}\\n".encode())
 """
 IMAGE = "763104351884.dkr.ecr.us-east-1.amazonaws.com/pytorch-training:2.10.0-cpu-py312"
+_NUMBERS = itertools.count()
 SMALL_BASE = "psutil==7.2.2\n"  # the image without torch
 
 
@@ -120,7 +122,7 @@ def make_trainer(endpoint, tmp_path) -> Callable:
             **{
                 "sagemaker_session": Session(),
                 "role": client.ROLE_ARN,
-                "base_job_name": "t",
+                "base_job_name": f"t{next(_NUMBERS)}",  # the SDK adds the second only
                 "training_image": IMAGE,
                 "source_code": SourceCode(
                     source_dir=str(source),

@@ -6,6 +6,7 @@ import shutil
 import signal
 import socket
 import subprocess
+import tempfile
 import time
 from multiprocessing.connection import Client, Listener
 from pathlib import Path
@@ -223,8 +224,11 @@ def driver_environment(folder: Path, venv: Path, **changes: str) -> dict[str, st
     }
 
 
-def test_a_signal_ends_the_driver_and_its_ray_and_no_other_ray(endpoint, tmp_path_factory):
-    folder = tmp_path_factory.mktemp("r")  # short: Ray's sockets are in it
+def test_a_signal_ends_the_driver_and_its_ray_and_no_other_ray(endpoint, request):
+    folder = Path(
+        tempfile.mkdtemp(prefix="r")
+    )  # short: Ray's sockets are in it, and their paths may have 107 bytes
+    request.addfinalizer(lambda: shutil.rmtree(folder, ignore_errors=True))
     (folder / "requirements.txt").write_text(RAY)
     venv = job_environment(folder / "requirements.txt", base=endpoint.home / "base.txt", log=print)
     drivers, cluster = folder / "sm_drivers" / "distributed_drivers", RayCluster()
