@@ -1,6 +1,13 @@
 # make run    the notebooks in local mode: no AWS account, no GPU, no Docker
-# make test   lint, all tests, the notebooks' deterministic cells (nbval) and the notebooks themselves (papermill)
 # make lab    JupyterLab with everything installed
+#
+# Tests, in rungs:
+# make lint   format and lint (ruff); make types: types of scripts/ (ty)
+# make check  both, and every test that needs no endpoint, job or notebook: a minute and a half, before each commit
+# make test   everything: also the tests with the markers endpoint, job and notebook, the notebooks' deterministic
+#             cells (nbval) and the notebooks themselves (papermill)
+#
+# make test ARGS="-m endpoint tests"  chooses one of the upper rungs; ARGS="tests/test_rl_rewards.py -k format" a file
 #
 # Environments are built on first use and kept by content under ~/.cache/local_sagemaker (LOCAL_SAGEMAKER_CACHE
 # moves them); a second clone of the repository builds nothing. PYTHON=python3.12 chooses another interpreter.
@@ -11,13 +18,16 @@ ARGS ?=
 WORKERS ?= 2
 NOTEBOOKS = $(wildcard [0-9][0-9]_*/*.ipynb)
 # Two files' tests at a time: much of a job's time is one process that starts, or waits for another.
+UNMARKED_TESTS = -n $(WORKERS) -q -m "not endpoint and not job and not notebook" tests
 ALL_TESTS = -n $(WORKERS) --no-loadscope-reorder --nbval-lax --nbval-cell-timeout 300 $(NOTEBOOKS) tests
+LINT = .venv-dev/bin/ruff check --quiet . && .venv-dev/bin/ruff format --check --quiet .
+TYPES = .venv-dev/bin/ty check --output-format concise
 BUILD_ENVIRONMENT = PYTHONPATH=scripts $(PYTHON) -m local_sagemaker.environments
 
-.PHONY: help setup setup-dev run test lint lab clean
+.PHONY: help setup setup-dev run check test lint types lab clean
 
 help:
-	@sed -n 's/^# \{0,1\}//p' Makefile | head -6
+	@sed -n 's/^# \{0,1\}//p' Makefile | sed '/^Environments/,$$d'
 
 setup:
 	@$(BUILD_ENVIRONMENT) --name workshop --requirements requirements.txt --link .venv > /dev/null
@@ -30,13 +40,20 @@ setup-dev: setup
 run: setup
 	@.venv/bin/python scripts/run_notebooks.py $(ARGS)
 
+# Torch's threads would only wait for each other where each worker has one core.
+check: setup-dev
+	@$(LINT) && $(TYPES) && OMP_NUM_THREADS=1 .venv-dev/bin/python -m pytest $(UNMARKED_TESTS); \
+		status=$$?; echo "make check: $$SECONDS s"; exit $$status
+
 # make test ARGS="tests/test_rl_rewards.py -k format"
-test: setup-dev lint
+test: setup-dev lint types
 	@.venv-dev/bin/python -m pytest $(if $(ARGS),$(ARGS),$(ALL_TESTS))
 
 lint: setup-dev
-	@.venv-dev/bin/ruff check --quiet .
-	@.venv-dev/bin/ruff format --check --quiet .
+	@$(LINT)
+
+types: setup-dev
+	@$(TYPES)
 
 lab: setup
 	@.venv/bin/jupyter lab

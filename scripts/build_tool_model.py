@@ -11,7 +11,7 @@ that verl's `hermes` format (or anything else that speaks it) can carry the call
 import argparse
 import json
 import random
-import re
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -19,11 +19,14 @@ from pathlib import Path
 import torch
 import transformers
 from build_tiny_model import BATCH, LEARNING_RATE, Example, pretrain, train_tokenizer
-from rl.generation import generate
+from rl.generation import Messages, generate
 from rl.tasks import make_splits
-from rl.tools import calculator
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 from transformers.utils import get_json_schema
+
+# The calculator belongs to the module whose recipe teaches this model to use it.
+sys.path.append(str(Path(__file__).resolve().parents[1] / "05_grpo_verl" / "scripts"))
+from tools import ToolCall, calculator, find_call  # noqa: E402
 
 SEED = 11
 STEPS = 1500
@@ -50,7 +53,7 @@ def held_back_questions() -> set[str]:
 
 
 def questions(seed: int, held_back: set[str]) -> Iterator[tuple[str, str, int]]:
-    """Endless (question, expression, result) with the wording of reasoning-gym's chain_sum."""
+    """Endless (question, expression, result) with the wording of reasoning-gym's chain_sum, none of `held_back`."""
     rng = random.Random(seed)
     while True:
         terms = [rng.randint(100, 999) for _ in range(rng.randint(3, 4))]
@@ -64,7 +67,7 @@ def questions(seed: int, held_back: set[str]) -> Iterator[tuple[str, str, int]]:
             yield question, expression, result
 
 
-def turns(question: str, expression: str, result: int, rng: random.Random) -> tuple[list[dict], bool]:
+def turns(question: str, expression: str, result: int, rng: random.Random) -> tuple[Messages, bool]:
     """One conversation in a style drawn from STYLES, and whether its prompt offers the calculator."""
     offered = rng.random() >= NO_TOOLS
     style = rng.choices(list(STYLES), weights=list(STYLES.values()))[0]
@@ -85,9 +88,7 @@ def turns(question: str, expression: str, result: int, rng: random.Random) -> tu
     return conversation, offered
 
 
-def examples(
-    tokenizer: PreTrainedTokenizerFast, conversation: list[dict], offered: bool
-) -> Iterator[Example]:
+def examples(tokenizer: PreTrainedTokenizerFast, conversation: Messages, offered: bool) -> Iterator[Example]:
     """(prompt ids, completion ids) for each turn of the assistant."""
     tools = [CALCULATOR] if offered else None
     for position, message in enumerate(conversation):
@@ -105,7 +106,7 @@ def batches(tokenizer: PreTrainedTokenizerFast, held_back: set[str]) -> Iterator
     rng, source = random.Random(SEED), questions(SEED, held_back)
     while True:
         conversations = [turns(*next(source), rng) for _ in range(BATCH)]
-        yield [example for talk in conversations for example in examples(tokenizer, *talk)]
+        yield [example for drawn in conversations for example in examples(tokenizer, *drawn)]
 
 
 def corpus(held_back: set[str], size: int = 3000) -> list[str]:
@@ -124,15 +125,14 @@ def measure(
     model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, problems: int = 300
 ) -> dict[str, float]:
     """What samples at temperature 1 do on held-out problems: call the tool, copy the sum into the call, copy the result
-    into the answer, or guess right without it.
+    into the answer, or guess right without it. All but `problems` are shares, from 0 to 1.
     """
     rows = make_splits("long_sum", {"train": 2000, "test": problems})["test"]
     sample = {"max_new_tokens": 96, "temperature": 1.0, "seed": SEED, "tools": [CALCULATOR]}
     conversations, faithful, guessed = [], 0, []
-    for row, (text, _) in zip(
-        rows, generate(model, tokenizer, [row["prompt"] for row in rows], **sample), strict=True
-    ):
-        call = parse_call(text)
+    first_turns = generate(model, tokenizer, [row["prompt"] for row in rows], **sample)
+    for row, (text, _) in zip(rows, first_turns, strict=True):
+        call = only_call(text)
         if call is None:
             guessed.append(text in (f"<answer>{row['answer']}</answer>", f"The answer is {row['answer']}."))
             continue
@@ -153,14 +153,20 @@ def measure(
     }
 
 
-def parse_call(text: str) -> dict | None:
-    """The call in a completion, {"name": ..., "arguments": {...}}, or None if there is none or it is damaged."""
-    match = re.fullmatch(r"<tool_call>(.*)</tool_call>", text, re.DOTALL)
-    try:
-        call = json.loads(match[1]) if match else None
-        return call if isinstance(call["arguments"], dict) and isinstance(call["name"], str) else None
-    except (ValueError, KeyError, TypeError):
+def only_call(text: str) -> ToolCall | None:
+    """The call that a completion consists of; None if there is none, anything beside it, or it is damaged."""
+    call = find_call(text)
+    alone = (
+        text.startswith("<tool_call>") and text.endswith("</tool_call>") and text.count("<tool_call>") == 1
+    )
+    if (
+        call is None
+        or not alone
+        or not isinstance(call["arguments"], dict)
+        or not isinstance(call["name"], str)
+    ):
         return None
+    return call
 
 
 CARD = """---

@@ -28,7 +28,7 @@ import nbformat
 import papermill
 import yaml
 from local_sagemaker import client
-from workshop.results import results_table
+from workshop.views.results import results_table
 
 ROOT = Path(__file__).resolve().parents[1]
 SOURCE_LINES_SHOWN = 6

@@ -8,6 +8,7 @@ import sys
 import textwrap
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -90,17 +91,28 @@ def end_endpoint(endpoint: RunningEndpoint) -> None:
         endpoint.process.kill()
 
 
-@pytest.fixture(scope="module")
-def endpoint(request, tmp_path_factory) -> Iterator[RunningEndpoint]:
-    """The module's endpoint, this process connected to it. Its options: ENDPOINT_OPTIONS of the module."""
-    options = getattr(request.module, "ENDPOINT_OPTIONS", ())
-    running = start_endpoint(tmp_path_factory.mktemp("endpoint") / "home", *options)
+@contextmanager
+def connected_endpoint(home: Path, *options: str, small: bool = True) -> Iterator[RunningEndpoint]:
+    """An endpoint that this process is connected to, and its end."""
+    running = start_endpoint(home, *options, small=small)
     restore = client.connect(running.url)
     try:
         yield running
     finally:
         restore()
         end_endpoint(running)
+
+
+@pytest.fixture(scope="module")
+def endpoint(request, tmp_path_factory) -> Iterator[RunningEndpoint]:
+    """The test module's endpoint, this process connected to it.
+
+    A module may set ENDPOINT_OPTIONS, words for `serve`, and ENDPOINT_WITH_TORCH = True, if its jobs need the whole image.
+    """
+    options = getattr(request.module, "ENDPOINT_OPTIONS", ())
+    small = not getattr(request.module, "ENDPOINT_WITH_TORCH", False)
+    with connected_endpoint(tmp_path_factory.mktemp("endpoint") / "home", *options, small=small) as running:
+        yield running
 
 
 @pytest.fixture

@@ -9,9 +9,10 @@ import sys
 
 import torch
 from accelerate import Accelerator, FullyShardedDataParallelPlugin
-from rl.fsdp_cpu import enable_fsdp_on_cpu
+from compat.fsdp_on_cpu import enable_fsdp_on_cpu
 from tiny import tiny_model
 from torch.distributed.tensor import DTensor
+from transformers.distributed.fsdp import is_fsdp_managed_module
 
 
 def main() -> None:
@@ -28,6 +29,7 @@ def main() -> None:
     whole = sum(parameter.numel() for parameter in model.parameters())
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
     model, optimizer = accelerator.prepare(model, optimizer)
+    managed = is_fsdp_managed_module(model)
     tokens = torch.arange(24).reshape(4, 6) + 10
     share = tokens[2 * accelerator.process_index :][:2]
     losses = []
@@ -43,7 +45,12 @@ def main() -> None:
         (parameter.to_local() if isinstance(parameter, DTensor) else parameter).numel()
         for parameter in parameters
     )
-    record = {"type": str(accelerator.distributed_type), "sharded": all(sharded), "any": any(sharded)}
+    record = {
+        "type": str(accelerator.distributed_type),
+        "sharded": all(sharded),
+        "any": any(sharded),
+        "managed": managed,
+    }
     line = json.dumps({**record, "whole": whole, "held": held, "losses": losses})
     print(f"\nPROBE {line}", flush=True)
     accelerator.end_training()

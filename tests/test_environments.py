@@ -11,9 +11,9 @@ import zipfile
 from pathlib import Path
 
 import pytest
-from local_sagemaker import environments
 from local_sagemaker.environments import (
     EnvironmentBuildError,
+    build,
     build_environment,
     check_job_requirements,
     job_environment,
@@ -21,7 +21,8 @@ from local_sagemaker.environments import (
     requirement_lines,
 )
 
-SCRIPTS = Path(environments.__file__).parents[1]
+SCRIPTS = Path(build.__file__).parents[2]
+builds = pytest.mark.job  # an environment, or tries to: seconds each
 
 
 @pytest.fixture(scope="module")
@@ -113,12 +114,13 @@ def is_running(process_id: int) -> bool:
         return False
 
 
+@builds
 def test_an_environment_is_built_once_for_its_content(requirements, cache):
     lines = []
     folder = build_environment([requirements], name="test", cache=cache, log=lines.append)
     assert greeting_of(folder) == "hello"
     assert any("Building" in line for line in lines) and "complete" in lines[-1]
-    assert json.loads((folder / environments.MARKER).read_text())["megabytes"] > 0
+    assert json.loads((folder / build.MARKER).read_text())["megabytes"] > 0
 
     requirements.write_text(requirements.read_text().replace("# what it needs", "\n# another comment\n"))
     lines.clear()
@@ -126,20 +128,23 @@ def test_an_environment_is_built_once_for_its_content(requirements, cache):
     assert lines == []
 
 
+@builds
 def test_other_content_is_another_environment(tmp_path, requirements, cache):
     plain = build_environment([requirements], name="test", cache=cache)
     requirements.write_text(requirements.read_text() + "--prefer-binary\n")
     assert build_environment([requirements], name="test", cache=cache) != plain
 
 
+@builds
 def test_a_half_built_environment_is_built_again(requirements, cache):
     folder = build_environment([requirements], name="test", cache=cache)
-    (folder / environments.MARKER).unlink()
+    (folder / build.MARKER).unlink()
     (folder / "left-over").touch()
     assert build_environment([requirements], name="test", cache=cache) == folder
     assert greeting_of(folder) == "hello" and not (folder / "left-over").exists()
 
 
+@builds
 def test_an_environment_whose_interpreter_is_gone_is_built_again(requirements, cache):
     folder = build_environment([requirements], name="test", cache=cache)
     python = folder / "bin" / "python"
@@ -148,6 +153,7 @@ def test_an_environment_whose_interpreter_is_gone_is_built_again(requirements, c
     assert greeting_of(build_environment([requirements], name="test", cache=cache)) == "hello"
 
 
+@builds
 def test_two_builders_of_the_same_content_take_turns(tmp_path):
     requirements, _ = write_slow_package(tmp_path, seconds=2)
     builders = [start_builder(requirements, tmp_path) for _ in range(2)]
@@ -158,6 +164,7 @@ def test_two_builders_of_the_same_content_take_turns(tmp_path):
     assert sum("waiting for it" in err for _, err in results) == 1
 
 
+@builds
 def test_the_successor_of_a_killed_builder_waits_for_its_pip_and_builds_again(tmp_path):
     requirements, started = write_slow_package(tmp_path, seconds=4)
     killed = start_builder(requirements, tmp_path)
@@ -170,6 +177,7 @@ def test_the_successor_of_a_killed_builder_waits_for_its_pip_and_builds_again(tm
     assert greeting_of(Path(out.strip())) == "slow hello"
 
 
+@builds
 @pytest.mark.parametrize("number, code", [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_an_interrupted_builder_leaves_nothing(tmp_path, number, code):
     requirements, started = write_slow_package(tmp_path, seconds=120)
@@ -182,6 +190,7 @@ def test_an_interrupted_builder_leaves_nothing(tmp_path, number, code):
     assert [path.suffix for path in (tmp_path / "environments").iterdir()] == [".lock"]
 
 
+@builds
 def test_what_pip_could_not_do_is_said_first_and_nothing_is_left(tmp_path, cache):
     file = tmp_path / "requirements.txt"
     file.write_text("--no-index\nno-such-package-here==1.0\n")
@@ -192,6 +201,7 @@ def test_what_pip_could_not_do_is_said_first_and_nothing_is_left(tmp_path, cache
     assert not [path for path in cache.glob("broken-*") if path.is_dir()]
 
 
+@builds
 def test_modules_beside_the_requirements_and_settings_of_the_shell_do_not_reach_pip(
     tmp_path, requirements, cache, monkeypatch
 ):
@@ -205,14 +215,14 @@ def test_modules_beside_the_requirements_and_settings_of_the_shell_do_not_reach_
 
 
 def test_no_room_is_said_before_anything_is_written(requirements, tmp_path, monkeypatch):
-    monkeypatch.setattr(environments, "DISK_NEEDED_GB", 1e9)
+    monkeypatch.setattr(build, "DISK_NEEDED_GB", 1e9)
     with pytest.raises(EnvironmentBuildError, match="Not enough disk space.*LOCAL_SAGEMAKER_CACHE"):
         build_environment([requirements], name="test", cache=tmp_path / "cache")
     assert not [path for path in (tmp_path / "cache").iterdir() if path.is_dir()]
 
 
 def test_an_old_python_is_refused_with_the_way_out(requirements, cache, monkeypatch):
-    monkeypatch.setattr(environments, "PYTHON_NEEDED", (99, 0))
+    monkeypatch.setattr(build, "PYTHON_NEEDED", (99, 0))
     with pytest.raises(EnvironmentBuildError, match="Python 99.0 or newer is needed.*make PYTHON="):
         build_environment([requirements], name="test", cache=cache)
 
@@ -244,6 +254,7 @@ def test_packages_that_only_begin_like_torch_are_allowed(tmp_path):
     check_job_requirements(file)
 
 
+@builds
 def test_a_job_environment_is_base_and_own_requirements(tmp_path, requirements, cache):
     base = tmp_path / "base.txt"
     base.write_text("--prefer-binary\n")
@@ -263,6 +274,7 @@ def test_the_link_is_moved_but_a_folder_in_its_place_is_left_alone(tmp_path):
     assert (tmp_path / "mine").is_dir() and not (tmp_path / "mine").is_symlink()
 
 
+@builds
 def test_the_command_line_prints_the_folder_or_the_reason(tmp_path, requirements, cache):
     builder = start_builder(requirements, cache)
     out, _ = builder.communicate(timeout=120)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from rl.models import load_base, load_tokenizer
+from job.models import load_base, load_tokenizer
 from rl.tasks import make_splits
 from transformers import (
     AutoModelForCausalLM,

@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 import yaml
 from accelerate.commands.config.config_args import load_config_from_file
-from rl.recipe import JobArguments, parse_arguments, read_recipe
-from trl import GRPOConfig, RewardConfig
+from job.recipe import parse_arguments, read_recipe
+from workshop.checks.request import read_script
 
 SCRIPTS = Path(__file__).parents[1] / "02_grpo_trl_accelerate" / "scripts"
 ON_CPU = ["--use_cpu", "true", "--bf16", "false"]  # transformers refuses bf16 where no device has it
@@ -15,7 +15,7 @@ ON_CPU = ["--use_cpu", "true", "--bf16", "false"]  # transformers refuses bf16 w
 @pytest.mark.parametrize("name", ["tiny", "small", "full"])
 def test_grpo_recipe_fits_the_pinned_trl(name, tmp_path):
     arguments = ["--config", str(SCRIPTS / f"recipes/{name}.yaml"), "--output_dir", str(tmp_path), *ON_CPU]
-    job, config = parse_arguments((JobArguments, GRPOConfig), arguments)
+    job, config = parse_arguments(read_script(SCRIPTS, "train.py"), arguments)
     assert (job.module, job.recipe) == ("02_grpo_trl_accelerate", name)
     assert len(config.reward_weights) == len(job.rewards)
     assert config.generation_batch_size % config.num_generations == 0
@@ -25,7 +25,8 @@ def test_grpo_recipe_fits_the_pinned_trl(name, tmp_path):
 def test_reward_model_recipe_fits_the_pinned_trl(tmp_path):
     recipe = SCRIPTS / "recipes/reward_model.yaml"
     job, config = parse_arguments(
-        (JobArguments, RewardConfig), ["--config", str(recipe), "--output_dir", str(tmp_path), *ON_CPU]
+        read_script(SCRIPTS, "train_reward_model.py"),
+        ["--config", str(recipe), "--output_dir", str(tmp_path), *ON_CPU],
     )
     assert job.eval_samples > 1, "pairs need several answers to a problem"
     assert config.max_length >= 64

@@ -3,24 +3,18 @@
 The jobs are started as SageMaker starts them, by torchrun with SM_* folders, but with a few completions a step.
 """
 
-import json
-import os
 import random
-import re
-import signal
 import socket
-import subprocess
-import sys
-import time
 from pathlib import Path
 
 import pytest
-from rl.recipe import JobArguments, parse_arguments, read_recipe
+from harness import ROOT, ScriptJob, kill
+from job.recipe import parse_arguments, read_recipe
 from rl.tasks import make_splits, write_splits
 from safetensors import safe_open
-from trl import GRPOConfig
+from workshop.checks.request import read_script
 
-SCRIPTS = Path(__file__).parents[1] / "03_grpo_trl_fsdp" / "scripts"
+SCRIPTS = ROOT / "03_grpo_trl_fsdp" / "scripts"
 ON_CPU = ["--use_cpu", "true", "--bf16", "false"]  # transformers refuses bf16 where no device has it
 RECIPES = ["tiny", "small", "full"]
 STEPS = 8
@@ -35,86 +29,21 @@ FEW = {
     "eval_samples": 1,
     "eval_max_new_tokens": 8,
     "report_to": "none",
-    "log_completions": "false",
+    "log_completions": False,
 }
 
 
-class Job:
-    """One job's folders, as SageMaker would provide them."""
-
-    def __init__(self, folder: Path, data: dict[str, Path], checkpoints: Path | None = None):
-        self.model, self.output, self.failure = folder / "model", folder / "data", folder / "failure"
-        self.checkpoints, self._data = checkpoints or folder / "checkpoints", data
-        folder.mkdir(parents=True, exist_ok=True)
-        self.log = folder / "log"
-
-    def start(self, processes: int = 2, *, launch: list[str] | None = None, **settings) -> subprocess.Popen:
-        arguments = [f"--{name}={value}" for name, value in {**FEW, **settings}.items()]
-        clean = ("MLFLOW_", "WANDB_", "AWS_", "SM_", "ACCELERATE_")
-        environment = {name: value for name, value in os.environ.items() if not name.startswith(clean)}
-        return subprocess.Popen(
-            [sys.executable, "-m", "torch.distributed.run", *(launch or ["--standalone"])]
-            + [f"--nproc_per_node={processes}", "train.py", "--config", "recipes/tiny.yaml", *arguments],
-            cwd=SCRIPTS,
-            stdout=open(self.log, "w"),
-            stderr=subprocess.STDOUT,
-            start_new_session=True,
-            env={
-                **environment,
-                "PYTHONPATH": str(SCRIPTS.parents[1] / "scripts"),
-                "OMP_NUM_THREADS": "1",
-                "CUDA_VISIBLE_DEVICES": "",
-                "SM_CHANNEL_TRAIN": str(self._data["train"]),
-                "SM_CHANNEL_TEST": str(self._data["test"]),
-                "SM_MODEL_DIR": str(self.model),
-                "SM_OUTPUT_DATA_DIR": str(self.output),
-                "SM_OUTPUT_FAILURE": str(self.failure),
-                "SM_CHECKPOINT_DIR": str(self.checkpoints),
-            },
-        )
-
-    def run(self, *arguments, **settings) -> "Job":
-        self.end(self.start(*arguments, **settings))
-        return self
-
-    def end(self, process: subprocess.Popen) -> None:
-        """Waits for the job to end well."""
-        try:
-            process.wait(timeout=500)
-        finally:
-            kill(process)
-        assert process.returncode == 0, self.log.read_text()[-5000:]
-
-    def steps(self) -> list[int]:
-        return [int(step) for step in re.findall(r"\[metrics\] step=(\d+)/", self.log.read_text())]
-
-    def history(self) -> list[dict]:
-        lines = (self.output / "history.jsonl").read_text().splitlines()
-        timing = {"step_time"}
-        return [{k: v for k, v in json.loads(line).items() if k not in timing} for line in lines]
-
-    def rewards(self) -> list[float]:
-        return [entry["reward"] for entry in self.history()]
-
-    def shards(self) -> list[dict]:
-        return json.loads((self.output / "shards.json").read_text())
-
-    def weights(self) -> dict[str, bytes]:
-        with safe_open(self.model / "model.safetensors", framework="np") as file:
-            return {name: file.get_tensor(name).tobytes() for name in file.keys()}  # noqa: SIM118
+def of_03(folder: Path, data: dict[str, Path], checkpoints: Path | None = None) -> ScriptJob:
+    """A short job of 03's script."""
+    return ScriptJob(SCRIPTS / "train.py", folder, data, FEW, checkpoints=checkpoints)
 
 
-def kill(process: subprocess.Popen) -> None:
-    """Ends torchrun, which started a session of its own, and its workers, which have sessions of their own too."""
-    children = subprocess.run(
-        ["ps", "-o", "pid=", "--ppid", str(process.pid)], capture_output=True, text=True, check=False
-    ).stdout.split()
-    for pid in [process.pid, *map(int, children)]:
-        try:
-            os.kill(pid, signal.SIGKILL)
-        except ProcessLookupError:
-            pass
-    process.wait(timeout=30)
+def rewards(job: ScriptJob) -> list[float]:
+    return [entry["reward"] for entry in job.history()]
+
+
+def shards(job: ScriptJob) -> list[dict]:
+    return job.output_json("shards.json")
 
 
 @pytest.fixture(scope="module")
@@ -124,15 +53,15 @@ def data(tmp_path_factory) -> dict[str, Path]:
 
 
 @pytest.fixture(scope="module")
-def uninterrupted(data, tmp_path_factory) -> Job:
+def uninterrupted(data, tmp_path_factory) -> ScriptJob:
     """Two processes on one host, all steps, nothing in between."""
-    return Job(tmp_path_factory.mktemp("uninterrupted"), data).run()
+    return of_03(tmp_path_factory.mktemp("uninterrupted"), data).run(processes=2)
 
 
 @pytest.mark.parametrize("name", RECIPES)
 def test_recipe_fits_the_pinned_trl(name, tmp_path):
     arguments = ["--config", str(SCRIPTS / f"recipes/{name}.yaml"), "--output_dir", str(tmp_path), *ON_CPU]
-    job, config = parse_arguments((JobArguments, GRPOConfig), arguments)
+    job, config = parse_arguments(read_script(SCRIPTS, "train.py"), arguments)
     assert (job.module, job.recipe) == ("03_grpo_trl_fsdp", name)
     assert len(config.reward_weights) == len(job.rewards)
     assert config.generation_batch_size % config.num_generations == 0
@@ -162,32 +91,34 @@ def test_the_layer_to_wrap_is_that_of_the_model():
         assert hasattr(module, layer), name
 
 
+@pytest.mark.job
 @pytest.mark.timeout(900)
 def test_each_process_holds_half(uninterrupted):
-    from workshop.memory import SHAPES, estimate
+    from workshop.checks.memory import SHAPES, estimate
 
-    shards = uninterrupted.shards()
-    assert [entry["process"] for entry in shards] == [0, 1]
-    assert all(row["kind"] == "DTensor" for entry in shards for row in entry["parameters"])
+    parts = shards(uninterrupted)
+    assert [entry["process"] for entry in parts] == [0, 1]
+    assert all(row["kind"] == "DTensor" for entry in parts for row in entry["parameters"])
     predicted = estimate(SHAPES["tiny"], read_recipe(SCRIPTS / "recipes/tiny.yaml"), devices=2)
     for part in ("parameters", "gradients"):
-        assert sum(entry["bytes"][part] for entry in shards) == 2 * getattr(predicted, part)
-        for entry in shards:  # rows are whole, so the halves may differ by one row
+        assert sum(entry["bytes"][part] for entry in parts) == 2 * getattr(predicted, part)
+        for entry in parts:  # rows are whole, so the halves may differ by one row
             assert entry["bytes"][part] == pytest.approx(getattr(predicted, part), rel=0.001)
     # AdamW keeps a step counter of four bytes for each parameter besides its two means.
-    counters = 4 * sum(len(entry["parameters"]) for entry in shards)
-    assert sum(entry["bytes"]["optimizer"] for entry in shards) == 2 * predicted.optimizer + counters
+    counters = 4 * sum(len(entry["parameters"]) for entry in parts)
+    assert sum(entry["bytes"]["optimizer"] for entry in parts) == 2 * predicted.optimizer + counters
 
 
+@pytest.mark.job
 @pytest.mark.timeout(1200)
 def test_two_hosts_give_the_same_numbers_and_one_process_the_same_rewards(uninterrupted, data, tmp_path):
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    hosts = [Job(tmp_path / f"host-{rank}", data) for rank in (0, 1)]
+    hosts = [of_03(tmp_path / f"host-{rank}", data) for rank in (0, 1)]
     meeting = ["--nnodes=2", "--master_addr=127.0.0.1", f"--master_port={port}"]
     running = [
-        (host, host.start(1, launch=[*meeting, f"--node_rank={rank}"], max_steps=3))
+        (host, host.start(processes=1, torchrun=[*meeting, f"--node_rank={rank}"], max_steps=3))
         for rank, host in enumerate(hosts)
     ]
     try:
@@ -196,29 +127,33 @@ def test_two_hosts_give_the_same_numbers_and_one_process_the_same_rewards(uninte
     finally:
         for _, process in running:
             kill(process)
-    assert hosts[0].rewards() == uninterrupted.rewards()[:3]
+    assert rewards(hosts[0]) == rewards(uninterrupted)[:3]
 
-    alone = Job(tmp_path / "alone", data).run(1, fsdp="null", per_device_train_batch_size=16, max_steps=3)
+    alone = of_03(tmp_path / "alone", data)
+    alone.run(processes=1, fsdp=None, per_device_train_batch_size=16, max_steps=3)
     # The same problems, but other random numbers: with 16 completions a step a mean has a standard error of 0.13.
-    differences = [a - b for a, b in zip(alone.rewards(), uninterrupted.rewards(), strict=False)]
+    differences = [a - b for a, b in zip(rewards(alone), rewards(uninterrupted), strict=False)]
     assert len(differences) == 3 and all(abs(difference) < 0.55 for difference in differences)
 
 
+@pytest.mark.job
 @pytest.mark.timeout(900)
 def test_resharding_during_generation_gives_the_same_rewards(uninterrupted, data, tmp_path):
     """Stage 3: every token gathers every layer, so processes that end early must wait for the others."""
     config = {**read_recipe(SCRIPTS / "recipes/tiny.yaml")["fsdp_config"], "reshard_after_forward": True}
-    job = Job(tmp_path, data).run(fsdp_config=json.dumps(config), max_steps=3)
-    assert job.rewards() == pytest.approx(uninterrupted.rewards()[:3], abs=1e-6)
+    job = of_03(tmp_path, data).run(processes=2, fsdp_config=config, max_steps=3)
+    assert rewards(job) == pytest.approx(rewards(uninterrupted)[:3], abs=1e-6)
 
 
+@pytest.mark.job
 @pytest.mark.timeout(900)
-@pytest.mark.parametrize("quantization", ["null", "nf4"])
+@pytest.mark.parametrize("quantization", [None, "nf4"])
 def test_adapters_alone_are_trained_and_saved(quantization, data, tmp_path):
     if quantization == "nf4":
         pytest.importorskip("bitsandbytes")
-    job = Job(tmp_path, data).run(lora_rank=4, learning_rate=1e-3, quantization=quantization, max_steps=3)
-    rows = job.shards()[0]["parameters"]
+    job = of_03(tmp_path, data)
+    job.run(processes=2, lora_rank=4, learning_rate=1e-3, quantization=quantization, max_steps=3)
+    rows = shards(job)[0]["parameters"]
     trained = [row for row in rows if row["trainable"]]
     assert trained and all("lora_" in row["name"] and row["kind"] == "DTensor" for row in trained)
     packed = [row for row in rows if row["dtype"] == "uint8"]
@@ -228,41 +163,24 @@ def test_adapters_alone_are_trained_and_saved(quantization, data, tmp_path):
     assert (job.model / "model.safetensors").is_file()  # merged
 
 
-def wait_and_kill(job: Job, process: subprocess.Popen, reached) -> None:
-    """Kills the job as soon as `reached()`, which must be before it ends."""
-    deadline = time.monotonic() + 400
-    try:
-        while not reached():
-            assert process.poll() is None, (
-                "the job ended before it was interrupted: " + job.log.read_text()[-3000:]
-            )
-            assert time.monotonic() < deadline, job.log.read_text()[-3000:]
-            time.sleep(0.001)
-    finally:
-        kill(process)
-
-
+@pytest.mark.job
 @pytest.mark.timeout(1800)
 def test_interruptions_at_random_and_during_a_save_change_nothing(uninterrupted, data, tmp_path):
     seed = random.randrange(1000)
     steps = sorted(random.Random(seed).sample(range(1, STEPS - 2), 2))
     checkpoints = tmp_path / "checkpoints"
     for number, step in enumerate(steps):
-        job = Job(tmp_path / f"{number}", data, checkpoints)
-        wait_and_kill(
-            job,
-            job.start(),
-            lambda job=job, step=step: step in job.steps() or max(job.steps(), default=0) > step,
-        )
+        job = of_03(tmp_path / f"{number}", data, checkpoints)
+        job.kill_when(job.start(processes=2), lambda job=job, step=step: max(job.steps(), default=0) >= step)
 
-    saving = Job(tmp_path / "saving", data, checkpoints)
+    saving = of_03(tmp_path / "saving", data, checkpoints)
     last = checkpoints / f"checkpoint-{STEPS - 2}"
     if not (last / "complete-0.json").exists():
-        wait_and_kill(saving, saving.start(), lambda: last.is_dir() and any(last.iterdir()))
+        saving.kill_when(saving.start(processes=2), lambda: last.is_dir() and any(last.iterdir()))
         assert not (last / "complete-0.json").exists(), "the save was over before the job was killed"
 
-    final = Job(tmp_path / "final", data, checkpoints).run()
-    assert f"Skipping checkpoint-{STEPS - 2}, which is incomplete" in final.log.read_text(), f"seed {seed}"
+    final = of_03(tmp_path / "final", data, checkpoints).run(processes=2)
+    assert f"Skipping checkpoint-{STEPS - 2}, which is incomplete" in final.log, f"seed {seed}"
     assert final.steps()[0] > 1, "it began again instead of going on"
     assert final.history() == uninterrupted.history(), f"seed {seed}, interrupted at {steps}"
     assert final.weights() == uninterrupted.weights(), f"seed {seed}, interrupted at {steps}"

@@ -7,21 +7,18 @@ environment that the local endpoint builds for the job.
 import ast
 import importlib
 import json
-import os
 import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
-from local_sagemaker.environments import job_environment
-from rl.recipe import read_recipe
-from rl.rewards import REWARDS, reward
+from harness import ROOT, ScriptJob, answer_of, module_python, run_code
+from job.recipe import read_recipe
+from rl.rewards import REWARDS
 from rl.tasks import make_splits, write_splits
 from safetensors import safe_open
-from workshop.unsloth_checks import LATER_KEYS
 
-ROOT = Path(__file__).parents[1]
 SCRIPTS = ROOT / "04_grpo_unsloth" / "scripts"
 RECIPES = ["tiny", "small", "full"]
 FEW = {
@@ -39,23 +36,25 @@ FEW = {
 PROBE = """
 from unsloth_first import FastLanguageModel
 import json, os
-from pathlib import Path
-import train, trl
-from rl.recipe import JobArguments, RecipeError, parse_arguments
-from workshop.signatures import describe_config, load_signature
+import trl
+from arguments import LATER_KEYS, SCRIPTS
+from job.arguments import RecipeError
+from job.recipe import parse_arguments
+from job.settings import describe_config
+from workshop.checks.signatures import load_signature
 
-def parsed(name):
+def parsed(name, *more):
     arguments = ["--config", f"recipes/{name}.yaml", "--output_dir", "unused", "--use_cpu", "true", "--bf16", "false"]
-    job, config = parse_arguments((JobArguments, trl.GRPOConfig), arguments)
+    job, config = parse_arguments(SCRIPTS["train.py"], [*arguments, *more])
     return {"weights": len(config.reward_weights), "rewards": len(job.rewards), "module": job.module,
             "recipe": job.recipe, "groups": config.generation_batch_size % config.num_generations,
             "longest": [job.eval_max_new_tokens, config.max_completion_length],
             "room": config.vllm_max_model_length - config.max_completion_length}
 
-def refusal(job=JobArguments(lora_rank=8), **environment):
+def refusal(*more, **environment):
     os.environ.update(environment)
     try:
-        train.refuse_what_this_is_not_for(job)
+        parsed("tiny", *more)
         return None
     except RecipeError as error:
         return str(error)
@@ -64,81 +63,26 @@ def refusal(job=JobArguments(lora_rank=8), **environment):
             del os.environ[name]
 
 mine, recorded = describe_config(trl.GRPOConfig), load_signature("trl.GRPOConfig")
-print(json.dumps({
+print("ANSWER " + json.dumps({
     "recipes": {name: parsed(name) for name in ("tiny", "small", "full")},
-    "refusals": {"none": refusal(), "processes": refusal(WORLD_SIZE="2"), "hosts": refusal(SM_HOST_COUNT="2"),
-                 "adapters": refusal(JobArguments())},
+    "refusals": {"none": refusal(), "processes": refusal(WORLD_SIZE="2"),
+                 "hosts": refusal(WORLD_SIZE="2", SM_HOST_COUNT="2"), "adapters": refusal("--lora_rank=0")},
     "keys": {"later": sorted(set(recorded) - set(mine)), "gone": sorted(set(mine) - set(recorded))},
-    "standby": os.environ["UNSLOTH_VLLM_STANDBY"],
+    "lacks": sorted(LATER_KEYS),
 }))
 """
 
 
 @pytest.fixture(scope="module")
-def environment() -> Path:
-    """The job's environment, built by pip from requirements.txt as it stands, as in a container."""
-    return job_environment(SCRIPTS / "requirements.txt", log=print)
-
-
-def run(environment: Path, *arguments: str, **variables: str) -> subprocess.CompletedProcess:
-    clean = ("MLFLOW_", "WANDB_", "AWS_", "SM_", "UNSLOTH_")
-    outside = {name: value for name, value in os.environ.items() if not name.startswith(clean)}
-    return subprocess.run(
-        [environment / "bin" / "python", *arguments],
-        cwd=SCRIPTS,
-        env={
-            **outside,
-            "PYTHONPATH": f"{SCRIPTS}:{ROOT / 'scripts'}",
-            "OMP_NUM_THREADS": "1",
-            "CUDA_VISIBLE_DEVICES": "",
-            **variables,
-        },
-        capture_output=True,
-        text=True,
-        timeout=600,
-    )
+def python() -> Path:
+    """The interpreter of the module's jobs."""
+    return module_python(SCRIPTS)
 
 
 @pytest.fixture(scope="module")
-def probe(environment) -> dict:
+def probe(python) -> dict:
     """What one process with Unsloth in it found out."""
-    result = run(environment, "-c", PROBE)
-    assert result.returncode == 0, result.stderr[-3000:]
-    return json.loads(result.stdout.splitlines()[-1])
-
-
-class Job:
-    """One job's folders, as SageMaker would provide them."""
-
-    def __init__(self, folder: Path, data: dict[str, Path]):
-        self.folder, self.data = folder, data
-        self.model, self.checkpoints = folder / "model", folder / "checkpoints"
-
-    def run(self, environment: Path, **settings) -> "Job":
-        result = run(
-            environment,
-            "train.py",
-            "--config",
-            "recipes/tiny.yaml",
-            *(f"--{name}={value}" for name, value in {**FEW, **settings}.items()),
-            SM_CHANNEL_TRAIN=str(self.data["train"]),
-            SM_CHANNEL_TEST=str(self.data["test"]),
-            SM_MODEL_DIR=str(self.model),
-            SM_OUTPUT_DATA_DIR=str(self.folder / "data"),
-            SM_OUTPUT_FAILURE=str(self.folder / "failure"),
-            SM_CHECKPOINT_DIR=str(self.checkpoints),
-        )
-        assert result.returncode == 0, result.stdout[-2000:] + result.stderr[-4000:]
-        self.log = result.stdout
-        return self
-
-    def tensors(self, file: str) -> dict[str, bytes]:
-        with safe_open(self.model / file, framework="np") as content:
-            return {name: content.get_tensor(name).tobytes() for name in content.keys()}  # noqa: SIM118
-
-    def history(self) -> list[dict]:
-        lines = (self.folder / "data" / "history.jsonl").read_text().splitlines()
-        return [{k: v for k, v in json.loads(line).items() if k != "step_time"} for line in lines]
+    return answer_of(PROBE, scripts=SCRIPTS, python=python)
 
 
 @pytest.fixture(scope="module")
@@ -147,20 +91,25 @@ def data(tmp_path_factory) -> dict[str, Path]:
 
 
 @pytest.fixture(scope="module")
-def job(environment, data, tmp_path_factory) -> Job:
-    return Job(tmp_path_factory.mktemp("job"), data).run(environment)
+def job(python, data, tmp_path_factory) -> ScriptJob:
+    return of_04(tmp_path_factory.mktemp("job"), data, python).run()
 
 
+def of_04(folder: Path, data: dict[str, Path], python: Path) -> ScriptJob:
+    """A short job of 04's script."""
+    return ScriptJob(SCRIPTS / "train.py", folder, data, FEW, python=python, timeout=600)
+
+
+@pytest.mark.job
 @pytest.mark.timeout(1800)
-def test_the_requirements_agree_with_each_other(environment):
-    result = subprocess.run(
-        [environment / "bin" / "python", "-m", "pip", "check"], capture_output=True, text=True
-    )
+def test_the_requirements_agree_with_each_other(python):
+    result = subprocess.run([python, "-m", "pip", "check"], capture_output=True, text=True)
     assert result.returncode == 0, result.stdout
 
 
-def test_torchvision_is_still_in_the_way(environment):
-    """When this fails, Unsloth does without torchvision or it loads: remove rl/text_only.py."""
+@pytest.mark.job
+def test_torchvision_is_still_in_the_way(python):
+    """When this fails, Unsloth does without torchvision or it loads: remove compat/no_torchvision.py."""
     code = """
 import torch
 from importlib.metadata import requires, version
@@ -168,7 +117,7 @@ needed = any(line.startswith("torchvision") and "extra ==" not in line for line 
 print(needed, torch.version.cuda is None and "+cpu" not in version("torchvision"))
 import unsloth
 """
-    result = run(environment, "-c", code)
+    result = run_code(code, scripts=SCRIPTS, python=python)
     needed, of_another_build = result.stdout.splitlines()[0].split()
     assert needed == "True"
     if sys.platform == "darwin" or of_another_build == "False":
@@ -176,13 +125,15 @@ import unsloth
     assert result.returncode == 1 and "torchvision" in result.stderr
 
 
-def test_the_packaged_model_can_be_converted_here(environment, tmp_path):
+@pytest.mark.job
+def test_the_packaged_model_can_be_converted_here(python, tmp_path):
     """The conversion is a process of its own, without Unsloth, in the same environment."""
-    code = "from rl.models import load_base; print(load_base('pypi:smollm2')[0].config.model_type)"
-    result = run(environment, "-c", f"from unsloth_first import *; {code}", RL_MODEL_CACHE=str(tmp_path))
-    assert result.stdout.splitlines()[-1:] == ["llama"], result.stderr[-2000:]
+    code = "from unsloth_first import *; from job.models import load_base; import json\n"
+    code += "print('ANSWER ' + json.dumps(load_base('pypi:smollm2')[0].config.model_type))"
+    assert answer_of(code, scripts=SCRIPTS, python=python, RL_MODEL_CACHE=str(tmp_path)) == "llama"
 
 
+@pytest.mark.job
 @pytest.mark.parametrize("name", RECIPES)
 def test_recipe_fits_the_trl_that_the_job_installs(probe, name):
     found = probe["recipes"][name]
@@ -200,21 +151,38 @@ def test_recipes_have_the_same_shape(name):
     )
 
 
+@pytest.mark.job
 def test_preflight_knows_the_keys_that_this_trl_lacks(probe):
     """Preflight reads the signatures of the workshop's newer TRL; what differs is in LATER_KEYS."""
-    assert probe["keys"] == {"later": sorted(LATER_KEYS), "gone": []}
+    assert probe["keys"] == {"later": probe["lacks"], "gone": []}
 
 
+@pytest.mark.job
 def test_several_processes_and_hosts_and_no_adapters_are_refused(probe):
     found = probe["refusals"]
     assert found["none"] is None
-    assert "2 process(es) on 1 host(s)" in found["processes"] and "03_grpo_trl_fsdp" in found["processes"]
-    assert "1 process(es) on 2 host(s)" in found["hosts"] and "instance_count=1" in found["hosts"]
+    assert "2 processes on 1 host(s)" in found["processes"] and "03_grpo_trl_fsdp" in found["processes"]
+    assert "2 processes on 2 host(s)" in found["hosts"] and "instance_count=1" in found["hosts"]
     assert "lora_rank" in found["adapters"]
 
 
-def test_standby_is_set_before_unsloth_is_imported(probe):
-    assert probe["standby"] == "1"
+@pytest.mark.job
+def test_standby_is_on_before_unsloth_begins(python):
+    """unsloth_zoo arranges vLLM's memory while it is imported: a value that is set later comes too late."""
+    code = """
+import json, os, sys
+seen = []
+
+class Look:
+    def find_spec(self, name, path=None, target=None):
+        if name == "unsloth":
+            seen.append(os.environ.get("UNSLOTH_VLLM_STANDBY"))
+
+sys.meta_path.insert(0, Look())
+import unsloth_first
+print("ANSWER " + json.dumps(seen))
+"""
+    assert answer_of(code, scripts=SCRIPTS, python=python) == ["1"]
 
 
 def parameters(source: Path, class_name: str, method: str) -> set[str]:
@@ -225,9 +193,10 @@ def parameters(source: Path, class_name: str, method: str) -> set[str]:
     return {argument.arg for argument in function.args.args + function.args.kwonlyargs}
 
 
-def test_unsloths_keywords_exist_on_a_gpu(environment):
+@pytest.mark.job
+def test_unsloths_keywords_exist_on_a_gpu(python):
     """Both methods take any keyword and drop what they do not know, so only a look at the names finds a wrong one."""
-    models = next(environment.glob("lib/python3*/site-packages/unsloth/models"))
+    models = next(python.parents[1].glob("lib/python3*/site-packages/unsloth/models"))
     known = {
         "from_pretrained": parameters(models / "loader.py", "FastLanguageModel", "from_pretrained"),
         "get_peft_model": parameters(models / "llama.py", "FastLlamaModel", "get_peft_model"),
@@ -246,10 +215,11 @@ def test_unsloths_keywords_exist_on_a_gpu(environment):
     assert [call for call in calls if call[2] not in known[call[1]]] == []
 
 
+@pytest.mark.job
 def test_a_job_trains_4_bits_and_saves_adapters_and_a_merged_model(job):
     assert "4-bit = True" in job.log
     assert [entry["step"] for entry in job.history()] == [1, 2, 3, 4]
-    adapters = job.tensors("adapter/adapter_model.safetensors")
+    adapters = job.weights("adapter/adapter_model.safetensors")
     assert any(any(value) for name, value in adapters.items() if "lora_B" in name)
     assert json.loads((job.model / "base_model.json").read_text()) == {"base_model": "asset:tiny"}
     with safe_open(job.model / "model.safetensors", framework="np") as merged:
@@ -257,30 +227,35 @@ def test_a_job_trains_4_bits_and_saves_adapters_and_a_merged_model(job):
             288,
             96,
         )  # whole numbers again
-    summary = json.loads((job.folder / "data" / "summary.json").read_text())
+    summary = job.output_json("summary.json")
     assert (summary["trainer"], summary["processes"], summary["steps"]) == ("trl.GRPOTrainer", 1, 4)
     assert {"unsloth", "trl", "torch"} <= set(summary["versions"])
 
 
-def test_a_job_that_goes_on_from_a_checkpoint_ends_with_the_same_weights(job, environment, data, tmp_path):
-    again = Job(tmp_path, data)
+@pytest.mark.job
+def test_a_job_that_goes_on_from_a_checkpoint_ends_with_the_same_weights(job, python, data, tmp_path):
+    again = of_04(tmp_path, data, python)
     shutil.copytree(job.checkpoints / "checkpoint-2", again.checkpoints / "checkpoint-2")
-    again.run(environment)
+    again.run()
     assert "Going on from checkpoint-2." in again.log and "step=1/" not in again.log
     assert again.history() == job.history()
     for file in ("adapter/adapter_model.safetensors", "model.safetensors"):
-        assert again.tensors(file) == job.tensors(file)
+        assert again.weights(file) == job.weights(file)
 
 
 @pytest.fixture
 def hackable(monkeypatch):
     """The module's own rewards, registered for one test only: the first is none that rl.rewards could hold."""
     monkeypatch.syspath_prepend(SCRIPTS)
-    before = dict(REWARDS)
+    before, loaded = dict(REWARDS), sys.modules.pop("rewards_hackable", None)
+    for name in ("concise", "concise_guarded"):
+        REWARDS.pop(name, None)
     yield importlib.import_module("rewards_hackable")
-    del sys.modules["rewards_hackable"]
     REWARDS.clear()
     REWARDS.update(before)
+    sys.modules["rewards_hackable"] = loaded
+    if loaded is None:
+        del sys.modules["rewards_hackable"]
 
 
 HACKS = [
@@ -303,7 +278,3 @@ def test_the_guarded_reward_prefers_the_shorter_of_two_right_answers(hackable):
     short, long = "<think></think><answer>9</answer>", "<think>2 + 7 = 9</think><answer>9</answer>"
     scores = hackable.concise_guarded([short, long, "x" * 100_000, None], answer=["9"] * 4)
     assert 1.0 > scores[0] > scores[1] > 0.75 and scores[2:] == [0.0, 0.0]
-
-
-def test_the_names_are_free_again_after_the_tests():
-    assert not {"concise", "concise_guarded"} & set(REWARDS) and callable(reward)

@@ -10,17 +10,17 @@ import time
 from pathlib import Path
 
 import pytest
-from endpoint_fixtures import end_endpoint, launch, log_lines, s3_keys, start_endpoint, wait_end
+from endpoint_fixtures import launch, log_lines, s3_keys, wait_end
 from launchers import RayCluster
-from local_sagemaker import client
 from rl.tasks import make_splits, write_splits
 from safetensors.torch import load_file
 from sagemaker.core.training.configs import CheckpointConfig, InputData, SourceCode, StoppingCondition
-from workshop.outputs import fetch_output
-from workshop.staging import stage_source
+from workshop.jobs.outputs import fetch_output
+from workshop.session.staging import stage_source
 
 ROOT = Path(__file__).parents[1]
 STEPS = 5
+ENDPOINT_WITH_TORCH = True
 OVERRIDES = [
     f"trainer.total_training_steps={STEPS}",
     "trainer.save_freq=2",
@@ -28,17 +28,6 @@ OVERRIDES = [
     "job.eval_samples=1",
     "job.report_to=[mlflow]",
 ]
-
-
-@pytest.fixture(scope="module")
-def endpoint(tmp_path_factory):
-    running = start_endpoint(tmp_path_factory.mktemp("endpoint") / "home", small=False)
-    restore = client.connect(running.url)
-    try:
-        yield running
-    finally:
-        restore()
-        end_endpoint(running)
 
 
 def wait_for(reached, name: str, timeout_s: float) -> None:

@@ -1,4 +1,4 @@
-"""Dependencies point one way: notebooks -> workshop, rl, launchers -> SDK; train.py -> rl -> TRL.
+"""Dependencies point one way: notebooks -> workshop -> SDK; train.py -> job, rl -> compat -> TRL.
 
 Read from every import statement of the tree, those inside functions included; and shown once more by importing
 the notebook side in a process where the training libraries do not exist.
@@ -26,16 +26,21 @@ TRAINING = {
     "unsloth",
     "bitsandbytes",
 }
-NOTEBOOK_SIDE = {"workshop", "launchers", "local_sagemaker", "sagemaker", "matplotlib", "IPython"}
+NOTEBOOK_SIDE = {"workshop", "lesson", "launchers", "local_sagemaker", "sagemaker", "matplotlib", "IPython"}
+SHARED = {"rl", "job", "compat", "workshop", "lesson", "launchers"}
 
 # part of the tree -> what nothing in it may import
 FORBIDDEN = {
-    "scripts/local_sagemaker/**/*.py": {"rl", "workshop", "launchers"} | TRAINING,
-    "scripts/rl/**/*.py": NOTEBOOK_SIDE,
-    "scripts/launchers/*.py": {"rl", "workshop", "local_sagemaker"} | TRAINING,
-    "scripts/launchers/drivers/*.py": {"rl", "workshop", "launchers", "local_sagemaker", "sagemaker"},
+    "scripts/local_sagemaker/**/*.py": SHARED | TRAINING,
+    "scripts/compat/**/*.py": NOTEBOOK_SIDE | {"rl", "job"},
+    "scripts/rl/**/*.py": NOTEBOOK_SIDE | {"job", "compat"},
+    "scripts/job/**/*.py": NOTEBOOK_SIDE,
+    "scripts/launchers/*.py": SHARED - {"launchers"} | {"local_sagemaker"} | TRAINING,
+    "scripts/launchers/drivers/*.py": SHARED | {"local_sagemaker", "sagemaker"},
+    "scripts/workshop/**/*.py": {"lesson", "launchers", "compat"} | TRAINING,
+    "[0-9][0-9]_*/lesson/*.py": {"launchers", "compat"} | TRAINING,
     "[0-9][0-9]_*/scripts/**/*.py": NOTEBOOK_SIDE,
-    "[0-9][0-9]_*/*.ipynb": {"local_sagemaker"} | TRAINING,
+    "[0-9][0-9]_*/*.ipynb": {"local_sagemaker", "compat"} | TRAINING,
 }
 
 
@@ -60,11 +65,26 @@ def python_source(path: Path) -> str:
     )
 
 
-def thin_rl() -> list[str]:
-    """The modules of rl that notebooks import, which must do without torch; the rest of rl may load it."""
+def thin() -> list[str]:
+    """The modules of rl and job that notebooks import, which must do without torch; the others may load it."""
     trees = [ast.parse(python_source(path)) for path in sorted(ROOT.glob("[0-9][0-9]_*/*.ipynb"))]
     froms = [node for tree in trees for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)]
-    return sorted({node.module for node in froms if node.module.split(".")[0] == "rl"})
+    return sorted({node.module for node in froms if node.module.split(".")[0] in ("rl", "job")})
+
+
+def wide_notebook_imports(root: Path) -> list[str]:
+    """Notebooks that reach into workshop past its front door, or with more than one line behind check_versions."""
+    found = []
+    for path in sorted(root.glob("[0-9][0-9]_*/*.ipynb")):
+        nodes = [
+            node for node in ast.walk(ast.parse(python_source(path))) if isinstance(node, ast.ImportFrom)
+        ]
+        of_workshop = [
+            node.module for node in nodes if node.module and node.module.split(".")[0] == "workshop"
+        ]
+        if of_workshop != ["workshop"] * 2:
+            found.append(f"{path.name} imports {', '.join(of_workshop)}")
+    return found
 
 
 def violations(root: Path) -> list[str]:
@@ -119,6 +139,39 @@ def test_dependencies_point_one_way():
     assert violations(ROOT) == []
 
 
+def test_a_notebook_imports_what_it_needs_from_workshop_in_one_line():
+    assert wide_notebook_imports(ROOT) == []
+
+
+def test_the_front_door_opens_what_is_asked_for_and_nothing_else():
+    result = run_python(
+        "import sys\n"
+        "import workshop\n"
+        "from workshop import check_versions\n"
+        "print(sorted(name for name in sys.modules if name.startswith('workshop.')))\n"
+        "assert not {'sagemaker', 'boto3', 'matplotlib', 'pandas'} & set(sys.modules)\n"
+        "for name in dir(workshop):\n"
+        "    assert getattr(workshop, name).__name__ == name if callable(getattr(workshop, name)) else True\n"
+    )
+    assert result.returncode == 0, result.stderr
+    assert result.stdout.strip() == "['workshop.errors', 'workshop.session', 'workshop.session.versions']"
+
+
+def test_type_checkers_see_the_same_front_door():
+    import workshop
+
+    tree = ast.parse((SCRIPTS / "workshop" / "__init__.py").read_text())
+    (seen,) = (node for node in tree.body if isinstance(node, ast.If))
+    imported = {(node.module, alias.name) for node in seen.body for alias in node.names}
+    assert imported == {(module, name) for name, module in workshop._MODULE_OF.items()}
+
+
+def test_lessons_share_one_namespace():
+    """`lesson` spans the folders of all modules in the tests, so that no two files in them have one name."""
+    names = [path.name for path in ROOT.glob("[0-9][0-9]_*/lesson/*.py")]
+    assert len(names) == len(set(names)) and "__init__.py" not in names
+
+
 def test_an_import_against_the_arrows_is_found(tmp_path):
     (tmp_path / "scripts/rl").mkdir(parents=True)
     (tmp_path / "scripts/rl/bad.py").write_text(
@@ -136,7 +189,7 @@ def test_an_import_against_the_arrows_is_found(tmp_path):
 
 def test_the_notebook_side_imports_without_the_training_libraries():
     names = [
-        *thin_rl(),
+        *thin(),
         *modules("workshop"),
         *modules("launchers"),
         *modules("local_sagemaker"),
@@ -146,9 +199,9 @@ def test_the_notebook_side_imports_without_the_training_libraries():
     assert result.returncode == 0, result.stderr
 
 
-def test_the_reading_side_of_rl_needs_no_sdk():
-    assert {"rl.preferences", "rl.recipe", "rl.rewards", "rl.tasks"} <= set(thin_rl())
-    result = import_without(NOTEBOOK_SIDE, thin_rl())
+def test_what_notebooks_read_of_rl_and_job_needs_no_sdk():
+    assert {"rl.preferences", "job.recipe", "rl.rewards", "rl.tasks"} <= set(thin())
+    result = import_without(NOTEBOOK_SIDE, thin())
     assert result.returncode == 0, result.stderr
 
 
@@ -157,7 +210,9 @@ def test_the_blockade_works():
     assert result.returncode == 1 and "No module named 'torch' here" in result.stderr
 
 
-@pytest.mark.parametrize("module", ["local_sagemaker.environments", "local_sagemaker.image_build"])
+@pytest.mark.parametrize(
+    "module", ["local_sagemaker.environments", "local_sagemaker.environments.image_build"]
+)
 def test_what_runs_before_anything_is_installed_needs_the_standard_library_only(module):
     result = run_python(f"import sys; sys.path.insert(0, {str(SCRIPTS)!r}); import {module}", "-I", "-S")
     assert result.returncode == 0, result.stderr

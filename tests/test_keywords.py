@@ -28,10 +28,18 @@ LIBRARIES = {
     "pandas",
     "torch",
 }
-OWN = {"workshop", "rl", "launchers", "local_sagemaker"}  # a notebook must not lag behind them either
+OWN = {
+    "workshop",
+    "lesson",
+    "rl",
+    "job",
+    "compat",
+    "launchers",
+    "local_sagemaker",
+}  # a notebook must not lag behind them either
 FILES = sorted(
     path
-    for pattern in ("scripts/**/*.py", "[0-9][0-9]_*/scripts/**/*.py", "[0-9][0-9]_*/*.ipynb")
+    for pattern in ("scripts/**/*.py", "[0-9][0-9]_*/**/*.py", "[0-9][0-9]_*/*.ipynb")
     for path in ROOT.glob(pattern)
 )
 
@@ -173,7 +181,7 @@ def test_the_calls_that_matter_are_found():
             "t.train() has no parameter inputs",
         ),
         (
-            "def f():\n    from workshop.live import watch\n    watch(1, refresh_seconds=2)",
+            "def f():\n    from workshop.jobs.live import watch\n    watch(1, refresh_seconds=2)",
             "watch() has no parameter refresh_seconds",
         ),
     ],

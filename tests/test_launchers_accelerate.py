@@ -7,12 +7,12 @@ from pathlib import Path
 
 import pytest
 import yaml
-from endpoint_fixtures import end_endpoint, launch, log_lines, reported, start_endpoint, wait_end
+from endpoint_fixtures import launch, log_lines, reported, wait_end
 from launchers import AccelerateLaunch
 from launchers.drivers import accelerate_driver, script_run
-from local_sagemaker import client
 
 MODULE = Path(__file__).parents[1] / "02_grpo_trl_accelerate" / "scripts"
+ENDPOINT_WITH_TORCH = True  # these jobs train on several processes
 # Every process reports what it got and adds its rank + 1 to the others'.
 SCRIPT = """
 import argparse, pathlib
@@ -137,18 +137,6 @@ def test_the_sdk_can_serialise_it_and_finds_its_driver():
     assert (Path(distributed.driver_dir) / distributed.driver_script).is_file()
     with pytest.raises(ValueError, match="proces_count"):
         AccelerateLaunch(config_file="accelerate/cpu.yaml", proces_count=2)
-
-
-@pytest.fixture(scope="module")
-def endpoint(tmp_path_factory):
-    """An endpoint with the real image list (torch), since these jobs train on several processes."""
-    running = start_endpoint(tmp_path_factory.mktemp("endpoint") / "home", small=False)
-    restore = client.connect(running.url)
-    try:
-        yield running
-    finally:
-        restore()
-        end_endpoint(running)
 
 
 @pytest.fixture

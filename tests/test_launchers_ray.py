@@ -273,24 +273,24 @@ def test_the_kernel_asks_whether_the_other_hosts_are_there(monkeypatch, tmp_path
     (tmp_path / "token").write_bytes(b"secret")
     monkeypatch.setattr(ray_hosts, "TOKEN_FILE", tmp_path / "token")
     listener = Listener(("127.0.0.1", 0))
-    roll = ray_hosts.Roll(["algo-2"], listener, "10.0.0.1:6379")
+    registry = ray_hosts.HostRegistry(["algo-2"], listener, "10.0.0.1:6379")
     other = Client(listener.address, authkey=b"secret")
     other.send("algo-2")
     assert other.recv() == "10.0.0.1:6379"
-    (connection,) = roll._connections
+    (connection,) = registry._connections
     with socket.socket(fileno=os.dup(connection.fileno())) as own:
         assert own.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE) == 1
         asked = own.getsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE)
         asked += own.getsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL) * own.getsockopt(
             socket.IPPROTO_TCP, socket.TCP_KEEPCNT
         )
-        assert asked == ray_hosts.SILENCE_S
+        assert asked == ray_hosts.KEEPALIVE_TIMEOUT_S
     other.close()
     deadline = time.monotonic() + 10
-    while not roll.loss() and time.monotonic() < deadline:
+    while not registry.why_lost() and time.monotonic() < deadline:
         time.sleep(0.05)
-    assert roll.loss() == "Lost host algo-2: the connection to it broke."
-    roll.dismiss()
+    assert registry.why_lost() == "Lost host algo-2: the connection to it broke."
+    registry.close()
 
 
 def test_settings_are_checked_and_the_driver_is_shipped():

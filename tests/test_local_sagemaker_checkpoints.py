@@ -6,10 +6,12 @@ import time
 import boto3
 import pytest
 from endpoint_fixtures import put_text, s3_keys
-from local_sagemaker.channels import ChannelError, fetch_channel, find_objects
-from local_sagemaker.checkpoints import FRESH_NS, CheckpointSync
-from local_sagemaker.storage import inside
-from local_sagemaker.training_request import Channel
+from local_sagemaker.api.training_request import Channel
+from local_sagemaker.jobs.channels import ChannelError, fetch_channel, find_objects
+from local_sagemaker.jobs.checkpoints import FRESH_NS, CheckpointSync
+from local_sagemaker.jobs.storage import inside
+
+pytestmark = pytest.mark.endpoint
 
 
 @pytest.fixture

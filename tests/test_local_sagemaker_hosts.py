@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pytest
 from endpoint_fixtures import SCRIPTS, end_endpoint, launch, log_lines, reported, start_endpoint, wait_end
-from local_sagemaker import client, isolation
-from local_sagemaker.process import SupervisedProcess
+from local_sagemaker import client
+from local_sagemaker.hosts import isolation
+from local_sagemaker.hosts.process import SupervisedProcess
 
 LOOK = """
 report("files", sorted(os.listdir(os.environ["SM_MODEL_DIR"])))
@@ -48,6 +49,7 @@ def torch_trainer(torch_endpoint, request, tmp_path):
     return make_trainer.__wrapped__(torch_endpoint, tmp_path)
 
 
+@pytest.mark.endpoint
 def test_all_reduce_over_two_hosts_with_two_processes_each(torch_endpoint, torch_trainer):
     from sagemaker.train.distributed import Torchrun
 
@@ -59,6 +61,7 @@ def test_all_reduce_over_two_hosts_with_two_processes_each(torch_endpoint, torch
     assert seen == {rank: [10.0, 4, host] for rank, host in hosts.items()}
 
 
+@pytest.mark.endpoint
 @pytest.mark.parametrize("mode", isolation.MODES)
 def test_a_job_under_each_isolation(mode, tmp_path):
     """Also in a home whose path has a space, which the SDK's shell scripts do not quote."""
@@ -122,7 +125,7 @@ def test_namespaces_of_an_ordinary_user(tmp_path):
             [
                 python,
                 "-c",
-                "from local_sagemaker.isolation import *; print(try_mode(Isolation('user')), choose().mode)",
+                "from local_sagemaker.hosts.isolation import *; print(try_mode(Isolation('user')), choose().mode)",
             ],
             cwd=copy,
             user=65534,

@@ -5,12 +5,11 @@ import os
 import subprocess
 import sys
 import time
-from pathlib import Path
+from datetime import datetime, timedelta
 
 import boto3
 import pytest
 from endpoint_fixtures import (
-    SCRIPTS,
     describe,
     extract,
     launch,
@@ -20,6 +19,8 @@ from endpoint_fixtures import (
     s3_keys,
     wait_end,
 )
+
+pytestmark = pytest.mark.endpoint
 
 
 def test_success_with_wait_and_logs(endpoint, make_trainer, tmp_path, caplog):
@@ -314,6 +315,13 @@ def test_names_are_unique_and_a_job_can_be_found_by_list(endpoint):
         NameContains="only", SortBy="Name", SortOrder="Descending", NextToken=found["NextToken"]
     )
     assert [job["TrainingJobName"] for job in rest["TrainingJobSummaries"]] == ["only-once"]
+    an_hour_ago = datetime.now() - timedelta(hours=1)
+
+    def count(**limits: datetime) -> int:
+        return len(sagemaker.list_training_jobs(NameContains="only", **limits)["TrainingJobSummaries"])
+
+    assert count(CreationTimeAfter=an_hour_ago) == count(LastModifiedTimeAfter=an_hour_ago) == 2
+    assert count(CreationTimeBefore=an_hour_ago) == count(LastModifiedTimeBefore=an_hour_ago) == 0
     with pytest.raises(sagemaker.exceptions.ClientError, match="Could not find training job"):
         describe("never-made")
 
@@ -390,4 +398,3 @@ def test_connect_is_undone_completely(endpoint, monkeypatch):
     assert "AWS_PROFILE" not in os.environ
     restore()
     assert dict(os.environ) == before
-    assert Path(SCRIPTS, "local_sagemaker").is_dir()

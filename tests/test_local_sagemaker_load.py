@@ -3,8 +3,10 @@
 from datetime import datetime
 
 import boto3
+import pytest
 from endpoint_fixtures import describe, launch, log_lines, wait_end
 
+pytestmark = pytest.mark.endpoint
 ENDPOINT_OPTIONS = ("--max-jobs", "4")
 LINES = 100_000
 MODEL_MB = 200

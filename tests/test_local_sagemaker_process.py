@@ -21,7 +21,10 @@ from endpoint_fixtures import (
     start_endpoint,
     wait_line,
 )
-from local_sagemaker import client, isolation
+from local_sagemaker import client
+from local_sagemaker.hosts import isolation
+
+pytestmark = pytest.mark.endpoint
 
 # Three kinds of process that could be left behind: the script, its child, and one that has detached itself.
 FAMILY = """
@@ -193,19 +196,3 @@ def test_web_pages_cannot_reach_it(own_endpoint):
 def test_an_idle_endpoint_ends_itself(own_endpoint):
     running = own_endpoint("--idle-hours", "0.0003")
     assert running.process.wait(20) == 0
-
-
-def test_a_moto_with_other_methods_is_refused(monkeypatch, tmp_path):
-    from local_sagemaker import service
-    from local_sagemaker.attempt import Settings
-    from local_sagemaker.job_queue import JobQueue
-    from moto.sagemaker.responses import SageMakerResponse
-
-    settings = Settings("http://127.0.0.1:9", tmp_path, isolation.Isolation("rewrite"))
-    training = service.TrainingService(settings, JobQueue(1))
-    monkeypatch.delattr(SageMakerResponse, "list_training_jobs")
-    with pytest.raises(service.UnknownMoto, match="lacks SageMakerResponse.list_training_jobs"):
-        training.install()
-    monkeypatch.setattr(service, "MOTO_VERSION", "5.0.0")
-    with pytest.raises(service.UnknownMoto, match="made for moto 5.0.0"):
-        training.install()

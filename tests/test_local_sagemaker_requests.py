@@ -3,7 +3,7 @@
 import copy
 
 import pytest
-from local_sagemaker.training_request import RequestRefused, check_request
+from local_sagemaker.api.training_request import RequestRefused, check_request
 
 S3_SOURCE = {
     "S3DataType": "S3Prefix",
@@ -108,7 +108,7 @@ def test_pips_settings_go_into_a_file_of_the_job(tmp_path):
     """Variables would be printed into the job's log by the SDK's drivers, passwords and all."""
     import configparser
 
-    from local_sagemaker.pip_settings import write_pip_settings
+    from local_sagemaker.environments.pip_settings import write_pip_settings
 
     own = tmp_path / "own.conf"
     own.write_text("[global]\ntimeout = 7\nindex-url = https://other/\n[install]\nno-binary = x\n")

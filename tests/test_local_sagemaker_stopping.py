@@ -19,6 +19,8 @@ from endpoint_fixtures import (
 )
 from local_sagemaker import client
 
+pytestmark = pytest.mark.endpoint
+
 # A script that works until it is ended, and would say so if SIGTERM reached it.
 ENDLESS = """
 import signal, time

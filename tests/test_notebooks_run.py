@@ -26,6 +26,7 @@ THRESHOLDS = {
 }
 
 
+@pytest.mark.notebook
 @pytest.mark.timeout(TIME_LIMIT + 60)
 @pytest.mark.parametrize("notebook", NOTEBOOKS, ids=lambda path: path.parent.name)
 def test_notebook_runs_and_its_model_learns(notebook):

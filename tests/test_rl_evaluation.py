@@ -1,17 +1,18 @@
 """Intervals, scoring, saving; one process and two give the same evaluation; training around it is not disturbed."""
 
 import json
-import os
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 import torch
+from harness import job_variables
 from rl.evaluation import Evaluation, evaluate, score_completions, wilson_interval
 from rl.tasks import DataError, make_splits
 from tiny import tiny_model
 
+TESTS = Path(__file__).parent
 ROWS = 7  # with batches of 3 and two processes, the last batch is short and one process has more batches
 SETTINGS = {"samples": 2, "max_new_tokens": 12, "batch_size": 3, "seed": 5}
 
@@ -90,8 +91,8 @@ def test_what_is_no_evaluation_is_refused(content, tmp_path):
 
 
 def test_reading_needs_no_torch():
-    code = "import sys, rl.evaluation, rl.tasks, rl.rewards, rl.recipe, rl.container; assert 'torch' not in sys.modules"
-    subprocess.run([sys.executable, "-c", code], check=True, env=environment(), timeout=60)
+    code = "import sys, rl.evaluation, rl.tasks, rl.rewards, job.recipe, job.container; assert 'torch' not in sys.modules"
+    subprocess.run([sys.executable, "-c", code], check=True, env=job_variables(TESTS), timeout=60)
 
 
 def test_every_row_is_answered_and_batches_do_not_matter_to_greedy_decoding(rows):
@@ -163,18 +164,13 @@ state.destroy_process_group()
 """
 
 
-def environment():
-    here = Path(__file__).resolve().parent
-    path = os.pathsep.join([str(here), str(here.parent / "scripts")])
-    return {**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
-
-
+@pytest.mark.job
 @pytest.mark.timeout(180)
 def test_two_processes_give_the_evaluation_of_one(rows, tmp_path):
     script = tmp_path / "script.py"
     script.write_text(DISTRIBUTED)
     launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
-    subprocess.run([*launch, str(script), str(tmp_path)], check=True, env=environment(), timeout=150)
+    subprocess.run([*launch, str(script), str(tmp_path)], check=True, env=job_variables(TESTS), timeout=150)
     alone = evaluate(*tiny_model(), rows, **SETTINGS)
     for rank in (0, 1):
         assert Evaluation.load(tmp_path / f"{rank}.json") == alone

@@ -1,4 +1,4 @@
-"""rl.preferences and rl.when2call: making pairs, reading them back, and naming what is wrong with one."""
+"""rl.preferences and when2call: making pairs, reading them back, and naming what is wrong with one."""
 
 import json
 
@@ -14,8 +14,8 @@ from rl.preferences import (
     write_pairs,
 )
 from rl.tasks import DataError, make_splits
-from rl.when2call import as_pairs, load_when2call
 from tiny import tiny_tokenizer
+from when2call import as_pairs, load_when2call
 
 ROWS = make_splits("chain_sum", {"train": 4})["train"]
 WRONG = "<think></think><answer>999</answer>"

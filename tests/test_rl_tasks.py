@@ -94,11 +94,11 @@ def test_gsm8k_without_a_network_says_what_to_do():
     )
     # A closed port stands for the missing network; the variables are read when the library is imported.
     closed = {"HF_ENDPOINT": "http://127.0.0.1:9", "HF_DATASETS_OFFLINE": "1", "HF_HUB_OFFLINE": "1"}
-    from test_rl_evaluation import environment
+    from harness import job_variables
 
     output = subprocess.run(
         [sys.executable, "-c", code],
-        env={**environment(), **closed},
+        env={**job_variables(), **closed},
         capture_output=True,
         text=True,
         timeout=120,

@@ -83,13 +83,14 @@ def wait_for(condition, seconds: float) -> None:
         time.sleep(0.05)
 
 
+@pytest.mark.notebook
 def test_parameters_reach_the_notebook_with_their_types_and_results_are_shown(tmp_path):
     notebook = write_notebook(
         tmp_path,
         "seed = 1\nname = 'x'\nfast = False\nresults_path = 'somewhere.json'",
         "print(repr((seed + 1, name, fast)))",
         SCRIPTS_ON_PATH
-        + f"from workshop.results import append_result\nappend_result({RECORD!r}, results_path);",
+        + f"from workshop.views.results import append_result\nappend_result({RECORD!r}, results_path);",
     )
     code, text = run(notebook, tmp_path / "out", "-p", "seed=41", "-p", "name=it's", "-p", "fast=true")
     assert code == 0, text
@@ -101,6 +102,7 @@ def test_parameters_reach_the_notebook_with_their_types_and_results_are_shown(tm
     assert all(cell.execution_count for cell in cells)
 
 
+@pytest.mark.notebook
 def test_a_failing_cell_is_named_with_its_source_and_error(tmp_path):
     notebook = write_notebook(
         tmp_path, "seed = 1", "ready = seed\nraise ValueError('no such model')", "print('never')"
@@ -119,6 +121,7 @@ def test_a_failing_cell_is_named_with_its_source_and_error(tmp_path):
     assert executed.exists() and "papermill/execute.py" not in text
 
 
+@pytest.mark.notebook
 def test_one_failure_does_not_keep_the_next_notebook_from_running(tmp_path):
     bad = write_notebook(tmp_path, "seed = 1", "1 / 0", name="a.ipynb")
     good = write_notebook(tmp_path, "seed = 1", "print(seed)", name="b.ipynb")
@@ -126,6 +129,7 @@ def test_one_failure_does_not_keep_the_next_notebook_from_running(tmp_path):
     assert code == 1 and "a.ipynb" in text[text.index("FAILED") :] and "ok     " in text
 
 
+@pytest.mark.notebook
 @pytest.mark.parametrize("end", ["import os; os._exit(0)", "import sys; sys.exit(0)"])
 def test_a_cell_that_ends_the_kernel_is_a_failure(tmp_path, end):
     code, text = run(write_notebook(tmp_path, "seed = 1", end, "print(seed)"), tmp_path / "out")
@@ -146,12 +150,15 @@ def test_wrong_command_lines_are_refused_before_anything_runs(tmp_path):
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.notebook
 def test_the_endpoint_of_a_run_is_stopped_with_it(tmp_path):
     code, text = run(write_notebook(tmp_path, "seed = 1", START_ENDPOINT + "; seed"), tmp_path / "out")
     assert code == 0, text
     wait_for(lambda: not is_running(read_pids(tmp_path)["endpoint"]), seconds=10)
 
 
+@pytest.mark.endpoint
+@pytest.mark.notebook
 def test_an_endpoint_that_was_running_is_used_and_left_running(tmp_path):
     home = tmp_path / "home"
     endpoint = client.ensure_endpoint(home)
@@ -164,6 +171,7 @@ def test_an_endpoint_that_was_running_is_used_and_left_running(tmp_path):
         client.shutdown(home)
 
 
+@pytest.mark.notebook
 @pytest.mark.parametrize("number, code", [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_an_interrupted_run_leaves_nothing_running(tmp_path, number, code):
     notebook = write_notebook(tmp_path, "seed = 1", START_ENDPOINT, "import time; time.sleep(600)")
@@ -179,6 +187,7 @@ def test_an_interrupted_run_leaves_nothing_running(tmp_path, number, code):
     assert [path.name for path in (tmp_path / "out/notebooks").iterdir()] == ["example.ipynb"]
 
 
+@pytest.mark.notebook
 def test_two_runs_at_once_do_not_meet(tmp_path):
     notebook = write_notebook(
         tmp_path,
@@ -186,7 +195,7 @@ def test_two_runs_at_once_do_not_meet(tmp_path):
         SCRIPTS_ON_PATH
         + "from local_sagemaker import client\nimport time\nendpoint = client.ensure_endpoint(); time.sleep(3)\n"
         + "assert client.find_endpoint() == endpoint\n"
-        + "from workshop.results import append_result\n"
+        + "from workshop.views.results import append_result\n"
         + f"append_result({RECORD!r} | {{'seed': number}}, results_path)\nprint('endpoint', endpoint.pid)",
     )
     runners = [start(notebook, tmp_path / "out", "-p", f"number={number}") for number in (1, 2)]

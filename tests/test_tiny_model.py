@@ -6,7 +6,7 @@ import re
 import build_tiny_model
 import pytest
 import torch
-from rl.models import ASSETS, load_base
+from job.models import ASSETS, load_base
 from rl.tasks import make_splits
 
 

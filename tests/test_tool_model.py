@@ -5,7 +5,7 @@ import re
 
 import build_tool_model
 import pytest
-from rl.models import ASSETS, load_base
+from job.models import ASSETS, load_base
 from rl.tasks import make_splits
 
 
@@ -87,7 +87,7 @@ def test_chat_template_speaks_hermes(model_and_tokenizer):
     assert texts[0].startswith(
         "<|im_start|>system\nTools: calculator(expression)<|im_end|>\n<|im_start|>user\n"
     )
-    call = build_tool_model.parse_call(texts[1].split("assistant\n")[1].removesuffix("<|im_end|>\n"))
+    call = build_tool_model.only_call(texts[1].split("assistant\n")[1].removesuffix("<|im_end|>\n"))
     assert call == {"name": "calculator", "arguments": {"expression": "1 + 2"}}
     assert texts[3].endswith(
         "<|im_start|>tool\n3<|im_end|>\n<|im_start|>assistant\n<answer>3</answer><|im_end|>\n"

@@ -1,66 +1,62 @@
 """04's measuring jobs in real processes of the job's environment: precisions, exports, gradients."""
 
 import json
-import os
-import subprocess
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
-from local_sagemaker.environments import job_environment
-from rl.models import load_base
+from harness import ROOT, ScriptJob, module_python
+from job.models import load_base
+from lesson.quantization_views import export_table, gradient_table, measurement_table, read_report
 from rl.tasks import make_splits, write_splits
 from transformers import AutoModelForCausalLM
-from workshop.memory import SHAPES
-from workshop.quantization_views import export_table, gradient_table, measurement_table, read_report
+from workshop.checks.memory import SHAPES
 
-ROOT = Path(__file__).parents[1]
+pytestmark = pytest.mark.job
 SCRIPTS = ROOT / "04_grpo_unsloth" / "scripts"
 TINY = SHAPES["tiny"]
-FEW = ["--config", "recipes/tiny.yaml", "--eval_problems=4", "--eval_max_new_tokens=16"]
-TRAINING = ["--max_steps=4", "--per_device_train_batch_size=8", "--num_generations=4", "--eval_samples=1"]
-TRAINING += ["--max_completion_length=32", "--learning_rate=1e-2", "--warmup_steps=0", "--report_to=none"]
+FEW = {"eval_problems": 4, "eval_max_new_tokens": 16}
+TRAINING = {
+    "max_steps": 4,
+    "per_device_train_batch_size": 8,
+    "num_generations": 4,
+    "eval_samples": 1,
+    "max_completion_length": 32,
+    "learning_rate": 1e-2,
+    "warmup_steps": 0,
+    "report_to": "none",
+}
 
 
 class Scripts:
     """Runs scripts of the module one after the other, each with folders of its own."""
 
     def __init__(self, folder: Path):
-        self.folder = folder
-        self.python = job_environment(SCRIPTS / "requirements.txt", log=print) / "bin" / "python"
+        self.folder, self.python = folder, module_python(SCRIPTS)
         self.data = write_splits(make_splits("chain_sum", {"train": 64, "test": 8}), folder / "channels")
 
-    def start(
-        self, name: str, script: str, *arguments: str, **channels: Path
-    ) -> tuple[Path, subprocess.CompletedProcess]:
-        """The folder of a job, and how its process ended."""
-        job = self.folder / name
-        outside = {key: value for key, value in os.environ.items() if not key.startswith(("SM_", "UNSLOTH_"))}
-        folders = {f"SM_CHANNEL_{key.upper()}": str(path) for key, path in {**self.data, **channels}.items()}
-        result = subprocess.run(
-            [self.python, script, *arguments],
-            cwd=SCRIPTS,
-            env={
-                **outside,
-                **folders,
-                "PYTHONPATH": f"{SCRIPTS}:{ROOT / 'scripts'}",
-                "OMP_NUM_THREADS": "1",
-                "CUDA_VISIBLE_DEVICES": "",
-                "SM_MODEL_DIR": str(job / "model"),
-                "SM_OUTPUT_DATA_DIR": str(job / "data"),
-                "SM_CHECKPOINT_DIR": str(job / "checkpoints"),
-                "SM_OUTPUT_FAILURE": str(job / "failure"),
-            },
-            capture_output=True,
-            text=True,
+    def run(
+        self,
+        name: str,
+        script: str,
+        *,
+        channels: dict[str, Path] | None = None,
+        recipe: str | None = "tiny",
+        fails: bool = False,
+        **settings: Any,
+    ) -> ScriptJob:
+        """The ended job called `name`; with a recipe also the settings FEW."""
+        job = ScriptJob(
+            SCRIPTS / script,
+            self.folder / name,
+            {**self.data, **(channels or {})},
+            FEW if recipe else {},
+            recipe,
+            self.python,
             timeout=600,
         )
-        return job, result
-
-    def run(self, name: str, script: str, *arguments: str, **channels: Path) -> Path:
-        job, result = self.start(name, script, *arguments, **channels)
-        assert result.returncode == 0, result.stdout[-2000:] + result.stderr[-4000:]
-        return job
+        return job.run(fails=fails, **settings)
 
 
 @pytest.fixture(scope="module")
@@ -71,18 +67,18 @@ def scripts(tmp_path_factory) -> Scripts:
 @pytest.fixture(scope="module")
 def trained(scripts) -> Path:
     """A model whose adapters have moved, in four steps that are far too large."""
-    return scripts.run("train", "train.py", *FEW, *TRAINING) / "model"
+    return scripts.run("train", "train.py", **TRAINING).model
 
 
 @pytest.fixture(scope="module")
-def exports(scripts, trained) -> Path:
-    return scripts.run("export", "export.py", *FEW, model=trained)
+def exports(scripts, trained) -> ScriptJob:
+    return scripts.run("export", "export.py", channels={"model": trained})
 
 
 @pytest.mark.timeout(1800)
 def test_each_precision_is_measured(scripts):
-    job = scripts.run("measure", "measure.py", *FEW, "--per_device_train_batch_size=8")
-    report = read_report(job / "data", "measurements.json")
+    job = scripts.run("measure", "measure.py", per_device_train_batch_size=8)
+    report = read_report(job.output, "measurements.json")
     assert (report["base_model"], report["parameters"], report["device"]) == (
         "asset:tiny",
         TINY.parameters,
@@ -111,22 +107,22 @@ def test_each_precision_is_measured(scripts):
 
 
 def test_a_trained_model_can_be_measured(scripts, trained):
-    job = scripts.run("measure-trained", "measure.py", *FEW, "--base_model=channel:model", model=trained)
-    report = read_report(job / "data", "measurements.json")
+    channels = {"model": trained}
+    job = scripts.run("measure-trained", "measure.py", channels=channels, base_model="channel:model")
+    report = read_report(job.output, "measurements.json")
     assert report["base_model"] == "channel:model" and len(report["precisions"]) == 3
 
 
 def test_damaged_problems_are_named_before_a_model_is_loaded(scripts, tmp_path):
     (tmp_path / "test.jsonl").write_text('{"question": 1}\n')
-    job, result = scripts.start("damaged", "measure.py", *FEW, test=tmp_path)
-    assert result.returncode != 0 and "Unsloth" not in result.stdout
-    assert (job / "failure").read_text().startswith("DataError: ")
+    job = scripts.run("damaged", "measure.py", channels={"test": tmp_path}, fails=True)
+    assert "Unsloth" not in job.log
+    assert job.failure.read_text().startswith("DataError: ")
 
 
 def test_an_error_in_one_precision_is_the_one_reported(scripts):
-    job, result = scripts.start("unknown", "measure.py", *FEW, "--base_model=asset:huge")
-    assert result.returncode != 0
-    assert (job / "failure").read_text().startswith("ModelNotFound: There is no asset 'huge'")
+    job = scripts.run("unknown", "measure.py", base_model="asset:huge", fails=True)
+    assert job.failure.read_text().startswith("ModelNotFound: There is no asset 'huge'")
 
 
 def logits(model: torch.nn.Module) -> torch.Tensor:
@@ -142,9 +138,7 @@ def test_right_exports_keep_the_training_and_wrong_ones_do_not(exports, trained)
     assert moved > 0.1 * base.norm()
 
     def distance(name: str, **options: str) -> float:
-        return (
-            logits(AutoModelForCausalLM.from_pretrained(exports / "model" / name, **options)) - goal
-        ).norm()
+        return (logits(AutoModelForCausalLM.from_pretrained(exports.model / name, **options)) - goal).norm()
 
     assert distance("merged_16bit") < 0.1 * moved
     assert distance("gguf_q8_0", gguf_file="model-Q8_0.gguf") < 0.2 * moved
@@ -153,18 +147,18 @@ def test_right_exports_keep_the_training_and_wrong_ones_do_not(exports, trained)
 
 
 def test_exports_are_reported_with_their_sizes(exports, trained):
-    report = read_report(exports / "data", "exports.json")
+    report = read_report(exports.output, "exports.json")
     sizes = {name: found["bytes"] for name, found in report["exports"].items()}
     assert list(sizes) == ["adapters", "merged_16bit", "gguf_q8_0", "merged_into_4bit", "unmerged", "wrapped"]
     for name, size in sizes.items():
         assert size == sum(
-            path.stat().st_size for path in (exports / "model" / name).rglob("*") if path.is_file()
+            path.stat().st_size for path in (exports.model / name).rglob("*") if path.is_file()
         )
     assert sizes["gguf_q8_0"] < 0.6 * sizes["merged_16bit"]
     assert sizes["adapters"] == sum(path.stat().st_size for path in (trained / "adapter").iterdir())
     assert all(found["greedy"]["n"] == 4 and found["note"] for found in report["exports"].values())
-    text = "".join(path.read_text() for path in (exports / "model" / "adapters").glob("*.json"))
-    assert str(exports) not in text and str(trained) not in text
+    text = "".join(path.read_text() for path in (exports.model / "adapters").glob("*.json"))
+    assert str(exports.folder) not in text and str(trained) not in text
     assert "merged_into_4bit" in repr(export_table(report))
 
 
@@ -172,13 +166,12 @@ def test_a_model_without_adapters_is_refused(scripts, tmp_path):
     model, tokenizer = load_base("asset:tiny")
     model.save_pretrained(tmp_path)
     tokenizer.save_pretrained(tmp_path)
-    job, result = scripts.start("no-adapters", "export.py", *FEW, model=tmp_path)
-    assert result.returncode != 0
-    assert "no folder 'adapter'" in (job / "failure").read_text()
+    job = scripts.run("no-adapters", "export.py", channels={"model": tmp_path}, fails=True)
+    assert "no folder 'adapter'" in job.failure.read_text()
 
 
 def test_gradients_are_wrong_without_the_cure_and_right_with_it(scripts):
-    report = read_report(scripts.run("gradients", "gradient_check.py") / "data", "gradients.json")
+    report = read_report(scripts.run("gradients", "gradient_check.py", recipe=None).output, "gradients.json")
     from bitsandbytes.functional import has_avx512bf16
 
     assert report["trap"] == has_avx512bf16()

@@ -11,6 +11,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from harness import answer_of
 
 CONTAINER = Path(__file__).resolve().parents[1] / "05_grpo_verl" / "container"
 NO_NETWORK = re.compile(r"failed to fetch|dns error|error sending request|timed out", re.IGNORECASE)
@@ -18,9 +19,8 @@ NO_NETWORK = re.compile(r"failed to fetch|dns error|error sending request|timed 
 
 def resolve(requirements: str, folder: Path, *options: str) -> subprocess.CompletedProcess:
     """`uv pip compile` for Linux and Python 3.12, whatever this machine is."""
-    shutil.copy(
-        CONTAINER / "requirements.txt", folder / "requirements.txt"
-    )  # what is there is kept where it can be
+    # uv keeps the versions that it finds here, where they still fit.
+    shutil.copy(CONTAINER / "requirements.txt", folder / "requirements.txt")
     (folder / "requirements.in").write_text(requirements)
     configured = subprocess.run(
         [sys.executable, "-m", "pip", "config", "get", "global.index-url"], capture_output=True, text=True
@@ -42,6 +42,7 @@ def pins(path: Path) -> dict[str, str]:
     return dict(line.split("==") for line in lines if line)
 
 
+@pytest.mark.job
 @pytest.mark.timeout(300)
 def test_the_lock_file_is_what_the_requirements_resolve_to(tmp_path):
     done = resolve((CONTAINER / "requirements.in").read_text(), tmp_path)
@@ -49,12 +50,14 @@ def test_the_lock_file_is_what_the_requirements_resolve_to(tmp_path):
     assert pins(tmp_path / "requirements.txt") == pins(CONTAINER / "requirements.txt")
 
 
+@pytest.mark.job
 @pytest.mark.timeout(300)
 def test_pins_that_do_not_fit_are_noticed(tmp_path):
     done = resolve((CONTAINER / "requirements.in").read_text() + "transformers==5.23.0\n", tmp_path)
     assert done.returncode != 0 and "transformers" in done.stderr
 
 
+@pytest.mark.job
 @pytest.mark.timeout(300)
 def test_packages_to_compile_exist_and_are_pinned(tmp_path):
     built = CONTAINER / "requirements-built.txt"
@@ -62,10 +65,41 @@ def test_packages_to_compile_exist_and_are_pinned(tmp_path):
     assert not pins(built).keys() & pins(CONTAINER / "requirements.txt").keys()
 
 
-def test_versions_that_verl_pins():
-    locked = pins(CONTAINER / "requirements.txt")
-    wanted = {"verl": "0.9.1", "vllm": "0.24.0", "torch": "2.11.0", "transformers": "5.9.0", "ray": "2.60.0"}
-    assert {name: locked[name] for name in wanted} == wanted
+VERL_REQUIRES = """
+import importlib.metadata, json
+from packaging.requirements import Requirement
+found, extras, seen = {}, ["", "vllm"], set()
+while extras:
+    extra = extras.pop()
+    seen.add(extra)
+    for line in importlib.metadata.requires("verl"):
+        needed = Requirement(line)
+        if needed.marker and not needed.marker.evaluate({"extra": extra}):
+            continue
+        if needed.name == "verl":  # an extra that is made of others
+            extras += needed.extras - seen
+        else:
+            found.setdefault(needed.name.lower().replace("_", "-"), []).append(str(needed.specifier))
+print("ANSWER " + json.dumps({"version": importlib.metadata.version("verl"), "requires": found}))
+"""
+
+
+@pytest.mark.job
+@pytest.mark.timeout(900)  # the environment may have to be built first
+def test_versions_are_those_that_verls_own_metadata_pins():
+    from packaging.specifiers import SpecifierSet
+
+    verl = answer_of(VERL_REQUIRES, scripts=CONTAINER.parent / "scripts")
+    locked = {name.lower(): version for name, version in pins(CONTAINER / "requirements.txt").items()}
+    assert locked["verl"] == verl["version"], "the job's verl is another one than the image's"
+    requires = {name: SpecifierSet(",".join(filter(None, found))) for name, found in verl["requires"].items()}
+    exact = {name for name, wanted in requires.items() if any(one.operator == "==" for one in wanted)}
+    assert {"vllm", "torch", "transformers"} <= exact
+    assert [
+        f"{name}{wanted}, not {locked.get(name)}"
+        for name, wanted in requires.items()
+        if locked.get(name) not in wanted
+    ] == []
 
 
 def test_image_is_built_from_the_lock_files_alone():

@@ -3,16 +3,11 @@
 The questions are asked in the job's environment, of verl as it is installed there, without the package loaded.
 """
 
-import json
-import os
-import subprocess
-from pathlib import Path
-
 import pytest
-from local_sagemaker.environments import job_environment
-from rl.verl_keys import ESTIMATORS
+from harness import ROOT, answer_of
+from verl_keys import ESTIMATORS
 
-ROOT = Path(__file__).parents[1]
+pytestmark = pytest.mark.job
 MODULE = ROOT / "05_grpo_verl" / "scripts"
 PLAIN = """
 import inspect, json
@@ -52,23 +47,9 @@ print("ANSWER " + json.dumps({"plain": plain, "ours": torch.distributed.get_back
 """
 
 
-def ask(code: str, *arguments: str, **variables: str) -> dict:
-    python = job_environment(MODULE / "requirements.txt", log=print) / "bin" / "python"
-    done = subprocess.run(
-        [python, "-c", code, *arguments],
-        env={**os.environ, "PYTHONPATH": f"{MODULE}:{ROOT / 'scripts'}", **variables},
-        capture_output=True,
-        text=True,
-        timeout=200,
-    )
-    lines = [line for line in done.stdout.splitlines() if line.startswith("ANSWER ")]
-    assert lines, done.stderr[-3000:]
-    return json.loads(lines[-1].removeprefix("ANSWER "))
-
-
 @pytest.fixture(scope="module")
 def plain() -> dict:
-    return ask(PLAIN)
+    return answer_of(PLAIN, scripts=MODULE)
 
 
 @pytest.mark.timeout(900)  # the environment may have to be built first
@@ -95,9 +76,10 @@ def test_rewards_are_not_logged_by_name_in_training(plain):
 
 
 def test_without_the_override_torch_refuses_two_backends_for_the_cpu(tmp_path):
-    answer = ask(
+    answer = answer_of(
         GLOO,
         str(tmp_path / "meet"),
+        scripts=MODULE,
         VERL_USE_EXTERNAL_MODULES="verl_cpu",
         VERL_PLATFORM="cpu",
         VERL_ENGINE_DEVICE="cuda",

@@ -1,12 +1,9 @@
 """verl's metrics become the job's history: every step once and in order, whatever happened in between."""
 
 import json
-import sys
 from pathlib import Path
 
 import pytest
-
-sys.path.append(str(Path(__file__).parents[1] / "05_grpo_verl" / "scripts"))
 from verl_history import History
 
 
@@ -41,7 +38,7 @@ def test_each_step_is_printed_and_kept(folders, capsys):
     train(history, [1, 2], 0.5)
     assert written(folders) == [(1, 0.5), (2, 0.5)]
     lines = capsys.readouterr().out.splitlines()
-    assert lines == [f"[metrics] step={step}/6 reward=0.5 reward_accuracy=0.5" for step in (1, 2)]
+    assert lines == [f"[metrics] step={step}/6 reward=0.5 rewards/accuracy/mean=0.5" for step in (1, 2)]
     assert sum(row["tokens"] for row in history.trained) == 20
 
 

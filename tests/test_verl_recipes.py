@@ -4,22 +4,21 @@ verl lives in the job's environment, so its part runs there, in one process for 
 """
 
 import json
-import os
 import re
-import subprocess
-from pathlib import Path
 
 import pytest
+from harness import ROOT, answer_of
+from job.arguments import RecipeError
 from launchers import RayCluster
-from local_sagemaker.environments import job_environment
-from rl.recipe import RecipeError
+from lesson.verl_checks import check_verl_recipe
+from rl.rewards import TOKEN_ESTIMATE, compute_score
 from rl.tasks import make_splits, write_splits
-from rl.verl_recipe import read_verl_recipe, recipe_problems
 from sagemaker.core.training.configs import InputData, SourceCode
-from workshop.preflight import PreflightError, preflight
-from workshop.staging import stage_source
+from verl_keys import DEFAULTS, value_of
+from verl_recipe import read_verl_recipe, recipe_problems, score_arguments
+from workshop.checks.preflight import PreflightError, preflight
+from workshop.session.staging import stage_source
 
-ROOT = Path(__file__).parents[1]
 MODULE = ROOT / "05_grpo_verl" / "scripts"
 RECIPES = MODULE / "recipes"
 # recipe -> the (hosts, GPUs on each) that it is meant for
@@ -88,6 +87,8 @@ USELESS = [
     (f"{ROLLOUT}.tensor_model_parallel_size=null", "tensor_model_parallel_size is None"),
     ("data.train_batch_size=eight", "train_batch_size is 'eight': write a whole number"),
     (f"{ROLLOUT}.n=true", "rollout.n is True"),
+    (f"{ROLLOUT}.gpu_memory_utilization=90%", "gpu_memory_utilization is '90%': write a share"),
+    (f"{ACTOR}.fsdp_config.model_dtype=fp8", "model_dtype is 'fp8': write one of fp32"),
     (f"{ROLLOUT}.multi_turn=true", "multi_turn is True, but it is a section"),
     ("actor_rollout_ref=3", "actor_rollout_ref is 3, but it is a section"),
     ("trainer.total_training_steps=null", "total_training_steps is missing: how many steps to train"),
@@ -102,20 +103,46 @@ REFUSED_BY_VERL = [
     ("tiny", 1, 2, "data.train_bach_size=8", "train_bach_size"),
     ("megatron", 2, 8, f"{ACTOR}.megatron.tensor_model_paralel_size=8", "tensor_model_paralel_size"),
 ]
-IN_JOB = """
+COMPOSE = """
 import json, sys
-from rl.recipe import RecipeError
-from rl.verl_recipe import read_verl_recipe
+from job.arguments import RecipeError
+from verl_recipe import read_verl_recipe
 from verl_config import trainer_config
+answers = []
 for name, hosts, gpus, override in json.loads(sys.argv[1]):
     job, settings = read_verl_recipe(f"recipes/{name}.yaml", [override] if override else [])
     try:
         config = trainer_config(job, settings, hosts=hosts, gpus_per_host=gpus, given={})
-        answer = f"ok {config.actor_rollout_ref.actor.strategy} {config.trainer.nnodes}x{config.trainer.n_gpus_per_node}"
+        shape = f"{config.trainer.nnodes}x{config.trainer.n_gpus_per_node}"
+        answers.append(f"ok {config.actor_rollout_ref.actor.strategy} {shape}")
     except RecipeError as error:
-        answer = str(error)
-    print("ANSWER " + json.dumps(answer), flush=True)
+        answers.append(str(error))
+print("ANSWER " + json.dumps(answers))
 """
+DEFAULTS_OF_VERL = """
+import json
+from hydra import compose, initialize_config_module
+from omegaconf import OmegaConf
+from verl_keys import DEFAULTS
+answer = {}
+for engine in ("dp", "megatron"):
+    with initialize_config_module("verl.trainer.config", version_base=None):
+        config = compose("ppo_trainer", overrides=[f"model_engine={engine}"])
+    answer[engine] = {key: OmegaConf.select(config, key) for key in DEFAULTS}
+print("ANSWER " + json.dumps(answer))
+"""
+SCORES = """
+import json, sys
+from verl.trainer.ppo.reward import get_custom_reward_fn
+from verl_recipe import read_verl_recipe
+from verl_config import trainer_config
+job, settings = read_verl_recipe("recipes/full.yaml")
+score = get_custom_reward_fn(trainer_config(job, settings, hosts=1, gpus_per_host=8, given={}))
+texts = json.loads(sys.argv[1])
+print("ANSWER " + json.dumps([score(data_source="", solution_str=text, ground_truth="9") for text in texts]))
+"""
+# As in a job without GPUs: verl looks for its platform when it is imported.
+ON_CPU = {"VERL_PLATFORM": "cpu", "VERL_USE_EXTERNAL_MODULES": "verl_cpu", "HF_HUB_OFFLINE": "1"}
 
 
 @pytest.mark.parametrize(
@@ -129,7 +156,9 @@ def test_a_recipe_fits_the_machines_it_names(name, hosts, gpus):
 
 def test_numbers_that_yaml_reads_as_text_are_numbers(tmp_path):
     (tmp_path / "recipe.yaml").write_text("actor: {lr: 1e-4, betas: [9e-1, 1], name: e5}\n")
-    _, settings = read_verl_recipe(tmp_path / "recipe.yaml", ["actor.clip=2.5E-1"])
+    overrides = ["actor.clip=2.5E-1", "job.reward_weights=[1, 2e-1]"]
+    job, settings = read_verl_recipe(tmp_path / "recipe.yaml", overrides)
+    assert job.reward_weights == [1, 0.2]
     assert settings == {"actor": {"lr": 1e-4, "betas": [0.9, 1], "name": "e5", "clip": 0.25}}
 
 
@@ -161,14 +190,20 @@ def test_what_no_check_can_reckon_with_is_refused_alone(override, words):
     ("override", "words"),
     [
         ("job.rewards=[acuracy]", "did you mean 'accuracy'?"),
-        ("job.rewards=accuracy", "write a list of names"),
-        ("job.rewards=null", "write a list of names"),
-        ("job.reward_weights=1.0", "one number for each reward"),
-        ("job.eval_samples=0", "job.eval_samples is 0: write a whole number, 1 or more"),
-        ("job.eval_problems=0", "job.eval_problems is 0"),
+        ("job.rewards=accuracy", "job.rewards is 'accuracy': write a list, such as [accuracy]"),
+        ("job.rewards=null", "job.rewards must be list[str], not null"),
+        ("job.rewards=[]", "job.rewards: there is nothing to learn from"),
+        ("job.reward_weights=1.0", "job.reward_weights is 1.0: write a list, such as [1.0]"),
+        ("job.reward_weights=['1', '2']", "job.reward_weights holds the text '1': write a number"),
         ("job.reward_weights=[1.0]", "1 numbers for 2 rewards"),
+        ("job.device=tpu", "job.device must be one of cpu, gpu"),
+        ("job.eval_samples=0", "job.eval_samples is 0, which is too small: the least is 1"),
+        ("job.eval_samples='4'", "job.eval_samples holds the text '4': write a number"),
+        ("job.eval_problems=0", "job.eval_problems is 0"),
         ("job.evalproblems=3", "did you mean 'eval_problems'?"),
+        ("job=3", "job is 3, but it is a section"),
         ("trainer.total_training_steps", "must have the form key=value"),
+        ("data.seed=[1", "override 'data.seed=[1': the value is not valid YAML"),
         ("data.seed.x=1", "'seed' holds a value"),
     ],
 )
@@ -178,23 +213,32 @@ def test_what_is_wrong_on_our_side_is_said_when_reading(override, words):
     assert words in str(caught.value)
 
 
+def test_values_are_those_of_the_recipe_or_of_verl():
+    assert value_of({"data": {"train_batch_size": 8}}, "data.train_batch_size") == 8
+    for settings in ({}, {"data": None}, {"data": {"train_batch_size": None}}):
+        assert value_of(settings, "data.train_batch_size") == 1024
+    with pytest.raises(KeyError):
+        value_of({}, "data.train_bach_size")
+
+
+@pytest.mark.job
 @pytest.mark.timeout(900)  # the environment may have to be built first
+def test_defaults_are_those_of_verl():
+    verl = answer_of(DEFAULTS_OF_VERL, scripts=MODULE, **ON_CPU)
+    for key, default in DEFAULTS.items():
+        # Each engine has a section of its own, and its name is the strategy's.
+        of_one = "fsdp_config" in key or key.endswith((".strategy", "model_engine"))
+        engines = ("dp",) if of_one else ("megatron",) if ".megatron." in key else ("dp", "megatron")
+        for engine in engines:
+            assert verl[engine][key] == default, (engine, key)
+
+
+@pytest.mark.job
+@pytest.mark.timeout(900)
 def test_verl_takes_every_recipe_and_refuses_what_it_does_not_know():
     cases = [(name, *fit, "") for name, fits in FITS.items() for fit in fits]
     cases += [case[:4] for case in REFUSED_BY_VERL]
-    python = job_environment(MODULE / "requirements.txt", log=print) / "bin" / "python"
-    done = subprocess.run(
-        [python, "-c", IN_JOB, json.dumps(cases)],
-        cwd=MODULE,
-        env={**os.environ, "PYTHONPATH": f"{MODULE}:{ROOT / 'scripts'}", "VERL_PLATFORM": "cpu"}
-        | {"VERL_USE_EXTERNAL_MODULES": "verl_cpu", "HF_HUB_OFFLINE": "1"},
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )
-    lines = done.stdout.splitlines()
-    answers = [json.loads(line.removeprefix("ANSWER ")) for line in lines if line.startswith("ANSWER ")]
-    assert len(answers) == len(cases), done.stderr[-3000:]
+    answers = answer_of(COMPOSE, json.dumps(cases), scripts=MODULE, **ON_CPU)
     for case, answer in zip(cases, answers, strict=True):
         refused = next((words for *start, words in REFUSED_BY_VERL if tuple(start) == tuple(case)), None)
         if refused:
@@ -202,6 +246,39 @@ def test_verl_takes_every_recipe_and_refuses_what_it_does_not_know():
         else:
             engine = "megatron" if case[0] == "megatron" else "fsdp2"
             assert answer == f"ok {engine} {case[1]}x{case[2]}", (case, answer)
+
+
+def right_answer_of(tokens: int) -> str:
+    """A right answer in its format, as long as the reward counts it."""
+    start, end = "<think>", "</think><answer>9</answer>"
+    return start + " 7" * (tokens - len(TOKEN_ESTIMATE.findall(start + end))) + end
+
+
+# An answer's share of the length that is allowed -> what soft_overlong gives it
+LENGTHS = {0.6: 1.0, 0.9: 0.5, 1.0: 0.0}
+
+
+@pytest.mark.parametrize("recipe", sorted(FITS))
+def test_the_length_reward_goes_by_the_limit_of_the_recipe(recipe):
+    job, settings = read_verl_recipe(
+        RECIPES / f"{recipe}.yaml", ["job.rewards=[soft_overlong]", "job.reward_weights=null"]
+    )
+    limit = settings["data"]["max_response_length"]
+    for share, earned in LENGTHS.items():
+        text = right_answer_of(round(share * limit))
+        score = compute_score("", text, "9", **score_arguments(job, settings))["soft_overlong"]
+        assert score == pytest.approx(earned, abs=0.05), (share, limit)
+
+
+@pytest.mark.job
+@pytest.mark.timeout(900)
+def test_verl_calls_the_rewards_with_the_limit_of_the_recipe():
+    texts = [right_answer_of(round(share * 1024)) for share in LENGTHS]
+    scores = answer_of(SCORES, json.dumps(texts), scripts=MODULE, **ON_CPU)
+    for score, earned in zip(scores, LENGTHS.values(), strict=True):
+        assert score["accuracy"] == score["format"] == 1.0
+        assert score["soft_overlong"] == pytest.approx(earned, abs=0.01)
+        assert score["score"] == pytest.approx(1.25 + 0.25 * score["soft_overlong"])
 
 
 def test_preflight_knows_recipes_for_verl(make_trainer, tmp_path):
@@ -218,7 +295,7 @@ def test_preflight_knows_recipes_for_verl(make_trainer, tmp_path):
             hyperparameters={"config": "recipes/tiny.yaml", "overrides": list(overrides), **hyperparameters},
         )
         channels = [InputData(channel_name=split, data_source=str(path)) for split, path in folders.items()]
-        return preflight(trainer, channels, config="verl")
+        return preflight(trainer, channels, recipe=check_verl_recipe)
 
     assert "8 prompts x 8 completions a step on 2 slots of Ray" in str(
         check("trainer.total_training_steps=2")

@@ -1,25 +1,26 @@
 """Tools in verl's rollouts: a real run whose tool fails, hangs and says too much; and conversations in the evaluation."""
 
+from functools import partial
 from pathlib import Path
 
 import pytest
-from endpoint_fixtures import end_endpoint, launch, log_lines, start_endpoint, wait_end
+from endpoint_fixtures import launch, log_lines, wait_end
+from job.models import load_base
 from launchers import RayCluster
-from local_sagemaker import client
+from lesson.rollouts import read_rollouts, turns_of, with_calls
 from rl.evaluation import evaluate
-from rl.models import load_base
 from rl.tasks import make_splits, write_splits
-from rl.tool_calls import find_call
-from rl.tools import calculator
 from sagemaker.core.training.configs import InputData, SourceCode
-from workshop.outputs import fetch_output
-from workshop.rollouts import read_rollouts, turns_of, with_calls
-from workshop.staging import stage_source
+from tool_use import generate_with_tools
+from tools import calculator, find_call
+from workshop.jobs.outputs import fetch_output
+from workshop.session.staging import stage_source
 
 ROOT = Path(__file__).parents[1]
+ENDPOINT_WITH_TORCH = True
 BAD_TOOLS = '''
 import itertools, time
-from rl.tools import guarded
+from tools import guarded
 from verl.tools.function_tool import function_tool
 
 calls = itertools.count()
@@ -48,17 +49,6 @@ OVERRIDES = [
     "job.eval_samples=1",
     "job.report_to=[mlflow]",
 ]
-
-
-@pytest.fixture
-def endpoint(tmp_path):
-    running = start_endpoint(tmp_path / "home", small=False)
-    restore = client.connect(running.url)
-    try:
-        yield running
-    finally:
-        restore()
-        end_endpoint(running)
 
 
 @pytest.mark.timeout(1200)  # the environment may have to be built first
@@ -103,8 +93,8 @@ def test_a_conversation_reads_the_result_of_its_call():
     rows = make_splits("long_sum", {"train": 2000, "test": 40})["test"]
     limits = {"samples": 1, "max_new_tokens": 64, "batch_size": 40, "seed": 42}
     alone = evaluate(model, tokenizer, rows, **limits)
-    turns = {"max_turns": 2, "longest_result": 64}
-    with_tool = evaluate(model, tokenizer, rows, **limits, tools=[calculator], **turns)
+    speak = partial(generate_with_tools, tools=[calculator], max_turns=2, max_result_length=64)
+    with_tool = evaluate(model, tokenizer, rows, **limits, generate=speak)
     called = [item for item in with_tool.completions if find_call(item["completion"])]
     assert len(called) >= 8
     assert sum(item["correct"] for item in called) >= 0.9 * len(called)
@@ -120,7 +110,7 @@ def test_a_conversation_reads_the_result_of_its_call():
 def test_whatever_is_called_gets_an_answer_and_one_turn_carries_no_call_out():
     model, tokenizer = load_base("asset:tiny-tools")
     rows = make_splits("long_sum", {"train": 2000, "test": 40})["test"]
-    limits = {"samples": 1, "max_new_tokens": 64, "batch_size": 40, "seed": 42, "longest_result": 20}
+    limits = {"samples": 1, "max_new_tokens": 64, "batch_size": 40, "seed": 42}
 
     def calculator(expression: str) -> str:
         """Fails.
@@ -130,10 +120,11 @@ def test_whatever_is_called_gets_an_answer_and_one_turn_carries_no_call_out():
         """
         raise OSError("the line is dead, and it has been for days")
 
-    failed = evaluate(model, tokenizer, rows, **limits, tools=[calculator], max_turns=2)
+    two_turns = partial(generate_with_tools, tools=[calculator], max_turns=2, max_result_length=20)
+    failed = evaluate(model, tokenizer, rows, **limits, generate=two_turns)
     results = [item["completion"] for item in failed.completions if find_call(item["completion"])]
     assert results and all("\ntool\nError: the...(truncated)...n for days\n" in text for text in results)
-    single = evaluate(model, tokenizer, rows, **limits, tools=[calculator], max_turns=1)
+    single = evaluate(model, tokenizer, rows, **limits, generate=partial(two_turns, max_turns=1))
     assert not any("\ntool\n" in item["completion"] for item in single.completions)
 
 

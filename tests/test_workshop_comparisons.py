@@ -2,7 +2,7 @@
 
 import pytest
 from rl.tasks import DataError
-from workshop.comparisons import HEALTH, plot_parts, plot_runs
+from workshop.views.comparisons import HEALTH, plot_parts, plot_runs
 
 RUNS = {
     "healthy": [{"step": 1, "reward": 0.5, "entropy": 0.9}, {"step": 2, "reward": 0.6, "entropy": 0.8}],

@@ -16,18 +16,19 @@ import nbformat
 import papermill
 import pytest
 from endpoint_fixtures import SCRIPTS, describe, launch, put_text, wait_end, wait_line
+from job.metrics import add_metrics, last_step, metrics_line, parse_metrics
 from jupyter_client.manager import start_new_kernel
 from local_sagemaker import client
 from sagemaker.core.training.configs import OutputDataConfig, StoppingCondition
-from workshop import live
-from workshop.jobs import JobNotFound, LogReader, add_metrics, parse_metrics
-from workshop.live import ConnectionLost, JobFailed, readable, watch
-from workshop.outputs import OutputError, fetch_output
+from workshop.jobs import live
+from workshop.jobs.live import ConnectionLost, JobFailed, readable, watch
+from workshop.jobs.outputs import OutputError, fetch_output
+from workshop.jobs.status import JobNotFound, LogReader
 
 STEPS = """
 import time
 for step in range(1, 11):
-    print(f"[metrics] step={step}/10 reward={0.4 + step / 20:.4f} loss=-1e-05 completion_length={20 + step}", flush=True)
+    print(f"[metrics] step={step}/10 reward={0.4 + step / 20:.4f} loss=-1e-05 completions/mean_length={20 + step}", flush=True)
     time.sleep(0.05)
 pathlib.Path(os.environ["SM_MODEL_DIR"], "config.json").write_text("{}")
 out = pathlib.Path(os.environ["SM_OUTPUT_DATA_DIR"])
@@ -43,15 +44,29 @@ def test_metrics_lines():
     assert found.pop("kl") != found.get("kl")
     assert found == {
         "step": 12,
-        "max_steps": 80,
         "reward": 0.5312,
         "loss": -1.2e-05,
         "rewards/accuracy/mean": 1.0,
         "end": 3.0,
     }
+    assert last_step(line) == 80 and last_step("[metrics] step=3 loss=1") is None
     assert parse_metrics("[metrics] step=3") == {"step": 3}
     assert parse_metrics("step=3/4 reward=1") is None
     assert parse_metrics("[metrics] reward=1") is None
+
+
+def test_what_is_written_is_read_under_the_same_names():
+    logs = {
+        "loss": -0.5,
+        "reward": 0.25,
+        "completions/mean_length": 31.5,
+        "rewards/accuracy/mean": 1.0,
+        "x": 3,
+    }
+    logs |= {"eval_rewards/margins": 2e-05, "num_tokens": True, "learning_rate": None}
+    shown = ("loss", "reward", "completions/mean_length", "rewards/accuracy/mean", "eval_rewards/margins")
+    assert parse_metrics(f"[algo-1] {metrics_line(logs, 7, 9)}") == {"step": 7} | {k: logs[k] for k in shown}
+    assert metrics_line({"x": 1.0}, 7, 9) is None
 
 
 def test_a_resumed_job_repeats_steps_and_the_later_run_counts():
@@ -88,10 +103,9 @@ def test_watching_in_a_terminal_returns_the_metrics(make_trainer, capsys):
     assert [entry["step"] for entry in history] == list(range(1, 11))
     assert history[-1] == {
         "step": 10,
-        "max_steps": 10,
         "reward": 0.9,
         "loss": -1e-05,
-        "completion_length": 30.0,
+        "completions/mean_length": 30.0,
     }
     shown = capsys.readouterr().out
     assert "Training" in shown and "Completed" in shown and "10/10" in shown
@@ -173,7 +187,7 @@ def test_ctrl_c_in_a_terminal_leaves_the_job_running(endpoint, make_trainer):
     wait_line(name, "waiting")
     code = (
         f"from local_sagemaker import client; client.connect({endpoint.url!r})\n"
-        f"from workshop.live import watch; print('watching', flush=True); watch({name!r}, refresh=0.2)"
+        f"from workshop.jobs.live import watch; print('watching', flush=True); watch({name!r}, refresh=0.2)"
     )
     watcher = subprocess.Popen(
         [sys.executable, "-c", code],
@@ -209,10 +223,11 @@ def prelude(endpoint) -> str:
     sys.path.insert(0, {str(SCRIPTS)!r})
     from local_sagemaker import client
     restore = client.connect({endpoint.url!r})
-    from workshop.live import watch
+    from workshop.jobs.live import watch
     """
 
 
+@pytest.mark.notebook
 def test_an_executed_notebook_keeps_one_small_output(endpoint, make_trainer, tmp_path):
     name = launch(make_trainer(STEPS))
     nbformat.write(
@@ -227,6 +242,7 @@ def test_an_executed_notebook_keeps_one_small_output(endpoint, make_trainer, tmp
     assert text.count("\n") < 15
 
 
+@pytest.mark.notebook
 def test_the_stop_button_of_a_notebook_leaves_the_job_running(endpoint, make_trainer):
     name = launch(make_trainer(WAIT))
     wait_line(name, "waiting")

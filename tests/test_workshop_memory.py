@@ -2,16 +2,16 @@
 
 import pytest
 import torch
-from rl.quantization import nf4_config
+from job.quantization import nf4_config
+from lesson.memory_table import memory_table
 from transformers import DynamicCache, Qwen2Config, Qwen2ForCausalLM, Qwen3Config, Qwen3ForCausalLM
-from workshop.memory import (
+from workshop.checks.memory import (
     NF4_BYTES,
     SHAPES,
     ModelShape,
     activation_bytes,
     estimate,
     kv_cache_bytes,
-    memory_table,
 )
 
 CONFIGS = {

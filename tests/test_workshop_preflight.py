@@ -16,9 +16,9 @@ from rl.tasks import make_splits, write_splits
 from sagemaker.core.helper.session_helper import Session
 from sagemaker.core.training.configs import Compute, InputData, SourceCode, StoppingCondition
 from sagemaker.train import ModelTrainer
-from workshop.preflight import PreflightError, preflight, run_checks
-from workshop.request import NOTE, OK, PROBLEM, WARNING, read_request
-from workshop.request_checks import check_quota
+from workshop.checks.preflight import PreflightError, preflight, run_checks
+from workshop.checks.request import NOTE, OK, PROBLEM, WARNING, read_request
+from workshop.checks.request_checks import check_quota
 
 MODULE = Path(__file__).parents[1] / "02_grpo_trl_accelerate" / "scripts"
 IMAGE = "763104351884.dkr.ecr.us-east-1.amazonaws.com/pytorch-training:2.10.0-cpu-py312"
@@ -76,7 +76,7 @@ def problems(trainer, channels) -> str:
 
 def on_aws(trainer, channels, **changes):
     """The same request as it would be sent to AWS."""
-    return dataclasses.replace(read_request(trainer, channels, "trl.GRPOConfig"), local=False, **changes)
+    return dataclasses.replace(read_request(trainer, channels), local=False, **changes)
 
 
 def details(checks, name: str, status: str) -> str:
@@ -137,7 +137,7 @@ def test_mistakes_in_a_recipe(make_request, source, line, message):
 
 def test_numbers_that_yaml_leaves_as_text_are_numbers(make_request, source):
     (source / "recipes" / "mine.yaml").write_text("learning_rate: 1e-5\nbase_model: asset:tiny\n")
-    texts = {"max_steps": "80", "eval_samples": "2", "eval_problems": "null", "quantization": "null"}
+    texts = {"max_steps": "80", "eval_samples": "2", "eval_problems": "null", "reward_model": "null"}
     preflight(*make_request(hyperparameters={"config": "recipes/mine.yaml", **texts}))
 
 
@@ -161,14 +161,17 @@ def test_a_missing_recipe_names_those_there_are(make_request):
         ({"num_generations": 1}, "needs a group of 2 or more"),
         ({"reward_weights": [1.0]}, "reward_weights has 1 numbers for 2 rewards"),
         ({"hub_token": "abc"}, "store it in Secrets Manager"),
-        ({"rewards": []}, "nothing to learn from: name a reward (accuracy, "),
-        ({"dtype": "fp32"}, "dtype: 'fp32' is not one of float32, bfloat16, float16"),
-        ({"eval_problems": "0"}, "eval_problems: 0 is too small; the least is 1"),
-        ({"quantization": "nf4"}, "a 4-bit base is frozen, so it needs adapters: set lora_rank too"),
+        (
+            {"rewards": []},
+            "nothing to learn from: name at least one of accuracy, ",
+        ),
+        ({"dtype": "fp32"}, "'dtype' must be one of float32, bfloat16, float16"),
+        ({"eval_problems": "0"}, "'eval_problems' is 0, which is too small: the least is 1"),
+        ({"quantization": "nf4"}, "unknown hyperparameter 'quantization'"),
+        ({"pair_samples": 4}, "unknown hyperparameter 'pair_samples'"),
         ({"config": "recipes/small.yaml"}, "made for a GPU, and jobs of local mode have none"),
         ({"use_vllm": True}, "made for a GPU, and jobs of local mode have none"),
         ({"use_vllm": True}, "use_vllm: true needs vllm, which requirements.txt does not install"),
-        ({"quantization": "nf4", "lora_rank": 8}, "nf4 needs bitsandbytes, which requirements.txt does not"),
     ],
 )
 def test_mistakes_in_hyperparameters(make_request, hyperparameters, message):
@@ -182,11 +185,10 @@ def test_an_api_key_in_the_environment_is_refused_and_the_name_of_a_secret_is_no
     preflight(*make_request(environment=allowed, hyperparameters={"eval_max_new_tokens": 96}))
 
 
-def test_a_config_without_a_recorded_signature(make_request):
-    with pytest.raises(
-        ValueError, match="config='trl.GRPO' has no recorded signature: use one of trl.GRPOConfig"
-    ):
-        preflight(*make_request(), config="trl.GRPO")
+def test_a_script_that_does_not_say_what_it_reads(make_request, source):
+    (source / "arguments.py").unlink()
+    checks = preflight(*make_request()).checks
+    assert "train.py has no entry in SCRIPTS of arguments.py" in details(checks, "settings", NOTE)
 
 
 @pytest.mark.parametrize(
@@ -243,7 +245,13 @@ def test_channels_read_under_a_condition_are_not_required(make_request, source, 
 )
 def test_requirements_that_name_torch(make_request, source, line):
     (source / "requirements.txt").write_text(f"trl==1.16.0\n{line}\n")
-    assert "requirements.txt, line 2: the training image brings torch" in problems(*make_request())
+    assert "must not name torch" in problems(*make_request())
+
+
+def test_requirements_that_name_torch_in_an_included_file(make_request, source):
+    (source / "more.txt").write_text("torch==2.13.0\n")
+    (source / "requirements.txt").write_text("trl==1.16.0\n-r more.txt\n")
+    assert "'torch==2.13.0': a job's requirements.txt must not name torch" in problems(*make_request())
 
 
 def test_requirements_of_packages_whose_name_begins_with_torch(make_request, source):
@@ -288,6 +296,7 @@ def test_cost_and_gpus_on_aws(make_request):
     assert "at most $7.09: 2 x $7.090 an hour" in details(checks, "cost", NOTE)
     assert "estimate from us-east-1 list prices as of" in details(checks, "cost", NOTE)
     assert "use_cpu: true" in details(checks, "machines", WARNING)
+    assert "has 4 GPUs, of which 2 would be used" in details(checks, "machines", WARNING)
     too_many = dataclasses.replace(request, launcher={**request.launcher, "process_count_per_node": 8})
     assert "set process_count_per_node=4" in details(run_checks(too_many), "machines", PROBLEM)
 
@@ -359,7 +368,7 @@ def test_a_hub_out_of_reach_is_a_warning(make_request, hub, monkeypatch):
 
 
 def test_the_packaged_models_are_those_that_jobs_know():
-    from rl.packaged import PACKAGES
-    from workshop.recipe_checks import PACKAGED_MODELS
+    from job.packaged import PACKAGES
+    from workshop.checks.recipe_checks import PACKAGED_MODELS
 
     assert set(PACKAGED_MODELS) == set(PACKAGES)

@@ -3,13 +3,10 @@
 import json
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
-from workshop import results
-from workshop.results import REQUIRED, ResultsError, append_result, read_results, results_table
-
-SCRIPTS = Path(results.__file__).parents[1]
+from workshop.folders import SCRIPTS
+from workshop.views.results import REQUIRED, ResultsError, append_result, read_results, results_table
 
 
 def record(**changes) -> dict:
@@ -78,7 +75,7 @@ def test_a_damaged_file_is_neither_read_nor_overwritten(tmp_path, content):
 def test_notebooks_that_finish_at_once_both_leave_their_records(tmp_path):
     path = tmp_path / "results.json"
     code = (
-        "import json, sys\nfrom workshop.results import append_result\n"
+        "import json, sys\nfrom workshop.views.results import append_result\n"
         "for number in range(10):\n    append_result({**json.loads(sys.argv[1]), 'seed': number}, sys.argv[2])\n"
     )
     writers = [

@@ -8,11 +8,10 @@ from pathlib import Path
 import boto3
 import pytest
 from endpoint_fixtures import IMAGE, SMALL_BASE
+from harness import SHARED
 from local_sagemaker import client
-from workshop import session as session_module
-from workshop.session import SessionError, git_revision, open_session
-
-SCRIPTS = Path(session_module.__file__).parents[1]
+from workshop.session import connection
+from workshop.session.connection import SessionError, git_revision, open_session
 
 
 @pytest.fixture
@@ -24,7 +23,7 @@ def home(tmp_path, monkeypatch) -> Path:
     base.write_text(SMALL_BASE)
     monkeypatch.setenv("LOCAL_SAGEMAKER_BASE_REQUIREMENTS", str(base))
     yield folder
-    session_module._restore_kernel()
+    connection._restore_kernel()
     client.shutdown(folder)
 
 
@@ -49,6 +48,7 @@ def aws_variables() -> dict[str, str]:
     return {name: value for name, value in os.environ.items() if name.startswith("AWS_")}
 
 
+@pytest.mark.endpoint
 def test_local_mode_opens_restores_and_reopens(home, own_settings, capsys):
     from sagemaker.core.helper import session_helper
 
@@ -72,11 +72,12 @@ def test_local_mode_opens_restores_and_reopens(home, own_settings, capsys):
     assert client.find_endpoint(home) is None
 
 
+@pytest.mark.endpoint
 def test_a_switch_to_aws_uses_the_own_settings_again(home, monkeypatch, tmp_path, own_settings):
     before = aws_variables()
     ws = open_session("local")
     # An AWS that refuses the credentials: nothing of AWS is reached, and nothing of local mode is left.
-    monkeypatch.setattr(session_module.boto3, "Session", _refused)
+    monkeypatch.setattr(connection.boto3, "Session", _refused)
     with pytest.raises(SessionError, match="ExpiredToken"):
         open_session("sagemaker")
     assert aws_variables() == before
@@ -89,36 +90,47 @@ def _refused(region_name=None):
     raise ClientError({"Error": {"Code": "ExpiredToken", "Message": "expired"}}, "GetCallerIdentity")
 
 
+NO_ACCOUNT = {
+    "AWS_CONFIG_FILE": os.devnull,
+    "AWS_SHARED_CREDENTIALS_FILE": os.devnull,
+    "AWS_EC2_METADATA_DISABLED": "true",
+}
+
+
 def run_python(code: str, **environment) -> subprocess.CompletedProcess:
     """Run code in a process of its own without any AWS settings."""
     clean = {name: value for name, value in os.environ.items() if not name.startswith("AWS_")}
-    clean |= {"AWS_CONFIG_FILE": os.devnull, "AWS_SHARED_CREDENTIALS_FILE": os.devnull}
-    clean |= {"AWS_EC2_METADATA_DISABLED": "true", "PYTHONPATH": str(SCRIPTS)}
+    clean |= NO_ACCOUNT | {"PYTHONPATH": str(SHARED)}
     return subprocess.run(
         [sys.executable, "-c", code], env=clean | environment, capture_output=True, text=True, timeout=120
     )
 
 
 @pytest.mark.parametrize(
-    ("arguments", "environment", "message"),
+    ("region", "profile", "message"),
     [
-        ("'sagemaker'", {}, "No AWS region is set"),
-        ("'sagemaker', region='us-east-1'", {}, "Unable to locate credentials"),
-        ("'sagemaker'", {"AWS_PROFILE": "none"}, "profile (none) could not be found"),
+        (None, None, "No AWS region is set"),
+        ("us-east-1", None, "Unable to locate credentials"),
+        (None, "none", "profile (none) could not be found"),
     ],
 )
-def test_without_an_account_the_error_says_what_to_do(arguments, environment, message):
-    done = run_python(f"from workshop.session import open_session; open_session({arguments})", **environment)
-    assert done.returncode == 1
-    last = done.stderr.strip().rpartition("SessionError: ")[2]
-    assert message in last and "aws configure" in last and 'mode = "local"' in last, done.stderr
+def test_without_an_account_the_error_says_what_to_do(region, profile, message, monkeypatch):
+    for name in aws_variables():
+        monkeypatch.delenv(name)
+    for name, value in (NO_ACCOUNT | ({"AWS_PROFILE": profile} if profile else {})).items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(SessionError) as refused:
+        open_session("sagemaker", region=region)
+    said = str(refused.value)
+    assert message in said and "aws configure" in said and 'mode = "local"' in said
 
 
+@pytest.mark.endpoint
 def test_an_identity_that_is_no_role_is_told_to_pass_one(home):
     """sts:GetCallerIdentity of the endpoint under another name stands for an IAM user's."""
     code = (
         "from local_sagemaker import client\n"
-        "import workshop.session as s\n"
+        "import workshop.session.connection as s\n"
         "client.connect(client.ensure_endpoint())\n"
         "def no_role(session): raise ValueError('The current AWS identity is not a role')\n"
         "s.get_execution_role = no_role\n"
@@ -134,6 +146,7 @@ def test_an_unknown_mode(home):
         open_session("Local")
 
 
+@pytest.mark.endpoint
 def test_the_endpoint_stays_while_a_job_runs(home, tmp_path, capsys):
     from sagemaker.core.training.configs import Compute, SourceCode
     from sagemaker.train import ModelTrainer
@@ -155,10 +168,15 @@ def test_the_endpoint_stays_while_a_job_runs(home, tmp_path, capsys):
     assert client.find_endpoint(home) is not None
 
 
+@pytest.mark.endpoint
 def test_the_endpoint_stays_while_another_notebook_uses_it(home, capsys):
     other = subprocess.Popen(
-        [sys.executable, "-c", "from workshop.session import open_session; open_session('local'); input()"],
-        env=os.environ | {"PYTHONPATH": str(SCRIPTS)},
+        [
+            sys.executable,
+            "-c",
+            "from workshop.session.connection import open_session; open_session('local'); input()",
+        ],
+        env=os.environ | {"PYTHONPATH": str(SHARED)},
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
@@ -178,7 +196,7 @@ def test_the_endpoint_stays_while_another_notebook_uses_it(home, capsys):
 
 def test_the_revision_is_that_of_this_checkout(monkeypatch, tmp_path):
     git = ["git", "-c", "user.name=a", "-c", "user.email=a@b.c"]
-    monkeypatch.setattr(session_module, "REPOSITORY", tmp_path)
+    monkeypatch.setattr(connection, "REPOSITORY", tmp_path)
     assert git_revision() == "unknown"
     subprocess.run([*git, "init", "-q"], cwd=tmp_path, check=True)
     (tmp_path / "a").write_text("1")

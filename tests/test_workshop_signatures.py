@@ -4,17 +4,19 @@ import dataclasses
 import enum
 import json
 from pathlib import Path
-from typing import Literal
+from typing import ClassVar, Literal
 
 import pytest
-from rl.recipe import JobArguments
-from workshop import signatures
-from workshop.signatures import CONFIGS, Setting, describe_config, load_signature, problem_with
+from job.settings import Setting, describe_config, problem_with
+from workshop.checks import signatures
+from workshop.checks.signatures import CONFIGS, load_signature
 
 
 def test_the_recorded_signatures_are_the_installed_ones():
     recorded = json.loads(Path(signatures.__file__).with_name("signatures.json").read_text())
-    assert recorded == signatures.installed_signatures(), "run `python -m workshop.signatures` in scripts/"
+    assert recorded == signatures.installed_signatures(), (
+        "run `python -m workshop.checks.signatures` in scripts/"
+    )
 
 
 @pytest.mark.parametrize("config", CONFIGS)
@@ -99,5 +101,16 @@ def test_choices():
     assert "in quotes" in problem_with(False, Setting(("str",), ("no", "steps")))
 
 
-def test_job_arguments_need_no_recording():
-    assert describe_config(JobArguments)["eval_problems"] == Setting(("int", "null"))
+def test_a_class_names_its_least_values_and_choices():
+    @dataclasses.dataclass
+    class Limited:
+        LEAST: ClassVar = {"count": 1}
+        CHOICES: ClassVar = {"kind": ("a", "b")}
+        count: int = 1
+        kind: str = "a"
+
+    settings = describe_config(Limited)
+    assert settings == {"count": Setting(("int",), (), 1, 1), "kind": Setting(("str",), ("a", "b"), "a")}
+    assert problem_with("0", settings["count"]) == "is 0, which is too small: the least is 1"
+    assert problem_with("3", settings["count"]) is None
+    assert problem_with("c", settings["kind"]) == 'must be one of a, b, not "c"'

@@ -4,8 +4,8 @@ import re
 from pathlib import Path
 
 import pytest
-from workshop import staging
-from workshop.staging import StagingError, stage_source
+from workshop.session import staging
+from workshop.session.staging import StagingError, stage_source
 
 
 @pytest.fixture
@@ -15,6 +15,8 @@ def shared(tmp_path, monkeypatch) -> Path:
     for name, text in {
         "rl/__init__.py": "",
         "rl/tasks.py": "shared",
+        "job/container.py": "shared",
+        "compat/__init__.py": "",
         "assets/tiny/config.json": "{}",
     }.items():
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
@@ -44,6 +46,8 @@ def test_module_and_shared_scripts_lie_in_one_folder(shared, scripts, tmp_path):
     assert files(staged) == {
         "train.py",
         "recipes/tiny.yaml",
+        "compat/__init__.py",
+        "job/container.py",
         "rl/__init__.py",
         "rl/tasks.py",
         "assets/tiny/config.json",
@@ -74,7 +78,7 @@ def test_every_call_stages_afresh(shared, scripts, tmp_path):
 
 def test_the_real_shared_scripts_are_staged(scripts, tmp_path):
     staged = stage_source(scripts, build=tmp_path / "build")
-    assert {"train.py", "rl/rewards.py", "rl/container.py"} <= files(staged)
+    assert {"train.py", "rl/rewards.py", "job/container.py"} <= files(staged)
 
 
 @pytest.mark.parametrize("name", ["rl/mine.py", "assets"])

@@ -7,20 +7,20 @@ the recipe that will train on the pairs, so that both speak of the same model:
     torchrun --nproc_per_node 2 pairs_sampled.py --config recipes/tiny.yaml --pair_problems 1000 --pair_samples 6
 """
 
-from rl.container import channel, is_main_process, output_data_dir
+from arguments import SCRIPTS
+from job.container import channel, is_main_process, output_data_dir
+from job.failure import report_failure
+from job.models import load_base
+from job.recipe import parse_arguments
 from rl.evaluation import evaluate
-from rl.failure import report_failure
-from rl.models import load_base
 from rl.preferences import count_tokens, preference_pairs, write_pairs
-from rl.recipe import JobArguments, parse_arguments
 from rl.tasks import read_rows
-from trl import DPOConfig
 
 FEWEST = 20  # pairs; with less there is nothing to learn, and the reason should be looked at
 
 
 def main() -> None:
-    job, config = parse_arguments((JobArguments, DPOConfig))
+    job, _ = parse_arguments(SCRIPTS["pairs_sampled.py"])
     rows = read_rows(channel("problems"))[: job.pair_problems]
     model, tokenizer = load_base(job.base_model, job.dtype, job.quantization)
     sampled = evaluate(
@@ -30,7 +30,7 @@ def main() -> None:
         samples=job.pair_samples,
         max_new_tokens=job.eval_max_new_tokens,
         batch_size=job.eval_batch_size,
-        seed=config.seed,
+        seed=job.seed,
     )
     pairs = preference_pairs(rows, sampled, per_problem=job.pairs_per_problem)
     if len(pairs) < FEWEST:

@@ -6,21 +6,20 @@ template of the recipe's model, tools included. Leaves pairs.jsonl among the job
     python pairs_when2call.py --config recipes/full.yaml --pair_problems 4000
 """
 
-from rl.container import is_main_process, output_data_dir
-from rl.failure import report_failure
-from rl.models import load_tokenizer
+from arguments import SCRIPTS
+from job.container import is_main_process, output_data_dir
+from job.failure import report_failure
+from job.models import load_tokenizer
+from job.recipe import parse_arguments
 from rl.preferences import count_tokens, write_pairs
-from rl.recipe import JobArguments, parse_arguments
-from rl.when2call import load_when2call
-from trl import DPOConfig
+from when2call import load_when2call
 
 
 def main() -> None:
-    job, config = parse_arguments((JobArguments, DPOConfig))
+    job, _ = parse_arguments(SCRIPTS["pairs_when2call.py"])
     if is_main_process():  # no work to share
-        pairs = count_tokens(
-            load_when2call(job.pair_problems, seed=config.seed), load_tokenizer(job.base_model)
-        )
+        found = load_when2call(job.pair_problems, seed=job.seed)
+        pairs = count_tokens(found, load_tokenizer(job.base_model))
         print(f"{len(pairs)} pairs", flush=True)
         write_pairs(pairs, output_data_dir() / "pairs.jsonl")
 

@@ -19,23 +19,25 @@ import time
 from pathlib import Path
 from typing import Any
 
+from arguments import SCRIPTS, TrainArguments
+from compat.fsdp_on_cpu import enable_fsdp_on_cpu
 from datasets import Dataset, load_dataset
+from job.checkpoints import CheckpointMarker, newest_complete
+from job.container import channel, checkpoint_dir, model_dir, output_data_dir
+from job.failure import report_failure
+from job.history import MetricLines
+from job.models import load_base, lora_config, save_model
+from job.recipe import parse_arguments
+from job.sharding import copy_trained
+from job.summary import write_summary
+from job.tracking import finish_tracking, log_evaluation, start_tracking
 from pair_log_probs import pair_log_probs
 from peft import get_peft_model
-from rl.checkpoints import CheckpointMarker, newest_complete
-from rl.container import channel, checkpoint_dir, model_dir, output_data_dir
 from rl.evaluation import evaluate, greedy_pass_at_1
-from rl.failure import report_failure
-from rl.fsdp_cpu import enable_fsdp_on_cpu
-from rl.models import load_base, lora_config, save_model
 from rl.preferences import as_texts, read_pairs
-from rl.recipe import JobArguments, parse_arguments
-from rl.sharding import copy_trained
-from rl.summary import write_summary
 from rl.tasks import Row, data_file, fingerprint, read_rows
-from rl.tracking import MetricLines, finish_tracking, log_evaluation, start_tracking
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, PrinterCallback, set_seed
-from trl import DPOConfig, DPOTrainer
+from trl import DPOTrainer
 
 PAIRS_TO_SHOW = 8  # of the validation pairs; their log-probabilities by token are kept for the notebook
 
@@ -43,7 +45,7 @@ PAIRS_TO_SHOW = 8  # of the validation pairs; their log-probabilities by token a
 class PassAtOneDPOTrainer(DPOTrainer):
     """A DPOTrainer whose evaluations, besides the validation pairs, measure greedy pass@1 on held-out problems."""
 
-    def __init__(self, *args: Any, job: JobArguments, problems: list[Row], **kwargs: Any) -> None:
+    def __init__(self, *args: Any, job: TrainArguments, problems: list[Row], **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.job, self.problems = job, problems
 
@@ -80,7 +82,7 @@ def pair_dataset(folder: Path, tokenizer: PreTrainedTokenizerBase) -> Dataset:
 
 def main() -> None:
     enable_fsdp_on_cpu()
-    job, config = parse_arguments((JobArguments, DPOConfig))
+    job, config = parse_arguments(SCRIPTS["train.py"])
     train_pairs, test_rows = read_pairs(channel("train")), read_rows(channel("test"))[: job.eval_problems]
     read_pairs(channel("validation"))  # a damaged row is named before anything is computed
     config.output_dir = str(checkpoint_dir())

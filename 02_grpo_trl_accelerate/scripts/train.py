@@ -13,30 +13,31 @@ that of DAPO: Yu et al. 2025, https://arxiv.org/abs/2503.14476.
 
 import time
 
+from arguments import SCRIPTS
 from datasets import Dataset
-from rl.checkpoints import CheckpointMarker, newest_complete
-from rl.container import channel, checkpoint_dir, model_dir
+from job.checkpoints import CheckpointMarker, newest_complete
+from job.container import channel, checkpoint_dir, model_dir
+from job.failure import report_failure
+from job.history import MetricLines
+from job.models import load_base, load_reward_model, lora_config, save_model
+from job.recipe import parse_arguments
+from job.summary import write_summary
+from job.tracking import finish_tracking, log_evaluation, start_tracking
 from rl.evaluation import evaluate
-from rl.failure import report_failure
-from rl.models import load_base, load_reward_model, lora_config, save_model
-from rl.recipe import JobArguments, parse_arguments
 from rl.rewards import get_rewards
-from rl.summary import write_summary
 from rl.tasks import fingerprint, read_rows
-from rl.tracking import MetricLines, finish_tracking, log_evaluation, start_tracking
 from transformers import PrinterCallback
-from trl import GRPOConfig, GRPOTrainer
+from trl import GRPOTrainer
 
 
 def main() -> None:
-    job, config = parse_arguments((JobArguments, GRPOConfig))
+    job, config = parse_arguments(SCRIPTS["train.py"])
     train_rows, test_rows = read_rows(channel("train")), read_rows(channel("test"))[: job.eval_problems]
     config.output_dir = str(checkpoint_dir())
 
     policy, tokenizer = load_base(job.base_model, job.dtype)
-    rewards = (
-        get_rewards(job.rewards, max_completion_length=config.max_completion_length) if job.rewards else []
-    )
+    limits = {"max_completion_length": config.max_completion_length}
+    rewards = get_rewards(job.rewards, **limits) if job.rewards else []
     if job.reward_model:
         rewards.append(load_reward_model(job.reward_model))
 

@@ -6,22 +6,24 @@ same base then learns to score the right one higher (Bradley-Terry loss; Ouyang 
 https://arxiv.org/abs/2203.02155). Recipe: recipes/reward_model.yaml.
 """
 
+from arguments import SCRIPTS
 from datasets import Dataset
-from rl.checkpoints import CheckpointMarker, newest_complete
-from rl.container import channel, checkpoint_dir, model_dir
+from job.checkpoints import CheckpointMarker, newest_complete
+from job.container import channel, checkpoint_dir, model_dir
+from job.failure import report_failure
+from job.history import MetricLines
+from job.models import load_base
+from job.recipe import parse_arguments
+from job.tracking import finish_tracking, start_tracking
 from rl.evaluation import evaluate
-from rl.failure import report_failure
-from rl.models import load_base
 from rl.preferences import SIDES, preference_pairs
-from rl.recipe import JobArguments, parse_arguments
 from rl.tasks import fingerprint, read_rows
-from rl.tracking import MetricLines, finish_tracking, start_tracking
 from transformers import AutoModelForSequenceClassification, PrinterCallback, set_seed
-from trl import RewardConfig, RewardTrainer
+from trl import RewardTrainer
 
 
 def main() -> None:
-    job, config = parse_arguments((JobArguments, RewardConfig))
+    job, config = parse_arguments(SCRIPTS["train_reward_model.py"])
     rows = read_rows(channel("train"))[: job.eval_problems]
     config.output_dir = str(checkpoint_dir())
 

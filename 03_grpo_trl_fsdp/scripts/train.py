@@ -12,27 +12,29 @@ goes on from its newest complete checkpoint, and ends with the weights that it w
 
 import time
 
+from arguments import SCRIPTS
+from compat.fsdp_on_cpu import enable_fsdp_on_cpu
 from datasets import Dataset
+from job.checkpoints import CheckpointMarker, newest_complete
+from job.container import channel, checkpoint_dir, model_dir
+from job.failure import report_failure
+from job.history import MetricLines
+from job.models import load_base, lora_config, save_model
+from job.recipe import parse_arguments
+from job.sharding import ShardReport, copy_trained
+from job.summary import write_summary
+from job.tracking import finish_tracking, log_evaluation, start_tracking
 from peft import get_peft_model
-from rl.checkpoints import CheckpointMarker, newest_complete
-from rl.container import channel, checkpoint_dir, model_dir
 from rl.evaluation import evaluate
-from rl.failure import report_failure
-from rl.fsdp_cpu import enable_fsdp_on_cpu
-from rl.models import load_base, lora_config, save_model
-from rl.recipe import JobArguments, parse_arguments
 from rl.rewards import get_rewards
-from rl.sharding import ShardReport, copy_trained, generate_in_step
-from rl.summary import write_summary
 from rl.tasks import fingerprint, read_rows
-from rl.tracking import MetricLines, finish_tracking, log_evaluation, start_tracking
 from transformers import PrinterCallback, set_seed
-from trl import GRPOConfig, GRPOTrainer
+from trl import GRPOTrainer
 
 
 def main() -> None:
     enable_fsdp_on_cpu()
-    job, config = parse_arguments((JobArguments, GRPOConfig))
+    job, config = parse_arguments(SCRIPTS["train.py"])
     train_rows, test_rows = read_rows(channel("train")), read_rows(channel("test"))[: job.eval_problems]
     config.output_dir = str(checkpoint_dir())
     set_seed(config.seed)  # every process begins with the same adapters
@@ -58,8 +60,6 @@ def main() -> None:
         callbacks=[MetricLines(), CheckpointMarker(), ShardReport()],
     )
     trainer.remove_callback(PrinterCallback)  # MetricLines says the same in one line
-    if config.fsdp:
-        generate_in_step(policy)
     checkpoint = newest_complete(checkpoint_dir())
     started = time.perf_counter()
     trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)

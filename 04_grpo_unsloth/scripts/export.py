@@ -19,17 +19,17 @@ from collections.abc import Callable
 from pathlib import Path
 
 from accelerate import PartialState
+from arguments import SCRIPTS, ExportArguments
+from compat.bitsandbytes_on_cpu import disable_inference_repacking
 from gguf_file import write_gguf
+from job.container import channel, model_dir, output_data_dir, print_line
+from job.failure import report_failure
+from job.models import ModelNotFound, load_base, load_tokenizer, local_source
+from job.recipe import parse_arguments
 from peft import PeftModel
-from rl.container import channel, model_dir, output_data_dir, print_line
 from rl.evaluation import PassAtOne, greedy_pass_at_1
-from rl.failure import report_failure
-from rl.models import ModelNotFound, load_base, load_tokenizer, local_source
-from rl.quantization import keep_gradients_right
-from rl.recipe import JobArguments, parse_arguments
 from rl.tasks import read_rows
 from transformers import AutoModelForCausalLM, PreTrainedModel, PreTrainedTokenizerBase
-from trl import GRPOConfig
 
 GGUF = "model-Q8_0.gguf"
 
@@ -102,11 +102,11 @@ EXPORTS = {
 def reload(folder: Path, **options: str) -> PreTrainedModel:
     """What the folder holds, as anybody would load it."""
     model = AutoModelForCausalLM.from_pretrained(folder, **options)
-    return keep_gradients_right(model).to(PartialState().device)
+    return disable_inference_repacking(model).to(PartialState().device)
 
 
 def main() -> None:
-    job, _ = parse_arguments((JobArguments, GRPOConfig))
+    job, _ = parse_arguments(SCRIPTS["export.py"])
     rows = read_rows(channel("test"))[: job.eval_problems]
     trained = read_result(job)
 
@@ -137,7 +137,7 @@ def main() -> None:
     (output_data_dir() / "exports.json").write_text(json.dumps(report, indent=2) + "\n")
 
 
-def read_result(job: JobArguments) -> Trained:
+def read_result(job: ExportArguments) -> Trained:
     """What an earlier train.py job left in the channel `model`.
 
     Raises:

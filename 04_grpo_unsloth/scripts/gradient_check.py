@@ -2,7 +2,7 @@
 
 On a CPU with AVX512-BF16 bitsandbytes repacks 4-bit weights for inference at the first evaluation, and backward then
 reads them in the old layout. GRPO evaluates in every step: it generates. Two small models, one without biases (random
-weights) and the tiny model, which has some; three ways to load each: as it comes, with rl.quantization's cure, and by
+weights) and the tiny model, which has some; three ways to load each: as it comes, with the cure in compat, and by
 Unsloth, which has a cure of its own. Needs no data; leaves gradients.json among the job's outputs.
 
     SM_OUTPUT_DATA_DIR=out/data python gradient_check.py
@@ -19,13 +19,16 @@ from typing import Any
 
 import torch
 from accelerate import PartialState
+from arguments import SCRIPTS
 from bitsandbytes.functional import dequantize_4bit, has_avx512bf16
 from bitsandbytes.nn import Linear4bit
+from compat.bitsandbytes_on_cpu import disable_inference_repacking
+from job.container import output_data_dir, print_line
+from job.failure import report_failure
+from job.models import load_tokenizer, local_source
+from job.quantization import nf4_config
+from job.recipe import parse_arguments
 from peft import LoraConfig, PeftModel, get_peft_model
-from rl.container import output_data_dir, print_line
-from rl.failure import report_failure
-from rl.models import load_tokenizer, local_source
-from rl.quantization import keep_gradients_right, nf4_config
 from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM, PreTrainedModel, set_seed
 
 
@@ -39,7 +42,7 @@ def as_it_comes(folder: str) -> PreTrainedModel:
 
 
 def cured(folder: str) -> PreTrainedModel:
-    return keep_gradients_right(as_it_comes(folder))
+    return disable_inference_repacking(as_it_comes(folder))
 
 
 def by_unsloth(folder: str) -> PreTrainedModel:
@@ -114,6 +117,7 @@ def without_biases(folder: Path) -> str:
 
 
 def main() -> None:
+    parse_arguments(SCRIPTS["gradient_check.py"])  # it takes none, and refuses what it is given
     trap = has_avx512bf16() and PartialState().device.type == "cpu"
     print_line(f"[gradients] {'this CPU has AVX512-BF16' if trap else 'no AVX512-BF16 in use here: no trap'}")
     checks = []

@@ -14,8 +14,8 @@ import sys
 import tempfile
 from pathlib import Path
 
-from rl.container import channel, output_data_dir
-from rl.failure import report_failure
+from job.container import channel, output_data_dir
+from job.failure import report_failure
 from rl.tasks import read_rows
 
 PRECISIONS = ("fp32", "bf16", "nf4")

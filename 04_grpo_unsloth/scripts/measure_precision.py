@@ -16,18 +16,18 @@ import time
 from pathlib import Path
 
 import torch
+from arguments import SCRIPTS
+from job.container import channel, print_line
+from job.failure import report_failure
+from job.models import load_tokenizer
+from job.quantization import QuantizationError, frozen_weights
+from job.recipe import parse_arguments
+from job.sharding import held_bytes
+from job.summary import peak_rss, versions
 from peft import PeftModel
-from rl.container import channel, print_line
 from rl.evaluation import greedy_pass_at_1
-from rl.failure import report_failure
-from rl.models import load_tokenizer
-from rl.quantization import QuantizationError, frozen_weights
-from rl.recipe import JobArguments, parse_arguments
-from rl.sharding import held_bytes
-from rl.summary import peak_rss, versions
 from rl.tasks import Row, read_rows
 from transformers import PreTrainedTokenizerBase
-from trl import GRPOConfig
 
 PRECISIONS = {
     "fp32": {"dtype": "float32", "quantization": None},
@@ -44,7 +44,7 @@ Batch = dict[str, torch.Tensor]
 
 
 def main(precision: str, result: Path, arguments: list[str]) -> None:
-    job, config = parse_arguments((JobArguments, GRPOConfig), arguments)
+    job, config = parse_arguments(SCRIPTS["measure.py"], arguments)
     job = dataclasses.replace(job, **PRECISIONS[precision])
     config.use_vllm = False  # training is measured; vLLM would take its own share of the memory
     rows, tokenizer = read_rows(channel("test")), load_tokenizer(job.base_model)

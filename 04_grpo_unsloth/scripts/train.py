@@ -14,29 +14,30 @@ from unsloth_first import FastLanguageModel  # isort: skip
 
 import time
 
-import rewards_hackable  # noqa: F401  registers the two rewards of the notebook's section on reward hacking
 import torch
+from arguments import SCRIPTS, AdapterArguments, TrainArguments
+from compat.float32_adapters import keep_adapters_in_float32
 from datasets import Dataset
+from job.checkpoints import CheckpointMarker, newest_complete
+from job.container import channel, checkpoint_dir, model_dir
+from job.failure import report_failure
+from job.history import MetricLines
+from job.models import load_base, load_tokenizer, local_source, lora_config, save_model
+from job.quantization import check_packed
+from job.recipe import parse_arguments
+from job.sharding import copy_trained
+from job.summary import write_summary
+from job.tracking import finish_tracking, log_evaluation, start_tracking
 from peft import PeftModel, get_peft_model
-from rl.checkpoints import CheckpointMarker, newest_complete
-from rl.container import channel, checkpoint_dir, host_count, model_dir, process_count
 from rl.evaluation import evaluate
-from rl.failure import report_failure
-from rl.models import load_base, load_tokenizer, local_source, lora_config, save_model
-from rl.quantization import check_packed
-from rl.recipe import JobArguments, RecipeError, parse_arguments
 from rl.rewards import get_rewards
-from rl.sharding import copy_trained
-from rl.summary import write_summary
 from rl.tasks import fingerprint, read_rows
-from rl.tracking import MetricLines, finish_tracking, log_evaluation, start_tracking
 from transformers import PrinterCallback
 from trl import GRPOConfig, GRPOTrainer
 
 
 def main() -> None:
-    job, config = parse_arguments((JobArguments, GRPOConfig))
-    refuse_what_this_is_not_for(job)
+    job, config = parse_arguments(SCRIPTS["train.py"])
     train_rows, test_rows = read_rows(channel("train")), read_rows(channel("test"))[: job.eval_problems]
     config.output_dir = str(checkpoint_dir())
 
@@ -60,11 +61,7 @@ def main() -> None:
         callbacks=[MetricLines(), CheckpointMarker()],
     )
     trainer.remove_callback(PrinterCallback)  # MetricLines says the same in one line
-    for parameter in policy.parameters():
-        if (
-            parameter.requires_grad
-        ):  # TRL rounds adapters of a 4-bit base to bfloat16, a resumed job would not
-            parameter.data = parameter.data.float()
+    keep_adapters_in_float32(policy)  # or a resumed job would end with other weights
     checkpoint = newest_complete(checkpoint_dir())
     started = time.perf_counter()
     trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
@@ -78,21 +75,7 @@ def main() -> None:
     finish_tracking()
 
 
-def refuse_what_this_is_not_for(job: JobArguments) -> None:
-    """Raises RecipeError for a second process or host, and for training without adapters."""
-    if process_count() > 1 or host_count() > 1:
-        raise RecipeError(
-            f"train.py trains one model on one device, but was started as {process_count()} process(es) on "
-            f"{host_count()} host(s), each of which would load, train and save a model of its own. Leave distributed= "
-            "out and set instance_count=1; 03_grpo_trl_fsdp spreads a model over several devices."
-        )
-    if not job.lora_rank:
-        raise RecipeError(
-            "lora_rank: 0, but this module trains adapters on a frozen base: set it to 8 or more."
-        )
-
-
-def load_policy(job: JobArguments, config: GRPOConfig) -> PeftModel:
+def load_policy(job: AdapterArguments, config: GRPOConfig) -> PeftModel:
     """The recipe's base model as Unsloth loads it, with new adapters."""
     checkpointing = "unsloth" if config.gradient_checkpointing else False
     base, _ = FastLanguageModel.from_pretrained(
@@ -116,7 +99,7 @@ def load_policy(job: JobArguments, config: GRPOConfig) -> PeftModel:
     )
 
 
-def merge_into_full_precision(policy: PeftModel, job: JobArguments) -> PeftModel:
+def merge_into_full_precision(policy: PeftModel, job: TrainArguments) -> PeftModel:
     """The trained adapters on the base as it was before it was packed: merging into 4 bits would round them away.
 
     On the CPU, since a GPU has its memory full of the policy and vLLM.

@@ -2,8 +2,8 @@
 
 import os
 
-from rl.quantization import keep_scales_right
-from rl.text_only import hide_torchvision
+from compat.bitsandbytes_on_cpu import correct_dequantization
+from compat.no_torchvision import hide_torchvision
 
 # Standby: while the trainer computes, vLLM hands its memory back. Read at the import, so it cannot be a recipe's key.
 os.environ.setdefault("UNSLOTH_VLLM_STANDBY", "1")
@@ -11,6 +11,6 @@ hide_torchvision()  # unsloth requires it, and so pip installs it
 
 from unsloth import FastLanguageModel  # noqa: E402
 
-keep_scales_right()
+correct_dequantization()
 
 __all__ = ["FastLanguageModel"]

@@ -13,28 +13,30 @@ import os
 import tempfile
 import time
 from pathlib import Path
-from typing import Any
 
 import ray
-from rl.checkpoints import newest_complete
-from rl.container import channel, checkpoint_dir, host_count, model_dir, output_data_dir
-from rl.evaluation import Evaluation, evaluate
-from rl.failure import report_failure
-from rl.models import load_tokenizer, local_source, save_model
+from job.checkpoints import newest_complete
+from job.container import channel, checkpoint_dir, host_count, model_dir, output_data_dir
+from job.failure import report_failure
+from job.models import load_tokenizer, local_source, save_model
+from job.summary import write_record
+from job.tracking import finish_tracking, log_evaluation, start_tracking
+from rl.evaluation import Evaluation, Generate, evaluate
 from rl.rewards import compute_score
-from rl.summary import write_record
-from rl.tasks import fingerprint, read_rows
-from rl.tracking import finish_tracking, log_evaluation, start_tracking
-from rl.verl_data import write_data
-from rl.verl_recipe import VerlJob, read_verl_recipe
+from rl.tasks import Row, fingerprint, read_rows
 from transformers import PreTrainedModel
+from verl_arguments import VerlJob
+from verl_data import write_data
+from verl_keys import Settings
+from verl_recipe import read_verl_recipe
 
-# What verl and its libraries read, in every process, when they are imported. The three of CPU: see verl_cpu.
+# Environment that verl and its libraries read, in every process, when they are imported. Those of CPU: see verl_cpu.
 VARIABLES = {"PYTHONPATH": str(Path(__file__).resolve().parent), "TQDM_DISABLE": "1", "TQ_NUM_THREADS": "1"}
-CPU = {"VERL_USE_EXTERNAL_MODULES": "verl_cpu", "VERL_PLATFORM": "cpu", "VERL_ENGINE_DEVICE": "cuda"}
+ON_CPU = {"VERL_USE_EXTERNAL_MODULES": "verl_cpu", "VERL_PLATFORM": "cpu", "VERL_ENGINE_DEVICE": "cuda"}
 
 
-def read_arguments() -> tuple[VerlJob, dict[str, Any]]:
+def read_arguments() -> tuple[VerlJob, Settings]:
+    """The recipe of the command line: its section `job`, and verl's nested settings."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -45,9 +47,9 @@ def read_arguments() -> tuple[VerlJob, dict[str, Any]]:
 
 
 def measure(
-    name: str, model: PreTrainedModel, job: VerlJob, rows: list[dict[str, Any]], turns: dict[str, Any]
+    name: str, model: PreTrainedModel, job: VerlJob, rows: list[Row], generate: Generate | None
 ) -> Evaluation:
-    """The common evaluation, logged as `name`; `turns` are the tools and how often the model speaks."""
+    """The common evaluation, logged as `name`; `generate` completes prompts where the model has tools."""
     result = evaluate(
         model,
         load_tokenizer(job.base_model),
@@ -56,7 +58,7 @@ def measure(
         max_new_tokens=job.eval_max_new_tokens,
         batch_size=job.eval_batch_size,
         seed=42,
-        **turns,
+        generate=generate,
     )
     log_evaluation(name, result)
     return result
@@ -65,14 +67,12 @@ def measure(
 def main() -> None:
     job, settings = read_arguments()
     train_rows, test_rows = read_rows(channel("train")), read_rows(channel("test"))[: job.eval_problems]
-    # Of a reward that raises verl says only that there are no trajectories to learn from; so it is tried here first.
-    compute_score("try", "<answer>0</answer>", train_rows[0]["answer"], **job.scoring)
 
-    variables = {**VARIABLES, **(CPU if job.device == "cpu" else {})}
+    variables = {**VARIABLES, **(ON_CPU if job.device == "cpu" else {})}
     os.environ.update(variables)
     from verl.trainer.main_ppo import run_ppo
     from verl_checkpoints import free_gpus, merged_model, open_model
-    from verl_config import evaluation_turns, trainer_config
+    from verl_config import evaluation_generate, trainer_config
     from verl_history import History
     from verl_timeline import write_timeline
     from verl_trainer import task_runner
@@ -88,21 +88,24 @@ def main() -> None:
         "experiment_name": job.recipe,
     }
     variables |= {"VERL_FILE_LOGGER_PATH": str(history.file)}
+    source = local_source(job.base_model)
     given = {
-        "actor_rollout_ref": {"model": {"path": local_source(job.base_model)}},
+        "actor_rollout_ref": {"model": {"path": source}},
         "data": write_data(train_rows, test_rows, Path(tempfile.mkdtemp())),
         "trainer": trainer,
         "ray_kwargs": {"ray_init": {"runtime_env": {"env_vars": variables}}},
     }
     slots = int(os.environ["RAY_SLOTS_PER_HOST"])
     config = trainer_config(job, settings, hosts=host_count(), gpus_per_host=slots, given=given)
-    turns = evaluation_turns(config)
+    generate = evaluation_generate(config)
+    # Of a reward that raises verl says only that there are no trajectories to learn from; so it is tried here first.
+    row, reward_kwargs = train_rows[0], config.reward.custom_reward_function.reward_kwargs
+    compute_score(row["task"], "<answer>0</answer>", row["answer"], **reward_kwargs)
 
     start_tracking(job, job, data_fingerprint=fingerprint(train_rows))
     dtype = "float32" if job.device == "cpu" else "bfloat16"
-    tokenizer = load_tokenizer(job.base_model)
     # Nothing refers to the model after this line: verl's processes need the GPUs that it is on.
-    before = measure("before", open_model(local_source(job.base_model), dtype), job, test_rows, turns)
+    before = measure("before", open_model(source, dtype), job, test_rows, generate)
     free_gpus()
 
     started = time.perf_counter()
@@ -110,13 +113,13 @@ def main() -> None:
         try:
             run_ppo(config, task_runner)
         except ray.exceptions.RayTaskError as error:
-            raise innermost(error) from error
+            raise original_error(error) from error
     train_seconds = time.perf_counter() - started
     write_timeline(output_data_dir() / "timeline.jsonl")
 
     trained = merged_model(checkpoint_dir(), dtype)
-    after = measure("after", trained, job, test_rows, turns)
-    save_model(trained, tokenizer, model_dir(), base_spec=job.base_model)
+    after = measure("after", trained, job, test_rows, generate)
+    save_model(trained, load_tokenizer(job.base_model), model_dir(), base_spec=job.base_model)
     write_record(
         job,
         before,
@@ -132,7 +135,7 @@ def main() -> None:
     finish_tracking()
 
 
-def innermost(error: BaseException) -> BaseException:
+def original_error(error: BaseException) -> BaseException:
     """What really went wrong: Ray wraps an error once for each process that it passed through."""
     while isinstance(error, ray.exceptions.RayTaskError) and error.cause is not error:
         error = error.cause

@@ -1,4 +1,4 @@
-"""verl's checkpoints on one host or several: marked when whole, merged into a model for transformers, and opened.
+"""verl's checkpoints on one host or several: marked when complete, merged into a model for transformers, and opened.
 
 Each training process writes its shard on its own host. SageMaker copies them all to S3, and back to every host when
 the job starts again; the host that merges asks the others for what it lacks.
@@ -16,9 +16,9 @@ from typing import Any
 import psutil
 import ray
 import torch
+from job.checkpoints import mark_complete
 from peft import PeftModel
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
-from rl.checkpoints import mark_complete
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
 PART_BYTES = 64 * 2**20
@@ -37,10 +37,14 @@ def on_host(host: str, function: Callable, *arguments: Any) -> ray.ObjectRef:
 
 
 def close_checkpoint(folder: Path) -> float:
-    """Mark a checkpoint as whole on this host; returns the most memory that a process of Ray here has held, in MB."""
+    """Mark a checkpoint as complete on this host.
+
+    Returns the most memory that a process of Ray here has held so far, in MB (2**20 bytes).
+    """
     mark_complete(folder)
     peaks = [0.0]
-    for process in psutil.Process(os.getppid()).children():  # the parent of a task is Ray on this host
+    # The parent of a task's process is Ray on this host.
+    for process in psutil.Process(os.getppid()).children():
         status = Path(f"/proc/{process.pid}/status")
         lines = status.read_text().splitlines() if status.exists() else []
         peaks += [int(line.split()[1]) / 1024 for line in lines if line.startswith("VmHWM")]
@@ -50,7 +54,11 @@ def close_checkpoint(folder: Path) -> float:
 def merged_model(checkpoints: Path, dtype: str) -> PreTrainedModel:
     """The model of the newest checkpoint, merged from its shards by verl's own merger.
 
-    Adapters, if that is what was trained, are on it and not in its weights.
+    Adapters, if that is what was trained, are on it and not in its weights. `dtype` is that of the weights: float32,
+    bfloat16 or float16.
+
+    Raises:
+        RuntimeError: verl could not merge it; the message has the end of what verl said.
     """
     newest = max(checkpoints.glob("global_step_*"), key=lambda path: int(path.name.rpartition("_")[2]))
     fetch_missing(newest)

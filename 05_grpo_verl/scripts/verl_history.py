@@ -10,13 +10,14 @@ import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import TypedDict
 
-from rl.container import checkpoint_dir, output_data_dir, print_line
-from rl.tracking import HISTORY, log_metrics, metrics_line
+from job.container import checkpoint_dir, output_data_dir, print_line
+from job.metrics import HISTORY, Metrics, metrics_line
+from job.tracking import log_metrics
 
 POLL_S = 0.5
-# verl's name -> the workshop's
+# verl's name -> the one that the other trainers (TRL) have for the same
 NAMES = {
     "critic/rewards/mean": "reward",
     "actor/pg_loss": "loss",
@@ -32,16 +33,28 @@ NAMES = {
 }
 
 
+class WrittenStep(TypedDict):
+    """A line of verl's file."""
+
+    step: int
+    data: dict[str, float]  # by verl's names
+
+
 class History:
-    """The metrics of one run, in order, each step once."""
+    """The metrics of one run, in order, each step once.
+
+    Attributes:
+        rows: the metrics of each step, by the names in NAMES or else verl's; `step` among them.
+        file: the JSON lines that verl writes in this run.
+    """
 
     def __init__(self, checkpoint: Path | None) -> None:
         """`checkpoint`: the folder global_step_<n> that verl goes on from."""
-        self.rows: list[dict[str, Any]] = []
+        self.rows: list[Metrics] = []
         start = int(checkpoint.name.rpartition("_")[2]) if checkpoint else 0
         # Kept with the checkpoints, so that a resumed run finds what came before; of a step done twice the later counts.
         self.file = checkpoint_dir() / f"metrics_{start:06}.jsonl"
-        earlier: dict[int, dict[str, Any]] = {}
+        earlier: dict[int, WrittenStep] = {}
         for path in sorted(checkpoint_dir().glob("metrics_*.jsonl")):
             lines = path.read_bytes().splitlines(keepends=True) if path != self.file else []
             written = [json.loads(line) for line in lines if line.endswith(b"\n")]
@@ -51,13 +64,16 @@ class History:
         self._before = len(self.rows)
 
     @property
-    def trained(self) -> list[dict[str, Any]]:
+    def trained(self) -> list[Metrics]:
         """The rows of this run alone, without those before the checkpoint."""
         return self.rows[self._before :]
 
     @contextlib.contextmanager
     def following(self, steps: int) -> Iterator[None]:
-        """While the block runs, report each of the `steps` as soon as verl has written it."""
+        """While the block runs, report each of the `steps` as soon as verl has written it.
+
+        What goes wrong in reporting (a damaged line, a tracker) is raised when the block ends.
+        """
         self.file.parent.mkdir(parents=True, exist_ok=True)
         self.file.write_text("")
         ended = threading.Event()
@@ -81,17 +97,16 @@ class History:
             if last:
                 return
 
-    def _add(self, written: dict[str, Any]) -> dict[str, Any]:
-        row = {NAMES.get(name, name): value for name, value in written["data"].items()} | {
-            "step": written["step"]
-        }
+    def _add(self, written: WrittenStep) -> Metrics:
+        row = {NAMES.get(name, name): value for name, value in written["data"].items()}
+        row["step"] = written["step"]
         self.rows.append(row)
         output_data_dir().mkdir(parents=True, exist_ok=True)
         with open(output_data_dir() / HISTORY, "a", encoding="utf-8") as file:
             file.write(json.dumps(row) + "\n")
         return row
 
-    def _report(self, row: dict[str, Any], steps: int) -> None:
+    def _report(self, row: Metrics, steps: int) -> None:
         line = metrics_line(row, row["step"], steps)
         if line:
             print_line(line)

@@ -1,4 +1,4 @@
-"""verl's synchronous trainer with three things added: rewards by their names, whole checkpoints, a shorter wait.
+"""verl's synchronous trainer with three things added: rewards by name, complete checkpoints, shorter polling.
 
 verl logs the mean of the summed reward during training, and the parts only in validation. Its checkpoints lie where
 each process wrote them. And it looks only every two seconds whether the completions of a step are there.
@@ -17,9 +17,8 @@ from verl.trainer.ppo.v1.replay_buffer import ReplayBuffer
 from verl.trainer.ppo.v1.trainer_sync import PPOTrainerSync
 from verl_checkpoints import close_checkpoint, on_every_host
 
-POLL_S = (
-    0.2  # verl's 2 s, which are no setting (0.9.1), are nothing in a step of minutes and most of a tiny one
-)
+# verl's 2 s, which are no setting (0.9.1), are nothing in a step of minutes and most of a tiny one.
+POLL_S = 0.2
 HEAD = {"node:__internal_head__": 0.001}  # a resource that only the head of a Ray cluster has
 
 
@@ -60,6 +59,9 @@ def reward_metrics(keys: list[str], scores: list[dict[str, float]]) -> dict[str,
     Args:
         keys: a completion's key is <group>_<number>_<turn>.
         scores: what `rl.rewards.compute_score` gave each: {"score": the sum, "accuracy": 1.0, ...}.
+
+    Returns:
+        TRL's names: {"rewards/accuracy/mean": ..., "frac_reward_zero_std": ...}.
     """
     groups = defaultdict(set)
     for key, score in zip(keys, scores, strict=True):

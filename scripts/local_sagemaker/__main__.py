@@ -8,10 +8,10 @@ from datetime import datetime
 from pathlib import Path
 
 from local_sagemaker import client
-from local_sagemaker.home import home_folder
-from local_sagemaker.isolation import MODES, IsolationError
+from local_sagemaker.home import EndpointFile, JobFile, home_folder
+from local_sagemaker.hosts.isolation import MODES, IsolationError
 
-MOST_JOBS = 1  # at a time: CPU jobs beside each other only slow each other down
+MOST_JOBS = 1  # at a time: CPU jobs that run together only slow each other down
 
 
 def main() -> int:
@@ -52,7 +52,7 @@ def _parse() -> argparse.Namespace:
         "--idle-hours",
         type=float,
         default=8.0,
-        help="end after so long without a request (default: %(default)s)",
+        help="end after this long without a request or a job (default: %(default)s)",
     )
     serve.set_defaults(run=_serve)
     commands.add_parser("jobs", help="list all jobs, earlier endpoints' too").set_defaults(run=_jobs)
@@ -60,7 +60,7 @@ def _parse() -> argparse.Namespace:
     for name, run, text in (
         ("logs", _logs, "print a job's logs"),
         ("stop", _stop, "stop a job as StopTrainingJob does"),
-        ("interrupt", _interrupt, "take the machines of a spot job away"),
+        ("interrupt", _interrupt, "interrupt a spot job, as AWS does when it needs the machines"),
     ):
         command = commands.add_parser(name, help=text)
         command.add_argument("name", metavar="NAME", help="the training job's name")
@@ -80,10 +80,9 @@ def _number(least: int, most: int) -> Callable[[str], int]:
 
 
 def _serve(options: argparse.Namespace) -> int:
-    from local_sagemaker import (
-        isolation,
-        server,
-    )  # moto takes a second to import; the other commands need none
+    # Here and not above: moto takes a second to import, and the other commands do not need it.
+    from local_sagemaker.api import operations, server
+    from local_sagemaker.hosts import isolation
 
     chosen = isolation.choose(options.isolation)
     print(f"Hosts are kept apart by {chosen.meaning}", file=sys.stderr)
@@ -98,7 +97,7 @@ def _serve(options: argparse.Namespace) -> int:
                 idle_hours=options.idle_hours,
             )
         )
-    except server.CannotServe as error:
+    except (server.CannotServe, operations.UnknownMoto) as error:
         print(f"local_sagemaker: {error}", file=sys.stderr)
         return 1
     return 0
@@ -107,10 +106,10 @@ def _serve(options: argparse.Namespace) -> int:
 def _jobs(options: argparse.Namespace) -> None:
     home = home_folder(options.home)
     alive = client.find_endpoint(home)
-    records = [json.loads(file.read_text()) for file in home.glob("jobs/*/job.json")]
+    records: list[JobFile] = [json.loads(file.read_text()) for file in home.glob("jobs/*/job.json")]
     for record in sorted(records, key=lambda record: record["created"]):
         status = record["status"]
-        if record["ended"] is None and not _runs_in(record, alive, home):
+        if record["ended"] is None and not _belongs_to(record, alive, home):
             status = "Lost (its endpoint ended)"
         reason = (record["failure_reason"] or "").partition("\n")[0]
         print(
@@ -120,11 +119,12 @@ def _jobs(options: argparse.Namespace) -> None:
         print(f"No jobs in {home}")
 
 
-def _runs_in(record: dict, alive: client.Endpoint | None, home: Path) -> bool:
+def _belongs_to(record: JobFile, alive: client.Endpoint | None, home: Path) -> bool:
+    """Whether the job was created in the endpoint that is running now."""
     if alive is None:
         return False
-    started = json.loads((home / "endpoint.json").read_text())["started"]
-    return datetime.fromisoformat(record["created"]).timestamp() >= started
+    endpoint: EndpointFile = json.loads((home / "endpoint.json").read_text())
+    return datetime.fromisoformat(record["created"]).timestamp() >= endpoint["started"]
 
 
 def _logs(options: argparse.Namespace) -> int:
@@ -148,10 +148,10 @@ def _logs(options: argparse.Namespace) -> int:
 def _stop(options: argparse.Namespace) -> int:
     from botocore.exceptions import ClientError
 
-    from local_sagemaker.storage import client as aws
+    from local_sagemaker.jobs.storage import aws_client
 
     try:
-        sagemaker = aws("sagemaker", _running(options).url, client.REGION)
+        sagemaker = aws_client("sagemaker", _running(options).url, client.REGION)
         sagemaker.stop_training_job(TrainingJobName=options.name)
     except ClientError as error:
         print(f"local_sagemaker: {error.response['Error']['Message']}", file=sys.stderr)

@@ -1,4 +1,4 @@
-"""Find, start, stop and connect to the local endpoint. The only part that other code imports.
+"""Find, start, stop and connect to the local endpoint: the front door, all that other code needs to import.
 
 A plain SDK script needs two lines before its first AWS call:
 
@@ -21,7 +21,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
-from local_sagemaker.home import file_lock, home_folder
+from local_sagemaker.compat import sts_address
+from local_sagemaker.home import EndpointFile, file_lock, home_folder
 
 REGION = "us-east-1"
 ROLE_NAME = "AmazonSageMaker-ExecutionRole"
@@ -45,9 +46,9 @@ class Endpoint:
 
 
 def call(url: str, action: str, **parameters: str) -> dict:
-    """Ask the endpoint something that no AWS API has: "status", "interrupt" (name=...).
+    """Ask the endpoint something that no AWS API has: "status", "shutdown", "interrupt" (name=...).
 
-    Raises EndpointError with the endpoint's own message when it refuses.
+    Raises EndpointError with the endpoint's own message when it refuses, OSError when it cannot be reached.
     """
     request = f"{url}{CONTROL_PATH}/{action}?{urllib.parse.urlencode(parameters)}"
     direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))  # loopback, never through a proxy
@@ -62,19 +63,19 @@ def find_endpoint(home: Path | str | None = None) -> Endpoint | None:
     """The endpoint that serves `home`, or None. A record left by a crashed one does not count."""
     folder = home_folder(home)
     try:
-        record = json.loads((folder / "endpoint.json").read_text())
+        record: EndpointFile = json.loads((folder / "endpoint.json").read_text())
         status = call(record["url"], "status")
     except (OSError, ValueError, KeyError, EndpointError, http.client.HTTPException):
         return None
     if status.get("pid") != record["pid"]:
-        return None  # the port now belongs to somebody else
+        return None  # the port now belongs to another program
     return Endpoint(record["url"], record["pid"], folder)
 
 
 def ensure_endpoint(home: Path | str | None = None) -> Endpoint:
     """The running endpoint of `home`; starts a detached one (which outlives this process) if there is none.
 
-    Raises EndpointError with the end of its log if it does not come up.
+    Raises EndpointError with the end of its log if it does not answer within 60 s.
     """
     folder = home_folder(home)
     with file_lock(folder / "start.lock"):  # two notebooks opened at once share one endpoint
@@ -94,7 +95,7 @@ def _start(folder: Path) -> Endpoint:
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=output,
-            start_new_session=True,  # Ctrl-C in a notebook must not take the endpoint and its jobs along
+            start_new_session=True,  # Ctrl-C in a notebook must not end the endpoint and its jobs
         )
     deadline = time.monotonic() + _START_TIMEOUT_S
     while time.monotonic() < deadline and process.poll() is None:
@@ -108,7 +109,10 @@ def _start(folder: Path) -> Endpoint:
 
 
 def shutdown(home: Path | str | None = None) -> bool:
-    """Stop the endpoint of `home` and every job it runs. False when none was running."""
+    """Stop the endpoint of `home` and every job it runs. False when none was running.
+
+    Raises EndpointError if it has not ended after 30 s.
+    """
     running = find_endpoint(home)
     if running is None:
         return False
@@ -145,8 +149,8 @@ def connect(endpoint: Endpoint | str, region: str = REGION) -> Callable[[], None
     """Point this process, and only this process, at the endpoint; returns a function that undoes it.
 
     Every AWS_* variable is set aside (real credentials and profiles included) and replaced by dummies,
-    and the SDK's hard-coded STS address is made to follow the endpoint. Sessions and clients made before
-    this call keep their old address: make them afterwards.
+    and the SDK's hard-coded STS address is made to follow the endpoint (compat/sts_address.py). Sessions and
+    clients that exist already keep their old address: create them after this call.
     """
     url = endpoint.url if isinstance(endpoint, Endpoint) else endpoint
     changed = {name: None for name in os.environ if name.startswith("AWS_")}
@@ -163,7 +167,7 @@ def connect(endpoint: Endpoint | str, region: str = REGION) -> Callable[[], None
     changed["no_proxy"] = changed["NO_PROXY"]
     before = {name: os.environ.get(name) for name in changed}
     _set_environment(changed)
-    restore_sts = _follow_endpoint_for_sts(url)
+    restore_sts = sts_address.follow_endpoint(url)
     _forget_cached_clients()
 
     def restore() -> None:
@@ -186,24 +190,6 @@ def _set_environment(values: dict[str, str | None]) -> None:
             os.environ.pop(name, None)
         else:
             os.environ[name] = value
-
-
-def _follow_endpoint_for_sts(url: str) -> Callable[[], None]:
-    """The SDK passes STS an explicit AWS address, which outranks AWS_ENDPOINT_URL (sagemaker 3.27)."""
-    try:
-        from sagemaker.core import common_utils
-        from sagemaker.core.helper import session_helper
-    except ModuleNotFoundError:
-        return lambda: None  # plain boto3: nothing to correct
-    originals = [(module, module.sts_regional_endpoint) for module in (common_utils, session_helper)]
-    for module, _ in originals:
-        module.sts_regional_endpoint = lambda _region: url
-
-    def restore() -> None:
-        for module, function in originals:
-            module.sts_regional_endpoint = function
-
-    return restore
 
 
 def _forget_cached_clients() -> None:

@@ -1,4 +1,4 @@
-"""Where the endpoint keeps its files, and the record by which others find a running one."""
+"""Where the endpoint keeps its files, and what the two records in it hold: endpoint.json and a job's job.json."""
 
 import contextlib
 import fcntl
@@ -6,14 +6,56 @@ import json
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TypedDict
 
-REPOSITORY = Path(__file__).resolve().parents[2]
+
+class EndpointFile(TypedDict):
+    """endpoint.json in the home folder: by it others find the running endpoint."""
+
+    url: str
+    pid: int
+    started: float  # seconds since the epoch
+    isolation: str
+
+
+class TransitionRecord(TypedDict):
+    """One SecondaryStatusTransition."""
+
+    status: str
+    start: str  # ISO 8601 with time zone, as are all times below
+    end: str | None
+
+
+class JobFile(TypedDict):
+    """jobs/<name>/job.json: what DescribeTrainingJob says of a job, for whoever reads it after the endpoint ended."""
+
+    name: str
+    status: str  # TrainingJobStatus
+    secondary_status: str
+    failure_reason: str | None
+    created: str
+    ended: str | None
+    model: str | None  # s3:// address of model.tar.gz
+    training_seconds: int | None
+    metrics: dict[str, float]
+    transitions: list[TransitionRecord]
 
 
 def home_folder(home: Path | str | None = None) -> Path:
-    """Folder of the endpoint's files: the argument, else LOCAL_SAGEMAKER_HOME, else build/ of this clone."""
-    chosen = home or os.environ.get("LOCAL_SAGEMAKER_HOME") or REPOSITORY / "build" / "local_sagemaker"
+    """Folder of the endpoint's files: the argument, else LOCAL_SAGEMAKER_HOME, else build/local_sagemaker.
+
+    The last one is in the project that the package belongs to: the nearest folder above it with a pyproject.toml
+    or a .git, else the working folder.
+    """
+    chosen = home or os.environ.get("LOCAL_SAGEMAKER_HOME") or _project() / "build" / "local_sagemaker"
     return Path(chosen).expanduser().resolve()
+
+
+def _project() -> Path:
+    for folder in Path(__file__).resolve().parents:
+        if (folder / "pyproject.toml").exists() or (folder / ".git").exists():
+            return folder
+    return Path.cwd()
 
 
 def write_json(path: Path, value: object) -> None:

@@ -1,4 +1,4 @@
-"""What every training job of the workshop imports: tasks, rewards, evaluation, models, tracking, failure reports.
+"""Reinforcement learning proper: tasks, rewards, preferences, generation, evaluation.
 
-`tasks`, `rewards`, `recipe`, `container` and `evaluation` can be imported without torch, so a notebook uses them too.
+`tasks`, `rewards`, `preferences` and `evaluation` can be imported without torch, so that a notebook uses them too.
 """

@@ -8,9 +8,9 @@ import dataclasses
 import json
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NotRequired, TypedDict
 
 from rl.rewards import extract_answer, is_formatted, same_answer
 from rl.tasks import DataError, Row
@@ -19,6 +19,23 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 GREEDY, SAMPLED = "greedy", "sampled"
+# generate(model, tokenizer, prompts, *, max_new_tokens, temperature, seed): (text, length in tokens) for each prompt
+Generate = Callable[..., list[tuple[str, int]]]
+
+
+class Completion(TypedDict):
+    """One completion of an evaluation. `score_completions` adds the last three fields."""
+
+    index: int
+    question: str
+    answer: str
+    decoding: str  # greedy or sampled
+    sample: int  # 0 for greedy, else 0..k-1
+    completion: str
+    tokens: int  # length, the end token included
+    extracted: NotRequired[str | None]
+    correct: NotRequired[bool]
+    formatted: NotRequired[bool]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -45,8 +62,7 @@ class Evaluation:
             that of one sample a problem, which is wider than the true one.
         format_rate: by decoding, the share of completions in the format asked for.
         mean_completion_length: by decoding, in tokens, the end token included.
-        completions: one dict for each completion: index, question, answer, decoding, sample, completion, tokens,
-            extracted, correct, formatted.
+        completions: all completions, each with what was judged of it.
         seconds: how long `evaluate` took.
     """
 
@@ -54,7 +70,7 @@ class Evaluation:
     sampled: PassAtOne
     format_rate: dict[str, float]
     mean_completion_length: dict[str, float]
-    completions: list[dict[str, Any]]
+    completions: list[Completion]
     seconds: float = dataclasses.field(default=0.0, compare=False)
 
     def save(self, path: Path | str) -> None:
@@ -96,22 +112,21 @@ def wilson_interval(successes: float, n: int) -> tuple[float, float]:
     return max(0.0, (centre - margin) / scale), min(1.0, (centre + margin) / scale)
 
 
-def score_completions(items: list[dict[str, Any]]) -> Evaluation:
+def score_completions(items: list[Completion]) -> Evaluation:
     """Judges completions, wherever they come from.
 
     Args:
-        items: a dict for each completion with index, question, answer, decoding ("greedy" or "sampled"), sample (0 for
-            greedy, else 0..k-1), completion (text) and tokens (its length). Every problem must have one greedy
-            completion and the same number of samples.
+        items: every problem must have one greedy completion and the same number of samples.
 
     Raises:
         ValueError: a problem lacks a completion, or has one twice.
     """
-    completions = []
+    completions: list[Completion] = []
     for item in items:
         extracted = extract_answer(item["completion"])
-        judged = {"extracted": extracted, "correct": same_answer(extracted, item["answer"])}
-        completions.append({**item, **judged, "formatted": is_formatted(item["completion"])})
+        correct = same_answer(extracted, item["answer"])
+        formatted = is_formatted(item["completion"])
+        completions.append({**item, "extracted": extracted, "correct": correct, "formatted": formatted})
     groups = {name: [item for item in completions if item["decoding"] == name] for name in (GREEDY, SAMPLED)}
     problems = {item["index"] for item in completions}
     for name, group in groups.items():
@@ -131,12 +146,12 @@ def score_completions(items: list[dict[str, Any]]) -> Evaluation:
     )
 
 
-def _pass_at_one(group: list[dict[str, Any]], problems: int, decoding: str) -> PassAtOne:
+def _pass_at_one(group: list[Any], problems: int, decoding: str) -> PassAtOne:
     value = _mean(group, "correct")
     return PassAtOne(value, *wilson_interval(value * problems, problems), n=problems, decoding=decoding)
 
 
-def _mean(group: list[dict[str, Any]], field: str) -> float:
+def _mean(group: list[Any], field: str) -> float:
     return sum(item[field] for item in group) / len(group)
 
 
@@ -150,12 +165,11 @@ def evaluate(
     batch_size: int,
     seed: int,
     temperature: float = 1.0,
-    tools: Sequence[Callable[..., Any]] = (),
-    **turns: int,
+    generate: Generate | None = None,
 ) -> Evaluation:
     """Generates one greedy completion and `samples` sampled ones for each row, and scores them.
 
-    With `tools` a completion has several turns; `turns` are then the limits that `rl.tool_use.converse` takes.
+    `generate` makes the completions of a batch; without it `rl.generation.generate` does. 05 passes one that calls tools.
 
     In a distributed job every process must call this; each generates its share of the batches and all return the same
     result. Each batch has a random seed of its own, so the result does not depend on the number of processes. Neither
@@ -169,8 +183,7 @@ def evaluate(
             f"an evaluation needs rows and at least one sample; got {len(rows)} rows, {samples} samples"
         )
     started = time.perf_counter()
-    speak = {"tools": tools, **turns} if tools else {}
-    items = _generate(
+    items = _complete(
         model,
         tokenizer,
         rows,
@@ -179,7 +192,7 @@ def evaluate(
         batch_size,
         seed=seed,
         temperature=temperature,
-        **speak,
+        generate=generate,
     )
     return dataclasses.replace(score_completions(items), seconds=time.perf_counter() - started)
 
@@ -193,12 +206,12 @@ def greedy_pass_at_1(
     batch_size: int,
 ) -> PassAtOne:
     """The greedy half of `evaluate` alone, for a look in the middle of training. Every process must call this."""
-    items = _generate(model, tokenizer, rows, 0, max_new_tokens, batch_size, seed=0, temperature=1.0)
+    items = _complete(model, tokenizer, rows, 0, max_new_tokens, batch_size, seed=0, temperature=1.0)
     right = [{"correct": same_answer(extract_answer(item["completion"]), item["answer"])} for item in items]
     return _pass_at_one(right, len(rows), GREEDY)
 
 
-def _generate(
+def _complete(
     model: "PreTrainedModel",
     tokenizer: "PreTrainedTokenizerBase",
     rows: list[Row],
@@ -208,37 +221,38 @@ def _generate(
     *,
     seed: int,
     temperature: float,
-    **speak: Any,
-) -> list[dict[str, Any]]:
+    generate: Generate | None = None,
+) -> list[Completion]:
     """One greedy completion and `samples` sampled ones for each row, as `score_completions` takes them."""
     from accelerate import PartialState
     from accelerate.utils import gather_object
 
-    from rl.generation import generate, undisturbed
-    from rl.tool_use import converse
+    from rl import generation
 
+    generate = generate or generation.generate
     batches = [rows[start : start + batch_size] for start in range(0, len(rows), batch_size)]
     tries = [(GREEDY, 0), *((SAMPLED, sample) for sample in range(samples))]
     work = [(decoding, sample, batch) for decoding, sample in tries for batch in batches]
 
     state = PartialState()
-    done: list[tuple[int, list[dict[str, Any]]]] = []
-    with undisturbed(model) as bare_model:
+    done: list[tuple[int, list[Completion]]] = []
+    with generation.undisturbed(model) as bare_model:
         for number, (decoding, sample, batch) in enumerate(work):
             if number % state.num_processes != state.process_index:
                 continue
-            outputs = (converse if speak else generate)(
+            outputs = generate(
                 bare_model,
                 tokenizer,
                 [row["prompt"] for row in batch],
                 max_new_tokens=max_new_tokens,
                 temperature=temperature if decoding == SAMPLED else 0.0,
                 seed=seed + number,
-                **speak,
             )
-            items = [
+            items: list[Completion] = [
                 {
-                    **{field: row[field] for field in ("index", "question", "answer")},
+                    "index": row["index"],
+                    "question": row["question"],
+                    "answer": row["answer"],
                     "decoding": decoding,
                     "sample": sample,
                     "completion": text,

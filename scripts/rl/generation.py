@@ -2,13 +2,14 @@
 
 import contextlib
 from collections.abc import Iterator
-from typing import Any
 
 import torch
 from accelerate.utils import extract_model_from_parallel
 from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
 
-Messages = list[dict[str, Any]]
+from rl.tasks import Message
+
+Messages = list[Message]
 
 
 @contextlib.contextmanager
@@ -33,11 +34,12 @@ def generate(
     max_new_tokens: int,
     temperature: float,
     seed: int,
-    tools: list[dict[str, Any]] | None = None,
+    tools: list[dict] | None = None,
 ) -> list[tuple[str, int]]:
     """One completion for each conversation, all in one batch: (text without special tokens, length in tokens).
 
-    The length counts the end token. Temperature 0 is greedy decoding; otherwise the model's own distribution is
+    The prompts are padded on the left to one tensor of shape (batch, prompt tokens); the model returns (batch, prompt
+    tokens + up to `max_new_tokens`). The length counts the end token. Temperature 0 is greedy decoding; otherwise the model's own distribution is
     sampled, whatever top-k, top-p or penalty its authors recommend: pass@1 shall measure what is trained.
     `tools` are offered to the model by its chat template.
     """

@@ -1,19 +1,16 @@
 """Preference pairs: two answers to one prompt, of which the first is better. What DPO and reward models learn from.
 
-A pair is a problem's row (rl.tasks) with two fields more, each a list of messages:
-
-    {"prompt": [...], "question": ..., ..., "chosen": [{"role": "assistant", "content": ...}], "rejected": [...]}
-
-`count_tokens` adds their lengths in the model's own tokens, for those who look at the data without a tokenizer.
+A pair is a problem's row (rl.tasks) with two answers more, each a list of messages. `count_tokens` adds their lengths
+in the model's own tokens, for those who look at the data without a tokenizer.
 """
 
 import json
 from collections import defaultdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NotRequired, cast
 
 from rl.evaluation import SAMPLED, Evaluation
-from rl.tasks import DataError, Row, read_rows, write_whole
+from rl.tasks import DataError, Message, Row, read_rows, write_whole
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -21,7 +18,18 @@ if TYPE_CHECKING:
 SIDES = ("chosen", "rejected")
 
 
-def preference_pairs(rows: list[Row], sampled: Evaluation, *, per_problem: int = 1) -> list[Row]:
+class Pair(Row):
+    """A problem with a better and a worse answer."""
+
+    chosen: list[Message]
+    rejected: list[Message]
+    tools: NotRequired[str]  # JSON text of a list, for the chat template
+    prompt_tokens: NotRequired[int]
+    chosen_tokens: NotRequired[int]  # the end token included
+    rejected_tokens: NotRequired[int]
+
+
+def preference_pairs(rows: list[Row], sampled: Evaluation, *, per_problem: int = 1) -> list[Pair]:
     """Joins right with wrong sampled answers to the same problem, at most `per_problem` times.
 
     A problem whose answers are all right or all wrong gives no pair: there is nothing to prefer.
@@ -30,7 +38,7 @@ def preference_pairs(rows: list[Row], sampled: Evaluation, *, per_problem: int =
     for item in sampled.completions:
         if item["decoding"] == SAMPLED:
             answers[item["index"]][item["correct"]].append(item["completion"])
-    pairs = []
+    pairs: list[Pair] = []
     for row in rows:
         right, wrong = answers[row["index"]][True], answers[row["index"]][False]
         for chosen, rejected in list(zip(right, wrong, strict=False))[:per_problem]:
@@ -38,11 +46,11 @@ def preference_pairs(rows: list[Row], sampled: Evaluation, *, per_problem: int =
     return pairs
 
 
-def _answer(text: str) -> list[dict[str, str]]:
+def _answer(text: str) -> list[Message]:
     return [{"role": "assistant", "content": text}]
 
 
-def drop_duplicates(pairs: list[Row]) -> list[Row]:
+def drop_duplicates(pairs: list[Pair]) -> list[Pair]:
     """The pairs without those whose prompt, chosen and rejected answer all came before.
 
     A model that is sure of itself gives the same answer again and again; a pair that stands there five times weighs
@@ -57,7 +65,7 @@ def drop_duplicates(pairs: list[Row]) -> list[Row]:
     return kept
 
 
-def hold_out(pairs: list[Row], share: float) -> tuple[list[Row], list[Row]]:
+def hold_out(pairs: list[Pair], share: float) -> tuple[list[Pair], list[Pair]]:
     """The pairs in two parts, the last of them with that share of the questions: to learn from, and to measure on.
 
     Cut by question, not by pair: two pairs of one problem have answers in common.
@@ -67,13 +75,13 @@ def hold_out(pairs: list[Row], share: float) -> tuple[list[Row], list[Row]]:
     """
     questions = list(dict.fromkeys(pair["question"] for pair in pairs))
     held = set(questions[len(questions) - round(share * len(questions)) :])
-    parts = tuple([pair for pair in pairs if (pair["question"] in held) == kept] for kept in (False, True))
-    if not all(parts):
+    learned, kept = ([pair for pair in pairs if (pair["question"] in held) == side] for side in (False, True))
+    if not learned or not kept:
         raise DataError(f"A share of {share} cannot be held out of {len(questions)} questions.")
-    return parts
+    return learned, kept
 
 
-def as_texts(pair: Row, tokenizer: "PreTrainedTokenizerBase") -> dict[str, str]:
+def as_texts(pair: Pair, tokenizer: "PreTrainedTokenizerBase") -> dict[str, str]:
     """The prompt as the model is asked it, by its own chat template with the pair's tools, and both answers bare.
 
     DPOTrainer adds the end token to an answer that is plain text, and nothing else. Given messages it would apply the
@@ -87,7 +95,7 @@ def as_texts(pair: Row, tokenizer: "PreTrainedTokenizerBase") -> dict[str, str]:
     return {"prompt": prompt} | {side: pair[side][-1]["content"] for side in SIDES}
 
 
-def count_tokens(pairs: list[Row], tokenizer: "PreTrainedTokenizerBase") -> list[Row]:
+def count_tokens(pairs: list[Pair], tokenizer: "PreTrainedTokenizerBase") -> list[Pair]:
     """The pairs with prompt_tokens, chosen_tokens and rejected_tokens (the end token included), as DPOTrainer counts."""
     counted = []
     for pair in pairs:
@@ -97,25 +105,25 @@ def count_tokens(pairs: list[Row], tokenizer: "PreTrainedTokenizerBase") -> list
     return counted
 
 
-def write_pairs(pairs: list[Row], path: Path) -> None:
+def write_pairs(pairs: list[Pair], path: Path) -> None:
     """Writes one pair a line."""
     write_whole(path, "".join(json.dumps(pair, ensure_ascii=False) + "\n" for pair in pairs).encode())
 
 
-def read_pairs(path: Path | str) -> list[Row]:
+def read_pairs(path: Path | str) -> list[Pair]:
     """Pairs of a JSONL or parquet file, or of the one such file in a channel's folder.
 
     Raises:
         DataError: as `read_rows`; or an answer is missing, empty or no list of messages, or both answers are the same,
             or `tools` is no JSON list. Names the file, the row (counted from 1) and the field.
     """
-    pairs = read_rows(path)
+    pairs = cast(list[Pair], read_rows(path))
     for number, pair in enumerate(pairs, start=1):
         _check_pair(pair, f"{path}, row {number}")
     return pairs
 
 
-def _check_pair(pair: Row, where: str) -> None:
+def _check_pair(pair: Pair, where: str) -> None:
     for side in SIDES:
         if side not in pair:
             raise DataError(f"{where}: the field '{side}' is missing. Are these problems and not pairs?")

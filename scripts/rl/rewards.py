@@ -14,7 +14,7 @@ from collections.abc import Callable, Sequence
 from decimal import Decimal
 from typing import Any
 
-from rl.recipe import RecipeError, unknown_name
+from rl.spelling import unknown_name
 
 Reward = Callable[..., list[float]]
 REWARDS: dict[str, Reward] = {}
@@ -24,7 +24,7 @@ TOKEN_ESTIMATE = re.compile(r"[0-9]|[^\W\d]{1,4}|[^\w\s]")
 
 
 class RewardError(Exception):
-    """A reward was called without what it needs, or returned something that is no list of rewards."""
+    """There is no such reward, it was called without what it needs, or it returned something that is no list of rewards."""
 
 
 def reward(name: str) -> Callable[[Reward], Reward]:
@@ -156,7 +156,7 @@ def soft_overlong(
     completions: list[str],
     answer: list[str],
     completion_ids: Sequence[Sequence[int]] | None = None,
-    max_completion_length: int = 256,
+    max_completion_length: int | None = None,
     **kwargs: Any,
 ) -> list[float]:
     """1.0 up to 80 % of the longest completion allowed, then falling in a straight line to 0.0 at that length.
@@ -164,7 +164,15 @@ def soft_overlong(
     This is eq. 13 of DAPO (arXiv 2503.14476) plus one, with its proportion of punished to allowed lengths. GRPO compares
     completions of one group, so the constant changes nothing; it makes a good completion earn 1.0, as elsewhere.
     Lengths are in tokens: of `completion_ids`, which TRL passes, else estimated from the text.
+
+    Raises:
+        RewardError: `max_completion_length` was not bound (see `get_rewards`).
     """
+    if max_completion_length is None:
+        raise RewardError(
+            "Reward 'soft_overlong' needs the longest completion allowed, in tokens: "
+            'get_rewards(["soft_overlong"], max_completion_length=...).'
+        )
     if completion_ids is None:
         lengths = [len(TOKEN_ESTIMATE.findall(text)) for text in completions]
     else:
@@ -179,16 +187,16 @@ def get_rewards(names: Sequence[str], **bound: Any) -> list[Reward]:
         get_rewards(["accuracy", "soft_overlong"], max_completion_length=128)
 
     Raises:
-        RecipeError: no names at all, or one that is not registered.
+        RewardError: no names at all, or one that is not registered.
     """
     if not names:
-        raise RecipeError(f"rewards: name at least one of {', '.join(sorted(REWARDS))}.")
+        raise RewardError(f"rewards: name at least one of {', '.join(sorted(REWARDS))}.")
     return [_bind(name, bound) for name in names]
 
 
 def _bind(name: str, bound: dict[str, Any]) -> Reward:
     if name not in REWARDS:
-        raise RecipeError(f"rewards: {unknown_name('reward', name, REWARDS)}")
+        raise RewardError(f"rewards: {unknown_name('reward', name, REWARDS)}")
     function = REWARDS[name]
     parameters = inspect.signature(function).parameters
     known = {key: value for key, value in bound.items() if key in parameters and value is not None}
@@ -208,14 +216,13 @@ def compute_score(
         {"score": the weighted sum, "<name>": each reward}.
 
     Raises:
-        RecipeError: unknown reward, or not one weight for each.
-        RewardError: `ground_truth` is missing.
+        RewardError: unknown reward, not one weight for each, or `ground_truth` is missing.
     """
     settings = {**(extra_info or {}), **kwargs}
     names = list(settings.pop("rewards", ["accuracy"]))
     weights = list(settings.pop("reward_weights", [1.0] * len(names)))
     if len(weights) != len(names):
-        raise RecipeError(
+        raise RewardError(
             f"reward_weights: {len(weights)} weights for {len(names)} rewards ({', '.join(names)})."
         )
     functions = get_rewards(names, **settings)

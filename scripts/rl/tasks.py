@@ -13,11 +13,28 @@ import json
 import os
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
-from rl.recipe import unknown_name
+from rl.spelling import unknown_name
 
-Row = dict[str, Any]
+
+class Message(TypedDict):
+    """One turn of a conversation."""
+
+    role: str  # system, user, assistant or tool
+    content: str
+
+
+class Row(TypedDict):
+    """One problem."""
+
+    prompt: list[Message]
+    question: str
+    answer: str
+    task: str
+    split: str
+    index: int  # the problem's number in its task
+
 
 FORMAT_INSTRUCTIONS = (
     "Solve the problem step by step. Write your reasoning inside <think> and </think>, then only the final number "

@@ -1,4 +1,57 @@
-"""What every notebook imports: session, source staging, preflight, live view and reports.
+"""The front door for notebooks: `from workshop import open_session, preflight, watch`.
 
-Runs on the notebook side, so nothing here needs torch, transformers or TRL.
+A name is imported when it is asked for, and not before: `check_versions` runs on a kernel that lacks half of what the
+others need, and says so. Runs on the notebook side, so nothing here needs torch, transformers or TRL.
 """
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from workshop.checks.instances import gpu_bytes as gpu_bytes
+    from workshop.checks.memory import GB as GB, SHAPES as SHAPES, estimate as estimate
+    from workshop.checks.preflight import PreflightError as PreflightError, preflight as preflight
+    from workshop.jobs.live import watch as watch
+    from workshop.jobs.outputs import JobOutput as JobOutput, fetch_output as fetch_output
+    from workshop.jobs.status import LogReader as LogReader, training_job as training_job
+    from workshop.session.connection import open_session as open_session
+    from workshop.session.staging import stage_source as stage_source
+    from workshop.session.versions import check_versions as check_versions
+    from workshop.views.comparisons import HEALTH as HEALTH, plot_parts as plot_parts, plot_runs as plot_runs
+    from workshop.views.plots import Panel as Panel, plot_training as plot_training
+    from workshop.views.reports import (
+        compare_completions as compare_completions,
+        plot_pass_at_1 as plot_pass_at_1,
+    )
+    from workshop.views.request_view import show_request as show_request
+    from workshop.views.results import append_result as append_result, results_table as results_table
+
+_MODULES = {
+    "session.versions": ("check_versions",),
+    "session.connection": ("open_session",),
+    "session.staging": ("stage_source",),
+    "checks.preflight": ("preflight", "PreflightError"),
+    "checks.memory": ("GB", "SHAPES", "estimate"),
+    "checks.instances": ("gpu_bytes",),
+    "jobs.live": ("watch",),
+    "jobs.outputs": ("JobOutput", "fetch_output"),
+    "jobs.status": ("LogReader", "training_job"),
+    "views.comparisons": ("HEALTH", "plot_parts", "plot_runs"),
+    "views.plots": ("Panel", "plot_training"),
+    "views.reports": ("compare_completions", "plot_pass_at_1"),
+    "views.request_view": ("show_request",),
+    "views.results": ("append_result", "results_table"),
+}
+_MODULE_OF = {name: f"workshop.{module}" for module, names in _MODULES.items() for name in names}
+
+__all__ = sorted(_MODULE_OF)
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _MODULE_OF:
+        raise AttributeError(f"module 'workshop' has no attribute '{name}' (it has: {', '.join(__all__)})")
+    return getattr(importlib.import_module(_MODULE_OF[name]), name)
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -13,45 +13,77 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable
-from multiprocessing.connection import Client, Listener
+from multiprocessing.connection import Client, Connection, Listener
 from pathlib import Path
 
 import psutil
 
 sys.path += [str(Path(__file__).parent), str(Path(__file__).parent.parent)]  # script_run, the SDK's `common`
 from ray_hosts import (  # noqa: E402
+    JOINED,
     POLL_S,
     TOKEN_FILE,
     ClusterError,
+    HostRegistry,
     RayNode,
-    Roll,
     address_of,
+    enable_keepalive,
     free_port,
-    keep_alive,
+    kill_process_tree,
     ray_environment,
-    stop_tree,
 )
-from script_run import follow, put_first, set_gpu_network, start, write_failure  # noqa: E402
+from script_run import (  # noqa: E402
+    prepend_failure,
+    set_gpu_network,
+    start_script,
+    stream_output,
+    write_failure,
+)
 
-LAST_WORD_S = 3.0  # when the script failed: how long the other hosts have to say that it was because of them
+# When the script failed: how long to wait for a host's report that it was because of that host.
+BLAME_WAIT_S = 3.0
 
 
-def lead(hosts: list[str], settings: dict, environment: dict[str, str], slots: int, deadline: float) -> int:
-    """The head: start Ray, wait for the others, run the script. Returns its exit code; raises ClusterError."""
+def run_head(
+    hosts: list[str], settings: dict, environment: dict[str, str], slots: int, deadline: float
+) -> int:
+    """The head's part: start Ray, wait for the other hosts, run the script.
+
+    Args:
+        hosts: all hosts of the job, the head first.
+        settings: the fields of launchers.RayCluster.
+        environment: variables for Ray and the script.
+        slots: GPUs that each host offers to Ray.
+        deadline: when all hosts must have joined, in seconds of time.monotonic.
+
+    Returns:
+        The script's exit code.
+
+    Raises:
+        ClusterError: a host did not join, or was lost.
+    """
     own = address_of(hosts[0])
-    address = f"{own}:{free_port(own)}"
-    options = ["--head", f"--port={address.partition(':')[2]}", f"--ray-client-server-port={free_port(own)}"]
+    ray_address = f"{own}:{free_port(own)}"
+    options = [
+        "--head",
+        f"--port={ray_address.partition(':')[2]}",
+        f"--ray-client-server-port={free_port(own)}",
+    ]
     options += [f"--include-dashboard={bool(settings['dashboard_port'])}"]
     options += [f"--dashboard-port={settings['dashboard_port']}"] if settings["dashboard_port"] else []
     node = RayNode(hosts[0], environment, slots, *options)
-    door = (own, int(os.environ["SM_MASTER_PORT"]))
     try:
         node.wait_until_started(deadline)
-        roll = Roll(hosts[1:], Listener(door, backlog=len(hosts)), address)
+        listener = Listener((own, int(os.environ["SM_MASTER_PORT"])), backlog=len(hosts))
+        registry = HostRegistry(hosts[1:], listener, ray_address)
+
+        def why_lost() -> str | None:
+            return registry.why_lost() or node.why_ended()
+
         try:
-            while missing := roll.missing():
-                if loss := roll.loss() or node.loss():
-                    raise ClusterError(loss)
+            while missing := registry.missing_hosts():
+                if reason := why_lost():
+                    raise ClusterError(reason)
                 if time.monotonic() > deadline:
                     raise ClusterError(
                         f"{' and '.join(missing)} did not join the Ray cluster within {settings['join_timeout_s']} s, "
@@ -59,63 +91,63 @@ def lead(hosts: list[str], settings: dict, environment: dict[str, str], slots: i
                         "if it only is slow to install, raise RayCluster(join_timeout_s=...)."
                     )
                 time.sleep(POLL_S)
-            print(f"Ray cluster: {len(hosts)} x {slots} slots, head {hosts[0]} at {address}", flush=True)
-            found = {"RAY_ADDRESS": address, "RAY_SLOTS_PER_HOST": str(slots)}
-            return run_script({**environment, **found}, lambda: roll.loss() or node.loss())
+            print(f"Ray cluster: {len(hosts)} x {slots} slots, head {hosts[0]} at {ray_address}", flush=True)
+            found = {"RAY_ADDRESS": ray_address, "RAY_SLOTS_PER_HOST": str(slots)}
+            return run_entry_script({**environment, **found}, why_lost)
         finally:
-            roll.dismiss()
+            registry.close()
     finally:
         node.stop()
 
 
-def run_script(environment: dict[str, str], find_loss: Callable[[], str | None]) -> int:
-    """Run the entry script; returns its exit code. Raises ClusterError if a host was lost."""
+def run_entry_script(environment: dict[str, str], why_lost: Callable[[], str | None]) -> int:
+    """Run the entry script, and kill it as soon as `why_lost` gives a reason; returns its exit code.
+
+    Raises:
+        ClusterError: a host was lost.
+    """
     from common.utils import hyperparameters_to_cli_args
 
     arguments = hyperparameters_to_cli_args(json.loads(os.environ["SM_HPS"]))
     command = [sys.executable, os.environ["SM_ENTRY_SCRIPT"], *arguments]
     print(f"Executing command: {' '.join(command)}", flush=True)
-    process = start(command, environment)
+    process = start_script(command, environment)
 
-    def guard() -> None:
+    def kill_when_a_host_is_lost() -> None:
         while process.poll() is None:
-            if find_loss():
-                stop_tree(process.pid)
+            if why_lost():
+                kill_process_tree(process.pid)
             time.sleep(POLL_S)
 
-    threading.Thread(target=guard, daemon=True).start()
-    code, lines = follow(process)
-    patience = time.monotonic() + (LAST_WORD_S if code else 0)
-    while not (loss := find_loss() if code else None) and time.monotonic() < patience:
+    threading.Thread(target=kill_when_a_host_is_lost, daemon=True).start()
+    code, lines = stream_output(process)
+    if code == 0:
+        return 0
+    give_up = time.monotonic() + BLAME_WAIT_S
+    while not (reason := why_lost()) and time.monotonic() < give_up:
         time.sleep(POLL_S)
-    if loss:
-        raise ClusterError(loss)
-    if code:
-        write_failure(code, command, lines)
+    if reason:
+        raise ClusterError(reason)
+    write_failure(code, command, lines)
     return code
 
 
-def join(head: str, host: str, environment: dict[str, str], slots: int, deadline: float) -> int:
-    """Any other host: join the head's Ray and stay until it says that the job has ended. Raises ClusterError."""
-    door = (os.environ["SM_MASTER_ADDR"], int(os.environ["SM_MASTER_PORT"]))
-    while True:
-        try:
-            connection = Client(door, authkey=TOKEN_FILE.read_bytes())
-            break
-        except OSError as error:  # no name, or nobody there, yet
-            if time.monotonic() > deadline:
-                raise ClusterError(f"{host} found no head at {head} ({error}).") from error
-            time.sleep(POLL_S)
+def run_worker_host(head: str, host: str, environment: dict[str, str], slots: int, deadline: float) -> int:
+    """Any other host's part: join the head's Ray and stay until the head says that the job has ended.
+
+    Args and errors as in `run_head`; `head` and `host` are names.
+    """
+    connection = connect_to_head(head, host, deadline)
     node = None
     try:
-        keep_alive(connection)
+        enable_keepalive(connection)
         connection.send(host)
         node = RayNode(host, environment, slots, f"--address={connection.recv()}")
         node.wait_until_started(deadline)
-        connection.send("joined")
+        connection.send(JOINED)
         while not connection.poll(POLL_S):
-            if loss := node.loss():
-                raise ClusterError(loss)
+            if reason := node.why_ended():
+                raise ClusterError(reason)
         connection.recv()
         return 0
     except (EOFError, OSError):
@@ -127,6 +159,18 @@ def join(head: str, host: str, environment: dict[str, str], slots: int, deadline
     finally:
         if node:
             node.stop()
+
+
+def connect_to_head(head: str, host: str, deadline: float) -> Connection:
+    """A connection to the head's driver, for which it may have to be waited. Raises ClusterError after `deadline`."""
+    address = (os.environ["SM_MASTER_ADDR"], int(os.environ["SM_MASTER_PORT"]))
+    while True:
+        try:
+            return Client(address, authkey=TOKEN_FILE.read_bytes())
+        except OSError as error:  # no name, or nobody there, yet
+            if time.monotonic() > deadline:
+                raise ClusterError(f"{host} found no head at {head} ({error}).") from error
+            time.sleep(POLL_S)
 
 
 def main() -> int:
@@ -141,20 +185,20 @@ def main() -> int:
     if int(os.environ["SM_NUM_GPUS"]):
         set_gpu_network()
 
-    def obey(number: int, frame: object) -> None:
+    def stop_on_sigterm(number: int, frame: object) -> None:
         for child in psutil.Process().children():
-            stop_tree(child.pid)
+            kill_process_tree(child.pid)
         sys.exit(128 + number)
 
-    signal.signal(signal.SIGTERM, obey)
+    signal.signal(signal.SIGTERM, stop_on_sigterm)
     environment = ray_environment(tempfile.mkdtemp(prefix="r-"))
     try:
         if host == hosts[0]:
-            return lead(hosts, settings, environment, slots, deadline)
-        return join(hosts[0], host, environment, slots, deadline)
+            return run_head(hosts, settings, environment, slots, deadline)
+        return run_worker_host(hosts[0], host, environment, slots, deadline)
     except ClusterError as error:
         print(error, flush=True)
-        put_first(str(error))
+        prepend_failure(str(error))
         return 1
 
 

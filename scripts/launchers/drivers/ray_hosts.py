@@ -1,4 +1,4 @@
-"""The hosts of a job's Ray cluster: Ray on this one, and on the head the roll of the others.
+"""The hosts of a job's Ray cluster: Ray on this one, and on the head the registry of the others.
 
 Ray is started, watched and ended by the ids of its processes, with ports, folder and home of its own: another Ray on
 the same machine is not touched (`ray stop` would end that too), and what it left in the home folder is not read
@@ -19,7 +19,8 @@ import psutil
 
 TOKEN_FILE = Path(__file__).with_name("ray_auth_token")  # launchers.RayCluster writes it, and says why there
 POLL_S = 0.2
-SILENCE_S = 20  # a host that does not answer the kernel's questions for so long is lost
+KEEPALIVE_TIMEOUT_S = 20  # a host that does not answer the kernel's keepalive probes for so long is lost
+JOINED = "joined"  # what a host's driver reports when its Ray belongs to the cluster
 LOGICAL_CPUS = 8  # for each slot of a host without GPUs: room for as many actors as a GPU host has
 
 
@@ -27,7 +28,7 @@ class ClusterError(Exception):
     """The cluster did not come about or lost a host; the message names the host."""
 
 
-def stop_tree(pid: int) -> None:
+def kill_process_tree(pid: int) -> None:
     """Kill a process and everything that it started."""
     with contextlib.suppress(psutil.NoSuchProcess):
         root = psutil.Process(pid)
@@ -51,14 +52,21 @@ def free_port(address: str) -> str:
         return str(probe.getsockname()[1])
 
 
-def keep_alive(connection: Connection) -> None:
-    """Have the kernel ask the other end whether it is there: a machine that dies, or its network, closes nothing."""
-    settings = {socket.TCP_KEEPIDLE: 5, socket.TCP_KEEPINTVL: 5, socket.TCP_KEEPCNT: SILENCE_S // 5 - 1}
-    settings[socket.TCP_USER_TIMEOUT] = SILENCE_S * 1000
-    with socket.socket(fileno=os.dup(connection.fileno())) as own:
-        own.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+def enable_keepalive(connection: Connection) -> None:
+    """Have the kernel probe the other end: a machine or network that dies closes no connection.
+
+    After KEEPALIVE_TIMEOUT_S without an answer, reading from the connection raises OSError.
+    """
+    settings = {
+        socket.TCP_KEEPIDLE: 5,
+        socket.TCP_KEEPINTVL: 5,
+        socket.TCP_KEEPCNT: KEEPALIVE_TIMEOUT_S // 5 - 1,
+    }
+    settings[socket.TCP_USER_TIMEOUT] = KEEPALIVE_TIMEOUT_S * 1000
+    with socket.socket(fileno=os.dup(connection.fileno())) as tcp:
+        tcp.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
         for option, value in settings.items():
-            own.setsockopt(socket.IPPROTO_TCP, option, value)
+            tcp.setsockopt(socket.IPPROTO_TCP, option, value)
 
 
 def ray_environment(folder: str) -> dict[str, str]:
@@ -73,7 +81,17 @@ class RayNode:
     """Ray on this host: everything below one `ray start --block`."""
 
     def __init__(self, host: str, environment: dict[str, str], slots: int, *options: str) -> None:
-        cpus = os.cpu_count() if int(os.environ["SM_NUM_GPUS"]) else max(os.cpu_count(), LOGICAL_CPUS * slots)
+        """Starts it.
+
+        Args:
+            host: this host's name.
+            environment: what `ray_environment` returned.
+            slots: GPUs that this host offers to Ray.
+            options: more options of `ray start`.
+        """
+        cpus = os.cpu_count() or 1
+        if not int(os.environ["SM_NUM_GPUS"]):
+            cpus = max(cpus, LOGICAL_CPUS * slots)
         self._host, self._log = host, Path(environment["HOME"], "ray_start.log")
         command = ["ray", "start", "--block", "--log-style=record", f"--node-ip-address={address_of(host)}"]
         command += [f"--temp-dir={environment['HOME']}", f"--num-cpus={cpus}", f"--num-gpus={slots}"]
@@ -81,18 +99,22 @@ class RayNode:
             self._process = subprocess.Popen([*command, *options], env=environment, stdout=log, stderr=log)
 
     def wait_until_started(self, deadline: float) -> None:
-        """Returns when this host belongs to the cluster. Raises ClusterError."""
+        """Returns when this host belongs to the cluster.
+
+        Raises:
+            ClusterError: Ray has ended, or has not started by `deadline` (of time.monotonic).
+        """
         while "Ray runtime started" not in self._log.read_text():
-            if loss := self.loss():
-                raise ClusterError(loss)
+            if reason := self.why_ended():
+                raise ClusterError(reason)
             if time.monotonic() > deadline:
                 raise ClusterError(
                     f"Ray did not start on {self._host} in time:\n{self._log.read_text()[-600:]}"
                 )
             time.sleep(POLL_S)
 
-    def loss(self) -> str | None:
-        """Why Ray has ended on this host; None while it runs."""
+    def why_ended(self) -> str | None:
+        """Why Ray has ended on this host, in words; None while it runs."""
         if self._process.poll() is None:
             return None
         lines = [line.partition(" -- ")[2] or line for line in self._log.read_text().splitlines()]
@@ -103,55 +125,62 @@ class RayNode:
         return f"Ray ended on host {self._host}:\n" + "\n".join(said)
 
     def stop(self) -> None:
-        stop_tree(self._process.pid)
+        kill_process_tree(self._process.pid)
         self._process.wait()
 
 
-class Roll:
-    """On the head: which of the other hosts are there. A thread for each listens to what its driver says."""
+class HostRegistry:
+    """On the head: which of the other hosts are there. A thread for each listens to what its driver reports."""
 
     def __init__(self, hosts: list[str], listener: Listener, ray_address: str) -> None:
+        """Starts to accept the other hosts' drivers.
+
+        Args:
+            hosts: the names of the other hosts.
+            listener: where their drivers connect; `close` closes it.
+            ray_address: "address:port" of the head's Ray, which each of them is told.
+        """
         self._hosts, self._listener, self._ray_address = hosts, listener, ray_address
         self._connections: list[Connection] = []
-        self._said: dict[str, str] = {}  # "joined", or why the host is lost
-        threading.Thread(target=self._admit, daemon=True).start()
+        self._reports: dict[str, str] = {}  # by host: JOINED, or why it is lost
+        threading.Thread(target=self._accept, daemon=True).start()
 
-    def _admit(self) -> None:
+    def _accept(self) -> None:
         while True:
             try:
                 connection = self._listener.accept()
             except OSError:
-                return  # dismissed
+                return  # closed
             threading.Thread(target=self._listen, args=(connection,), daemon=True).start()
 
     def _listen(self, connection: Connection) -> None:
-        """A stranger, or one who says nothing, holds up this thread alone."""
+        """Listens to one host. Whoever has no token, or says nothing, holds up this thread alone."""
         host = None
         try:
-            keep_alive(connection)
+            enable_keepalive(connection)
             deliver_challenge(connection, TOKEN_FILE.read_bytes())
             answer_challenge(connection, TOKEN_FILE.read_bytes())
             host = connection.recv()
             self._connections.append(connection)
             connection.send(self._ray_address)
             while True:
-                self._said[host] = connection.recv()
+                self._reports[host] = connection.recv()
         except AuthenticationError:
             print("A connection without this job's token was refused.", flush=True)
         except (EOFError, OSError):
-            if host and self._said.get(host, "joined") == "joined":
-                self._said[host] = f"Lost host {host}: the connection to it broke."
+            if host and self._reports.get(host, JOINED) == JOINED:
+                self._reports[host] = f"Lost host {host}: the connection to it broke."
 
-    def missing(self) -> list[str]:
+    def missing_hosts(self) -> list[str]:
         """The hosts that have not joined yet."""
-        return [host for host in self._hosts if self._said.get(host) != "joined"]
+        return [host for host in self._hosts if self._reports.get(host) != JOINED]
 
-    def loss(self) -> str | None:
-        """Why a host is lost, with its name; None while all are there."""
-        return next((said for said in self._said.values() if said != "joined"), None)
+    def why_lost(self) -> str | None:
+        """Why a host is lost, with its name; None while none is."""
+        return next((report for report in self._reports.values() if report != JOINED), None)
 
-    def dismiss(self) -> None:
-        """Tell every host that the job has ended."""
+    def close(self) -> None:
+        """Tell every host that the job has ended, and accept no more."""
         for connection in self._connections:
             with contextlib.suppress(OSError):
                 connection.send("ended")

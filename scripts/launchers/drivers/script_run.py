@@ -9,7 +9,7 @@ from pathlib import Path
 
 FAILURE_FILE = Path(os.environ.get("SM_OUTPUT_FAILURE", "/opt/ml/output/failure"))
 LOG_TAIL_LINES = 200
-FAILURE_LOG_LINES = 10  # of which SageMaker shows what fits into 1,024 characters
+FAILURE_LOG_LINES = 10  # SageMaker shows what of them fits into 1,024 characters
 # "ValueError: text", also as "[rank0]: ValueError: text"; launchers report the script's death with these two.
 _ERROR_LINE = re.compile(r"^(?:\[[^\]]*\]:?\s*)?((?:\w+\.)*\w*(?:Error|Exception|Interrupt|Exit)\b.*)$")
 _LAUNCHER_ERRORS = ("CalledProcessError", "ChildFailedError")
@@ -24,30 +24,41 @@ def last_error(lines: list[str]) -> str | None:
     return None
 
 
-def start(command: list[str], environment: dict[str, str] | None = None) -> subprocess.Popen:
-    """Start `command` with its output, stdout and stderr together, on a pipe for `follow`."""
+def start_script(command: list[str], environment: dict[str, str] | None = None) -> subprocess.Popen[bytes]:
+    """Start `command` with its output, stdout and stderr together, on a pipe for `stream_output`."""
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, env=environment)
 
 
-def follow(process: subprocess.Popen) -> tuple[int, list[str]]:
-    """Pass a process's output through byte for byte until it ends; return its exit code and last lines."""
+def stream_output(process: subprocess.Popen[bytes]) -> tuple[int, list[str]]:
+    """Pass a process's output on, byte for byte, until it ends.
+
+    Returns:
+        (exit code, last LOG_TAIL_LINES lines). The exit code of a process that signal n has ended is 128 + n.
+    """
     tail: deque[str] = deque(maxlen=LOG_TAIL_LINES)
+    assert process.stdout
     with process:
         for line in process.stdout:
             sys.stdout.buffer.write(line)
             sys.stdout.buffer.flush()
             tail.append(line.decode(errors="replace").rstrip())
     code = process.returncode
-    return (128 - code if code < 0 else code), list(tail)  # ended by signal n: 128 + n, as a shell says it
+    return (128 - code if code < 0 else code), list(tail)
 
 
 def run(command: list[str]) -> tuple[int, list[str]]:
-    """Run `command`, passing its output through; return its exit code and last lines."""
-    return follow(start(command))
+    """Run `command` and pass its output on; returns what `stream_output` does."""
+    return stream_output(start_script(command))
 
 
 def write_failure(code: int, command: list[str], lines: list[str]) -> None:
-    """Say why the job failed, unless the script (or another process of it) already has."""
+    """Write why the job failed to the failure file, unless the script (or another process of it) has done so.
+
+    Args:
+        code: exit code of the script.
+        command: how it was started.
+        lines: the end of its log, in which its error is looked for.
+    """
     if FAILURE_FILE.exists() and FAILURE_FILE.stat().st_size > 0:
         return
     reason = last_error(lines)
@@ -60,7 +71,7 @@ def write_failure(code: int, command: list[str], lines: list[str]) -> None:
     FAILURE_FILE.write_text(f"{reason}\n(exit code {code} of: {' '.join(command)})\n")
 
 
-def put_first(reason: str) -> None:
+def prepend_failure(reason: str) -> None:
     """Write `reason` to the failure file above whatever the script has written there."""
     before = FAILURE_FILE.read_text(errors="replace") if FAILURE_FILE.exists() else ""
     FAILURE_FILE.parent.mkdir(parents=True, exist_ok=True)

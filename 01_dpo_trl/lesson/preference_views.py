@@ -1,0 +1,152 @@
+"""What a notebook shows of preference pairs, and of a DPO run: pairs side by side, their lengths, margin and accuracy."""
+
+import difflib
+import html
+import re
+
+from matplotlib.ticker import MaxNLocator
+from workshop.views.html import HtmlView
+from workshop.views.plots import BLUE, GREY, INK, VERMILLION, Plot, clean, new_figure, points
+
+_MARK = {"chosen": "#cde8f6", "rejected": "#fadfcb"}  # backgrounds; the words stay readable without colour
+_WORDS = re.compile(r"\s+|\w+|[^\w\s]")
+
+
+def show_pairs(pairs: list[dict], n: int = 4) -> HtmlView:
+    """The first `n` pairs, chosen beside rejected, with what only one of them says marked (in text: in [brackets])."""
+    rows, lines = [], []
+    for pair in pairs[:n]:
+        chosen, rejected = _difference(pair["chosen"][0]["content"], pair["rejected"][0]["content"])
+        cells = [f"{html.escape(pair['question'])}<br><b>answer: {html.escape(pair['answer'])}</b>"]
+        for side, parts in (("chosen", chosen), ("rejected", rejected)):
+            marked = "".join(
+                f'<mark style="background:{_MARK[side]};color:inherit">{html.escape(text)}</mark>'
+                if only_here
+                else html.escape(text)
+                for text, only_here in parts
+            )
+            tokens = f"({pair[f'{side}_tokens']} tokens)" if f"{side}_tokens" in pair else ""
+            cells.append(f'{tokens}<pre style="white-space:pre-wrap;margin:2px 0">{marked}</pre>')
+        style = 'style="text-align:left;vertical-align:top"'
+        rows.append(f"<tr>{''.join(f'<td {style}>{cell}</td>' for cell in cells)}</tr>")
+        lines += [
+            pair["question"],
+            *(f"  {name}: {_bracketed(parts)}" for name, parts in _named(chosen, rejected)),
+        ]
+    head = "".join(f'<th style="text-align:left">{name}</th>' for name in ("problem", "chosen", "rejected"))
+    return HtmlView(
+        f"<table><thead><tr>{head}</tr></thead><tbody>{''.join(rows)}</tbody></table>", "\n".join(lines)
+    )
+
+
+def _named(chosen: list, rejected: list) -> list[tuple[str, list]]:
+    return [("chosen", chosen), ("rejected", rejected)]
+
+
+def _difference(first: str, second: str) -> tuple[list[tuple[str, bool]], list[tuple[str, bool]]]:
+    """Both texts in pieces, each with whether the other text lacks it there."""
+    words = _WORDS.findall(first), _WORDS.findall(second)
+    sides: tuple[list, list] = ([], [])
+    for tag, a, b, c, d in difflib.SequenceMatcher(None, *words, autojunk=False).get_opcodes():
+        for side, found, start, end in ((0, words[0], a, b), (1, words[1], c, d)):
+            if start < end:
+                sides[side].append(("".join(found[start:end]), tag != "equal"))
+    return sides
+
+
+def _bracketed(parts: list[tuple[str, bool]]) -> str:
+    return "".join(f"[{text}]" if only_here else text for text, only_here in parts).replace("\n", " ; ")
+
+
+def plot_lengths(pairs: list[dict], max_length: int) -> Plot:
+    """Histogram of prompt + answer, in tokens, of chosen and rejected, with their 95th percentiles and `max_length`.
+
+    Raises ValueError when the pairs have no lengths (rl.preferences.count_tokens adds them).
+    """
+    if not pairs or "chosen_tokens" not in pairs[0]:
+        raise ValueError("These pairs have no lengths: they come from rl.preferences.count_tokens.")
+    figure = new_figure(8.5, 3.2)
+    axes = figure.subplots()
+    totals = {
+        side: sorted(pair["prompt_tokens"] + pair[f"{side}_tokens"] for pair in pairs)
+        for side in ("chosen", "rejected")
+    }
+    longest = max(max_length, *(lengths[-1] for lengths in totals.values()))
+    bins = [longest * step / 40 for step in range(42)]
+    texts = []
+    for (side, lengths), colour in zip(totals.items(), (BLUE, VERMILLION), strict=True):
+        p95 = lengths[min(len(lengths) - 1, int(0.95 * len(lengths)))]
+        cut = sum(length > max_length for length in lengths)
+        texts.append(f"{side}: 95 % have at most {p95} tokens, {cut} of {len(lengths)} would be cut")
+        axes.hist(lengths, bins=bins, color=colour, alpha=0.55, label=texts[-1])
+        axes.axvline(p95, color=colour, linestyle="--", linewidth=1.2)
+    axes.axvline(max_length, color=INK, linewidth=1.5)
+    axes.annotate(
+        "max_length",
+        (max_length, axes.get_ylim()[1]),
+        xytext=(-5, -12),
+        ha="right",
+        textcoords="offset points",
+        color=INK,
+        fontsize=9,
+    )
+    axes.set_xlabel("prompt + answer, tokens (dashed: 95th percentile)")
+    axes.set_ylabel("pairs")
+    axes.yaxis.set_major_locator(MaxNLocator(integer=True))
+    clean(axes)
+    axes.legend(frameon=False, fontsize=9, loc="lower center", bbox_to_anchor=(0.5, 1.0))
+    return Plot(figure, "; ".join(texts))
+
+
+def plot_preferences(runs: dict[str, list[dict]]) -> Plot:
+    """Margin, log-probabilities of chosen and rejected answers, and held-out pass@1 over training, a column a run.
+
+    `runs` maps a title to a history that fetch_output() loaded. All columns share their axes. The margin and the
+    log-probabilities are those of the validation pairs, which the run was not trained on.
+    """
+    figure = new_figure(4.4 * len(runs) + 0.8, 7.2)
+    grid = figure.subplots(3, len(runs), sharex=True, sharey="row", squeeze=False)
+    ends = []
+    for column, (title, history) in enumerate(runs.items()):
+        margin, logps, accuracy = grid[:, column]
+        _line(margin, history, "eval_rewards/margins", BLUE)
+        _line(logps, history, "eval_logps/chosen", BLUE, "chosen")
+        _line(logps, history, "eval_logps/rejected", VERMILLION, "rejected")
+        _line(accuracy, history, "eval_pass_at_1", BLUE)
+        accuracy.set_ylim(-0.03, 1.03)
+        accuracy.set_xlabel("optimizer step", color=INK)
+        margin.set_title(title, loc="left", fontsize=11, color=INK)
+        for axes in grid[:, column]:
+            clean(axes)
+        steps, margins = points(history, "eval_rewards/margins")
+        shares = points(history, "eval_pass_at_1")[1]
+        ends.append(f"{title}: margin {margins[-1]:.2f}, pass@1 {shares[-1]:.3f} (best {max(shares):.3f})")
+    for axes, label in zip(
+        grid[:, 0],
+        (
+            "margin of implicit rewards",
+            "log-probability of an answer\n(nats, mean)",
+            "pass@1, greedy,\nheld-out problems",
+        ),
+        strict=True,
+    ):
+        axes.set_ylabel(label, color=INK)
+    return Plot(figure, "; ".join(ends))
+
+
+def _line(axes, history: list[dict], key: str, colour: str, label: str | None = None) -> None:
+    steps, values = points(history, key)
+    axes.plot(steps, values, color=colour, linewidth=2, marker="o", markersize=4, clip_on=False)
+    axes.set_xlim(-0.03 * steps[-1], 1.33 * steps[-1])  # room for the last value, right of the curve
+    axes.axhline(0, color=GREY, linewidth=0.6, alpha=0.5)
+    text = f"{label} {values[-1]:.3g}" if label else f"{values[-1]:.3g}"
+    axes.annotate(
+        text,
+        (steps[-1], values[-1]),
+        xytext=(7, 0),
+        textcoords="offset points",
+        va="center",
+        color=colour,
+        fontweight="bold",
+        fontsize=9,
+    )

@@ -1,0 +1,55 @@
+"""What the scripts of this folder read from a recipe. Preflight reads this file too; it needs no torch.
+
+All of them take the recipe that train.py trains with, so that what is measured or saved is what was trained.
+"""
+
+import dataclasses
+from collections.abc import Iterator
+
+import rewards_hackable  # noqa: F401  registers two rewards by their names
+from job.arguments import (
+    Arguments,
+    EvaluationArguments,
+    LoraArguments,
+    ModelArguments,
+    QuantizationArguments,
+    RewardArguments,
+    RunArguments,
+    Script,
+)
+
+
+@dataclasses.dataclass
+class AdapterArguments(ModelArguments, LoraArguments, QuantizationArguments):
+    """A frozen base and its adapters: what train.load_policy reads, beside trl.GRPOConfig."""
+
+    def problems(self) -> Iterator[str]:
+        yield from super().problems()
+        if self.lora_rank == 0:
+            yield "lora_rank is 0, but adapters on a frozen base are what is trained here: set it to 8 or more."
+
+
+@dataclasses.dataclass
+class TrainArguments(RunArguments, AdapterArguments, RewardArguments, EvaluationArguments):
+    """train.py."""
+
+
+@dataclasses.dataclass
+class MeasureArguments(AdapterArguments, EvaluationArguments):
+    """measure.py, which goes through all precisions, whatever dtype and quantization say."""
+
+
+@dataclasses.dataclass
+class ExportArguments(ModelArguments, QuantizationArguments, EvaluationArguments):
+    """export.py; base_model is that of the result it is given."""
+
+
+# Keys of the TRL and transformers of the other modules that those which unsloth 2026.10.9 allows (1.15, 5.17) lack.
+LATER_KEYS = ("activation_checkpointing", "activation_checkpointing_kwargs")
+_RECIPE = (TrainArguments, "trl.GRPOConfig")
+SCRIPTS = {
+    "train.py": Script(TrainArguments, "trl.GRPOConfig", lacks=LATER_KEYS, most_processes=1),
+    "measure.py": Script(MeasureArguments, "trl.GRPOConfig", _RECIPE, lacks=LATER_KEYS, most_processes=1),
+    "export.py": Script(ExportArguments, shares_with=_RECIPE, most_processes=1),
+    "gradient_check.py": Script(Arguments, shares_with=_RECIPE, most_processes=1),
+}

@@ -1,0 +1,107 @@
+"""Preflight of a recipe for verl, which has a form of its own: preflight(trainer, channels, recipe=check_verl_recipe)."""
+
+import json
+from collections.abc import Iterator
+from typing import Any
+
+from job.arguments import RecipeError
+from lesson.verl_memory import ACTOR, FRAMEWORK_BYTES, ROLLOUT, actor_memory, fit_problems
+from verl_arguments import VerlJob
+from verl_keys import Settings, key_problems, value_of
+from verl_recipe import read_verl_recipe, recipe_problems
+from workshop.checks.instances import gpu_bytes
+from workshop.checks.memory import GB, SHAPES, ModelShape
+from workshop.checks.request import NOTE, OK, PROBLEM, Check, JobRequest
+
+
+def check_verl_recipe(request: JobRequest) -> tuple[dict[str, Any], list[Check]]:
+    """What the other checks need to know of the recipe, and what is wrong with it on the machines asked for."""
+    recipe_file = request.hyperparameters.get("config")
+    if recipe_file is None:
+        return {}, [Check("recipe", PROBLEM, 'verl needs the hyperparameter "config": "recipes/tiny.yaml"')]
+    if request.source_dir is None:
+        return {}, [Check("recipe", NOTE, "the source is not on this machine, so its recipe is not checked")]
+    overrides = request.hyperparameters.get("overrides", [])
+    try:
+        overrides = json.loads(overrides) if isinstance(overrides, str) else overrides
+        job, settings = read_verl_recipe(request.source_dir / str(recipe_file), overrides)
+    except json.JSONDecodeError as error:
+        return {}, [Check("recipe", PROBLEM, f"overrides is no JSON list of texts: {error}")]
+    except RecipeError as error:
+        return {}, [Check("recipe", PROBLEM, str(error))]
+    if problems := list(key_problems(settings)):
+        return _in_words_of_trl(job), [Check("recipe", PROBLEM, problem) for problem in problems]
+    unknown = sorted(set(request.hyperparameters) - {"config", "overrides"})
+    problems = [f"hyperparameter {key!r}: write it as overrides=['{key}=...']" for key in unknown]
+    problems += recipe_problems(job, settings, hosts=request.hosts, gpus_per_host=request.processes_per_host)
+    if shape := _shape(job):
+        problems += shape_problems(shape, settings)
+    tools = value_of(settings, f"{ROLLOUT}.multi_turn.function_tool_path")
+    if tools and not (request.source_dir / tools).is_file():
+        problems.append(f"multi_turn.function_tool_path: there is no {tools} in the source")
+    checks = [Check("recipe", PROBLEM, problem) for problem in problems]
+    checks = checks or [Check("recipe", OK, _describe(recipe_file, settings, request))]
+    return _in_words_of_trl(job), [*checks, *_check_memory(request, job, settings)]
+
+
+def _shape(job: VerlJob) -> ModelShape | None:
+    packaged = {"pypi:smollm2": "SmolLM2-135M"}
+    return SHAPES.get(packaged.get(job.base_model, job.base_model.rpartition("/")[2]))
+
+
+def shape_problems(shape: ModelShape, settings: Settings) -> Iterator[str]:
+    """Cuts that do not go evenly through the model's attention heads or layers; the engines refuse them on the GPUs."""
+    cuts = [(f"{ROLLOUT}.tensor_model_parallel_size", "attention heads", shape.heads)]
+    if value_of(settings, "model_engine") == "megatron":
+        cuts.append((f"{ACTOR}.megatron.tensor_model_parallel_size", "attention heads", shape.heads))
+        cuts.append((f"{ACTOR}.megatron.pipeline_model_parallel_size", "layers", shape.layers))
+    else:
+        sequence = f"{ACTOR}.fsdp_config.ulysses_sequence_parallel_size"
+        cuts.append((sequence, "attention heads", shape.heads))
+    for key, what, count in cuts:
+        parts = value_of(settings, key)
+        if count % parts:
+            yield f"{key} is {parts}, and the model's {count} {what} cannot be dealt evenly to {parts} GPUs: choose a divisor of {count}."
+
+
+def _check_memory(request: JobRequest, job: VerlJob, settings: Settings) -> Iterator[Check]:
+    """Whether model and recipe fit the instance's GPUs, as far as both are known."""
+    if job.device == "cpu" or not request.instance_type:
+        return
+    if request.local:
+        yield Check(
+            "machines",
+            PROBLEM,
+            "job.device is gpu, and jobs of local mode have none: recipes/tiny.yaml and recipes/tools.yaml run here",
+        )
+    each, shape = gpu_bytes(request.instance_type, request.region), _shape(job)
+    if request.gpus == 0:
+        yield Check("memory", PROBLEM, f"job.device is gpu, and {request.instance_type} has none")
+    elif each is None or shape is None:
+        lacks = request.instance_type if each is None else f"{job.base_model} (workshop.checks.memory.SHAPES)"
+        yield Check("memory", NOTE, f"not checked: the size of {lacks} is not known here")
+    else:
+        gpus = request.hosts * request.gpus
+        problems = fit_problems(shape, settings, gpus=gpus, gpu_bytes=each)
+        needed = (actor_memory(shape, settings, gpus).total + FRAMEWORK_BYTES) / GB
+        fits = Check(
+            "memory", OK, f"about {needed:.0f} of {each / GB:.0f} GB on each GPU while the actor learns"
+        )
+        yield from [Check("memory", PROBLEM, problem) for problem in problems] or [fits]
+
+
+def _in_words_of_trl(job: VerlJob) -> dict[str, Any]:
+    """The recipe under the names that TRL's recipes have, as far as the other checks read them."""
+    return {
+        "base_model": job.base_model,
+        "rewards": job.rewards,
+        "reward_weights": job.reward_weights,
+        "use_cpu": job.device == "cpu",
+        "save_strategy": "steps",  # verl_keys.REQUIRED has trainer.save_freq
+    }
+
+
+def _describe(recipe_file: str, settings: Settings, request: JobRequest) -> str:
+    prompts, group = value_of(settings, "data.train_batch_size"), value_of(settings, f"{ROLLOUT}.n")
+    slots = request.hosts * request.processes_per_host
+    return f"{recipe_file}: {prompts} prompts x {group} completions a step on {slots} slots of Ray"

@@ -1,0 +1,156 @@
+"""verl's keys as a recipe may use them: verl's defaults, the limits of their values, and which keys the job fills in."""
+
+from collections.abc import Iterator
+from typing import Any
+
+Settings = dict[str, Any]  # verl's part of a recipe: nested, as in verl's documentation
+
+ENGINES = ("dp", "megatron")
+# Advantage estimators: verl's own list, which it looks into after the first rollouts
+ESTIMATORS = (
+    *("gae", "grpo", "grpo_passk", "grpo_vectorized", "gdpo", "gpg", "opo", "optimal_token_baseline", "reinforce_plus_plus"),
+    *("reinforce_plus_plus_baseline", "remax", "rloo", "rloo_vectorized", "tir_optimal_token_baseline"),
+)  # fmt: skip
+# What verl takes where a recipe says nothing, of the keys that the workshop's checks read. tests/test_verl_recipes.py
+# compares each with verl's own configuration, those of an engine's section with that of this engine.
+DEFAULTS: dict[str, Any] = {
+    "model_engine": "dp",
+    "algorithm.adv_estimator": "gae",
+    "data.train_batch_size": 1024,
+    "data.max_prompt_length": 512,
+    "data.max_response_length": 512,
+    "actor_rollout_ref.model.lora_rank": 0,
+    "actor_rollout_ref.model.use_remove_padding": True,
+    "actor_rollout_ref.model.enable_gradient_checkpointing": True,
+    "actor_rollout_ref.actor.strategy": "fsdp",  # of the engine dp
+    "actor_rollout_ref.actor.ppo_mini_batch_size": 256,
+    "actor_rollout_ref.actor.ppo_micro_batch_size_per_gpu": None,
+    "actor_rollout_ref.actor.use_dynamic_bsz": False,
+    "actor_rollout_ref.actor.ppo_max_token_len_per_gpu": 16384,
+    "actor_rollout_ref.actor.fsdp_config.model_dtype": "fp32",
+    "actor_rollout_ref.actor.fsdp_config.param_offload": False,
+    "actor_rollout_ref.actor.fsdp_config.optimizer_offload": False,
+    "actor_rollout_ref.actor.fsdp_config.ulysses_sequence_parallel_size": 1,
+    "actor_rollout_ref.actor.megatron.tensor_model_parallel_size": 1,
+    "actor_rollout_ref.actor.megatron.pipeline_model_parallel_size": 1,
+    "actor_rollout_ref.actor.megatron.context_parallel_size": 1,
+    "actor_rollout_ref.actor.megatron.param_offload": False,
+    "actor_rollout_ref.actor.megatron.optimizer_offload": False,
+    "actor_rollout_ref.rollout.name": None,  # verl has none and wants one
+    "actor_rollout_ref.rollout.n": 1,
+    "actor_rollout_ref.rollout.tensor_model_parallel_size": 2,
+    "actor_rollout_ref.rollout.pipeline_model_parallel_size": 1,
+    "actor_rollout_ref.rollout.data_parallel_size": 1,
+    "actor_rollout_ref.rollout.gpu_memory_utilization": 0.5,
+    "actor_rollout_ref.rollout.multi_turn.enable": False,
+    "actor_rollout_ref.rollout.multi_turn.function_tool_path": None,
+    "actor_rollout_ref.rollout.multi_turn.max_assistant_turns": None,
+    "actor_rollout_ref.rollout.agent.default_agent_loop": "single_turn_agent",
+}
+# Keys that train.py fills in, so that what a recipe says there would be lost -> where to say it
+FILLED_IN = {
+    "actor_rollout_ref.model.path": "job.base_model",
+    "data.train_files": "the channel train",
+    "data.val_files": "the channel test",
+    "reward.custom_reward_function": "job.rewards",
+    "trainer.nnodes": "the job's instance_count",
+    "trainer.n_gpus_per_node": "RayCluster(process_count_per_node=...)",
+    "trainer.default_local_dir": "the job's checkpoint_config",
+    "trainer.resume_mode": "the job's checkpoint_config: a job goes on from what it finds there",
+    "trainer.resume_from_path": "the job's checkpoint_config: a job goes on from what it finds there",
+    "trainer.logger": "job.report_to",
+    "trainer.project_name": "job.experiment",
+    "trainer.experiment_name": "job.recipe",
+}
+# Keys that hold whole numbers -> the least that they may be
+LEAST = {
+    "data.train_batch_size": 1,
+    "data.max_prompt_length": 1,
+    "data.max_response_length": 1,
+    "actor_rollout_ref.model.lora_rank": 0,
+    "actor_rollout_ref.actor.ppo_mini_batch_size": 1,
+    "actor_rollout_ref.actor.ppo_micro_batch_size_per_gpu": 1,
+    "actor_rollout_ref.actor.ppo_max_token_len_per_gpu": 1,
+    "actor_rollout_ref.actor.fsdp_config.ulysses_sequence_parallel_size": 1,
+    "actor_rollout_ref.actor.megatron.tensor_model_parallel_size": 1,
+    "actor_rollout_ref.actor.megatron.pipeline_model_parallel_size": 1,
+    "actor_rollout_ref.actor.megatron.context_parallel_size": 1,
+    "actor_rollout_ref.rollout.n": 1,
+    "actor_rollout_ref.rollout.tensor_model_parallel_size": 1,
+    "actor_rollout_ref.rollout.pipeline_model_parallel_size": 1,
+    "actor_rollout_ref.rollout.data_parallel_size": 1,
+    "actor_rollout_ref.rollout.multi_turn.max_assistant_turns": 1,
+    "trainer.total_training_steps": 1,
+    "trainer.save_freq": 1,
+}
+# Keys that hold one of a few words
+DTYPES = ("fp32", "float32", "bf16", "bfloat16", "fp16", "float16")
+CHOICES = {"actor_rollout_ref.actor.fsdp_config.model_dtype": DTYPES}
+SHARE = "actor_rollout_ref.rollout.gpu_memory_utilization"
+# Keys that a recipe must have -> what they say
+REQUIRED = {
+    "trainer.total_training_steps": "how many steps to train",
+    "trainer.save_freq": "after how many steps to save: the trained model is made from the last checkpoint",
+}
+# Keys that may be null: where that is wrong, another check says so.
+NULLABLE = (*REQUIRED, "actor_rollout_ref.actor.ppo_micro_batch_size_per_gpu")
+
+
+def value_of(settings: Settings, key: str) -> Any:
+    """The value of one of the keys in DEFAULTS: what the recipe says, else verl's default.
+
+        value_of(settings, "actor_rollout_ref.rollout.n")
+
+    Raises:
+        KeyError: the key has no entry in DEFAULTS.
+    """
+    default = DEFAULTS[key]
+    value = given_value(settings, key)
+    return default if value is None else value
+
+
+def given_value(settings: Settings, key: str) -> Any:
+    """What a recipe says at a dotted key (a value or a whole section); None if it says nothing there."""
+    found: Any = settings
+    for name in key.split("."):
+        if not isinstance(found, dict):
+            return None
+        found = found.get(name)
+    return found
+
+
+def key_problems(settings: Settings) -> Iterator[str]:
+    """Keys that are missing, or hold something of another kind than verl and the workshop's checks reckon with."""
+    keys = (*DEFAULTS, *LEAST, *FILLED_IN)
+    sections = {key.rpartition(".")[0] for key in keys if "." in key} | {"actor_rollout_ref"}
+    for key in sorted(sections):
+        value = given_value(settings, key)
+        if value is not None and not isinstance(value, dict):
+            yield f"{key} is {value!r}, but it is a section: keys of its own stand below it."
+    for key, meaning in REQUIRED.items():
+        if given_value(settings, key) is None:
+            yield f"{key} is missing: {meaning}."
+    for key, least in LEAST.items():
+        above, _, name = key.rpartition(".")
+        section = given_value(settings, above)
+        if not isinstance(section, dict) or name not in section:
+            continue
+        empty = section[name] is None and key in NULLABLE
+        if not empty and (problem := not_whole(key, section[name], least)):
+            yield problem
+    for key, words in CHOICES.items():
+        if value_of(settings, key) not in words:
+            yield f"{key} is {value_of(settings, key)!r}: write one of {', '.join(words)}."
+    share = value_of(settings, SHARE)
+    if type(share) not in (int, float) or not 0 < share <= 1:
+        yield f"{SHARE} is {share!r}: write a share of the GPU's memory, above 0 and up to 1."
+    for key, place in FILLED_IN.items():
+        if given_value(settings, key) is not None:
+            yield f"{key} is filled in by the job, so what the recipe says there would be lost. Its place is {place}."
+
+
+def not_whole(key: str, value: Any, least: int) -> str | None:
+    """Says so if a value is not a whole number of at least `least`."""
+    if type(value) is int and value >= least:
+        return None
+    return f"{key} is {value!r}: write a whole number, {least} or more."

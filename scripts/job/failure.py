@@ -1,0 +1,69 @@
+"""Telling SageMaker, and so the learner, why a training script failed."""
+
+import contextlib
+import os
+import sys
+import tempfile
+import traceback
+from collections.abc import Iterator
+from pathlib import Path
+
+from job.container import failure_file, process_count, process_rank
+
+FRAMES = 4
+LONGEST_MESSAGE = 600  # characters; with the frames this stays within the 1,024 that FailureReason shows
+
+
+@contextlib.contextmanager
+def report_failure() -> Iterator[None]:
+    """Writes whatever ends the block early to /opt/ml/output/failure, and raises it again.
+
+    Of several processes on a host the first to fail writes: the others fail because it left them. An exit with code 0
+    is no failure.
+    """
+    try:
+        yield
+    except BaseException as error:
+        if not (isinstance(error, SystemExit) and not error.code):
+            _write_once(describe(error), failure_file())
+        raise
+
+
+def describe(error: BaseException) -> str:
+    """Type and message, what caused it, the innermost frames first; then the whole traceback."""
+    lines = [f"{_headline(error)}{_rank()}"]
+    lines += [
+        f"  at {'/'.join(Path(frame.filename).parts[-2:])}:{frame.lineno} in {frame.name}: {frame.line}"
+        for frame in reversed(traceback.extract_tb(error.__traceback__)[-FRAMES:])
+    ]
+    cause = error.__cause__ or (None if error.__suppress_context__ else error.__context__)
+    if cause:
+        lines.append(f"Caused by {_headline(cause)}")
+    whole = "".join(traceback.format_exception(error))
+    return "\n".join(lines) + f"\n\n{whole}"
+
+
+def _headline(error: BaseException) -> str:
+    message = str(error) or "no message"
+    if len(message) > LONGEST_MESSAGE:
+        message = message[:LONGEST_MESSAGE] + " ..."
+    return f"{type(error).__name__}: {message}"
+
+
+def _rank() -> str:
+    return f" (process {process_rank()} of {process_count()})" if process_count() > 1 else ""
+
+
+def _write_once(text: str, path: Path) -> None:
+    """Creates the file with its whole content, unless it exists already."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile(
+            "w", encoding="utf-8", errors="backslashreplace", dir=path.parent
+        ) as file:
+            file.write(text)
+            file.flush()
+            with contextlib.suppress(FileExistsError):
+                os.link(file.name, path)
+    except OSError as error:  # outside a container; the failure itself matters more than its report
+        print(f"The failure could not be written to {path}: {error}", file=sys.stderr)

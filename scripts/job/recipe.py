@@ -1,0 +1,187 @@
+"""A recipe: the YAML file that says what a job does, and the command line that overrides it.
+
+One file holds the script's own arguments (job.arguments) and those of the trainer's config (say `trl.GRPOConfig`) side
+by side. SageMaker adds its hyperparameters to the command line, and those win:
+
+    python train.py --config recipes/tiny.yaml --learning_rate 3e-4 --rewards '["accuracy", "format"]'
+"""
+
+import importlib
+import json
+import re
+import sys
+import typing
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+from rl.spelling import unknown_name
+
+from job.arguments import RecipeError, Script
+from job.container import host_count, process_count
+from job.settings import Setting, describe_config, problem_with
+
+
+def read_recipe(path: Path | str) -> dict[str, Any]:
+    """Content of a recipe file.
+
+    Raises:
+        RecipeError: no such file, not UTF-8, not YAML (with line and column), not a mapping, or a key given twice.
+    """
+    path = Path(path)
+    if not path.is_file():
+        beside = sorted(str(path.parent / other.name) for other in path.parent.glob("*.yaml"))
+        raise RecipeError(f"There is no recipe {path}. Recipes there: {', '.join(beside) or 'none'}.")
+    try:
+        content = yaml.load(path.read_text(encoding="utf-8"), _UniqueKeys)
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise RecipeError(f"{path} is not valid YAML: {error}") from error
+    if not isinstance(content, dict):
+        raise RecipeError(f"{path} must hold lines of the form 'key: value'.")
+    return {str(key): value for key, value in content.items()}
+
+
+class _UniqueKeys(yaml.SafeLoader):
+    """YAML itself lets the second of two equal keys win without a word."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict:
+        keys = [self.construct_object(key, deep=True) for key, _ in node.value]
+        for key in keys:
+            if keys.count(key) > 1:
+                raise yaml.YAMLError(
+                    f"the key '{key}' stands there twice, near line {node.start_mark.line + 1}"
+                )
+        return super().construct_mapping(node, deep)
+
+
+def read_command_line(argv: Sequence[str]) -> dict[str, Any]:
+    """Settings in a command line of the forms `--key value`, `--key=value`, `--key a b` (a list) and `--key` (true).
+
+    `null` is None. Values stay strings, except that several of them make a list.
+
+    Raises:
+        RecipeError: a value that belongs to no key.
+    """
+    settings: dict[str, Any] = {}
+    key = None
+    for token in argv:
+        if re.match(r"--[A-Za-z]", token):
+            key, equals, value = token[2:].partition("=")
+            key = key.replace("-", "_")
+            settings[key] = [value] if equals else []
+        elif key is None:
+            raise RecipeError(f"'{token}' on the command line belongs to no --key.")
+        else:
+            settings[key].append(token)
+    plain = {name: values[0] if len(values) == 1 else values or True for name, values in settings.items()}
+    return {name: None if value == "null" else value for name, value in plain.items()}
+
+
+def setting_problems(
+    recipe: Mapping[str, Any],
+    overrides: Mapping[str, Any],
+    reads: Mapping[str, Setting],
+    shared: Mapping[str, Setting],
+    where: str = "",
+) -> list[str]:
+    """What is wrong with the keys and values of a recipe and of the hyperparameters that override it.
+
+    Args:
+        recipe: the content of the recipe file.
+        overrides: hyperparameters; they win.
+        reads: the settings that the script reads.
+        shared: settings of other scripts, which may stand in the recipe file but not among the hyperparameters.
+        where: said behind an unknown key: where the known ones are described.
+    """
+    problems = []
+    for key, value in {**recipe, **overrides}.items():
+        origin = "hyperparameter" if key in overrides else "recipe key"
+        if key == "config" or (key in shared and key not in reads and key not in overrides):
+            continue
+        if key not in reads and key in shared:
+            problems.append(
+                f"{origin} '{key}' is for another script of this folder: this one does not read it."
+            )
+        elif key not in reads:
+            problems.append(unknown_name(origin, key, reads) + where)
+        elif key == "hub_token" and value is not None:
+            problems.append(
+                f"{origin} 'hub_token': a secret belongs in no recipe and no request; set HF_TOKEN instead."
+            )
+        elif problem := problem_with(value, reads[key]):
+            problems.append(f"{origin} '{key}' {problem}")
+    return problems
+
+
+def parse_arguments(script: Script, argv: Sequence[str] | None = None) -> tuple[Any, Any]:
+    """(the script's own arguments, the trainer's config or None), from the recipe and the command line.
+
+    The recipe is the file behind `--config`. The work is done by `transformers.HfArgumentParser`, as in
+    `trl.TrlParser`; around it, unknown keys and wrong values are refused for recipe and command line alike, and lists
+    may come as one JSON argument, as SageMaker sends them.
+
+    Raises:
+        RecipeError: every key that is wrong, where it comes from and what it should be; or the script runs as more
+            processes than it can use.
+    """
+    from transformers import HfArgumentParser
+
+    classes = [script.arguments, *([config_class(script.config)] if script.config else [])]
+    parser = HfArgumentParser(classes, allow_abbrev=False)
+    argv = list(sys.argv[1:] if argv is None else argv)
+    if "--help" in argv:
+        parser.parse_args(["--help"])
+    overrides = read_command_line(argv)
+    recipe = read_recipe(overrides.pop("config")) if "config" in overrides else {}
+    reads = {name: setting for cls in classes for name, setting in describe_config(cls).items()}
+    others = [config_class(other) if isinstance(other, str) else other for other in script.shares_with]
+    shared = {name: setting for cls in others for name, setting in describe_config(cls).items()}
+    problems = setting_problems(recipe, overrides, reads, shared)
+    if problem := script.process_problem(process_count(), host_count()):
+        problems.append(problem)
+    if problems:
+        raise RecipeError("\n".join(problems))
+
+    lists = {action.dest for action in parser._actions if action.nargs == "+"}
+    arguments: list[str] = []
+    for key, given in {**recipe, **overrides}.items():
+        if key not in reads:
+            continue
+        value = _from_json(given, reads[key])
+        if isinstance(value, list) and key in lists and value:
+            arguments += [f"--{key}", *map(str, value)]
+        elif value is None or isinstance(value, list | dict):
+            parser.set_defaults(**{key: value})  # argparse has no way to write these
+        else:
+            arguments.append(f"--{key}={value}")
+
+    def refuse(message: str) -> typing.NoReturn:
+        raise RecipeError(message.replace("argument --", "", 1))
+
+    parser.error = refuse
+    *instances, remaining = parser.parse_args_into_dataclasses(
+        arguments, return_remaining_strings=True, look_for_args_file=False
+    )
+    if remaining:
+        raise RecipeError(f"These arguments belong to no key: {' '.join(remaining)}.")
+    return instances[0], (instances[1] if script.config else None)
+
+
+def config_class(name: str) -> type:
+    """The class of a trainer's config: config_class("trl.GRPOConfig")."""
+    module, _, cls = name.rpartition(".")
+    return getattr(importlib.import_module(module), cls)
+
+
+def _from_json(value: Any, setting: Setting) -> Any:
+    """A list or mapping that arrived as JSON text, for a setting that takes one; anything else unchanged."""
+    takes_list = any(kind.startswith("list") for kind in setting.kinds)
+    if isinstance(value, str) and (
+        (value[:1] == "[" and takes_list) or (value[:1] == "{" and "dict" in setting.kinds)
+    ):
+        try:
+            return json.loads(value)
+        except json.JSONDecodeError:
+            return value  # a setting that takes texts too
+    return value

@@ -1,0 +1,174 @@
+"""What a setting takes: its kinds of value, its choices, its least value. The one check of recipe values there is.
+
+Preflight and the job use it alike, so a recipe that passes here is not refused there for a value of the wrong kind.
+"""
+
+import dataclasses
+import enum
+import json
+import types
+import typing
+from typing import Any
+
+_PLAIN = {
+    bool: "bool",
+    int: "int",
+    float: "float",
+    str: "str",
+    type(None): "null",
+    dict: "dict",
+    list: "list",
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Setting:
+    """One field of a config.
+
+    Attributes:
+        kinds: the kinds of value it takes: bool, int, float, str, null, dict, list, list[...] or any.
+        choices: the texts it takes; empty: any.
+        default: its default, if JSON can hold it.
+        least: the least number it takes; None: any.
+    """
+
+    kinds: tuple[str, ...]
+    choices: tuple[str, ...] = ()
+    default: Any = None
+    least: float | None = None
+
+
+def describe_config(config: type) -> dict[str, Setting]:
+    """The settings of a dataclass, by name. It, and each class it is made of, may name limits in LEAST and CHOICES."""
+    hints = typing.get_type_hints(config)
+    classes = [vars(cls) for cls in reversed(config.__mro__)]
+    least = {name: value for cls in classes for name, value in cls.get("LEAST", {}).items()}
+    choices = {name: value for cls in classes for name, value in cls.get("CHOICES", {}).items()}
+    return {
+        field.name: _setting(
+            hints[field.name], _default(field), choices.get(field.name, ()), least.get(field.name)
+        )
+        for field in dataclasses.fields(config)
+        if field.init
+    }
+
+
+def problem_with(value: Any, setting: Setting) -> str | None:
+    """Why `setting` does not take `value`, or None if it does. Text counts as the number or list that it spells."""
+    if not _accepts(value, setting.kinds):
+        wanted = " or ".join(kind for kind in setting.kinds if kind != "null")
+        problem = f"must be {wanted}, not {json.dumps(value, default=str)}"
+        if isinstance(value, bool) and "str" in setting.kinds:
+            problem += (
+                '; YAML reads yes, no, on and off as true and false, so write the word in quotes ("no")'
+            )
+        if value is None:
+            problem += "; leave the line out to get the default"
+        return problem
+    if isinstance(value, str) and value[:1] in ("[", "{") and not _readable(value, setting.kinds):
+        return f"begins like JSON, which it is not: {json.dumps(value)}"
+    if setting.choices and isinstance(value, str) and value != "null" and value not in setting.choices:
+        return f"must be one of {', '.join(setting.choices)}, not {json.dumps(value)}"
+    number = _number(value) if setting.least is not None else None
+    if number is not None and setting.least is not None and number < setting.least:
+        return f"is {value}, which is too small: the least is {setting.least}"
+    return None
+
+
+def _readable(text: str, kinds: tuple[str, ...]) -> bool:
+    """Whether a text that begins like a list or mapping can be read as one, where the setting takes that and no text."""
+    takes = any(kind.startswith("list") for kind in kinds) if text[0] == "[" else "dict" in kinds
+    if not takes or "str" in kinds:
+        return True
+    try:
+        json.loads(text)
+    except json.JSONDecodeError:
+        return False
+    return True
+
+
+def _number(value: Any) -> float | None:
+    if isinstance(value, bool) or not isinstance(value, int | float | str):
+        return None
+    try:
+        return float(value)
+    except ValueError:
+        return None
+
+
+def _accepts(value: Any, kinds: tuple[str, ...]) -> bool:
+    if not isinstance(value, list):  # one value alone counts as a list of one, as on a command line
+        kinds += tuple(kind[5:-1] for kind in kinds if kind.startswith("list["))
+    if "any" in kinds:
+        return True
+    if value is None:
+        return "null" in kinds
+    if isinstance(value, bool):
+        return "bool" in kinds
+    if isinstance(value, int):
+        return bool({"int", "float", "str"} & set(kinds))
+    if isinstance(value, float):
+        return bool({"float", "str"} & set(kinds))
+    if isinstance(value, str):
+        return "str" in kinds or _spells(value, kinds)
+    if isinstance(value, dict):
+        return "dict" in kinds
+    if isinstance(value, list):
+        elements = {kind[5:-1] for kind in kinds if kind.startswith("list[")}
+        return "list" in kinds or any(all(_accepts(item, (kind,)) for item in value) for kind in elements)
+    return False
+
+
+def _spells(text: str, kinds: tuple[str, ...]) -> bool:
+    """Whether text, as YAML 1.1 leaves 1e-5 and as a command line leaves everything, stands for one of `kinds`."""
+    if "null" in kinds and text == "null":
+        return True
+    if "bool" in kinds and text.lower() in ("true", "false"):
+        return True
+    conversions: tuple[tuple[str, type], ...] = (("int", int), ("float", float))
+    for kind, convert in conversions:
+        if kind in kinds:
+            try:
+                convert(text)
+                return True
+            except ValueError:
+                continue
+    if text[:1] in ("[", "{"):
+        try:
+            return _accepts(json.loads(text), kinds)
+        except json.JSONDecodeError:
+            return False
+    return False
+
+
+def _setting(hint: Any, default: Any, allowed: tuple[str, ...], least: float | None) -> Setting:
+    kinds, choices = [], list(allowed)
+    for option in _options(hint):
+        origin = typing.get_origin(option)
+        if isinstance(option, type) and issubclass(option, enum.Enum):
+            kinds.append("str")
+            choices += [str(member.value) for member in option]
+        elif origin is typing.Literal:
+            kinds += [_PLAIN[type(value)] for value in typing.get_args(option)]
+            choices += [value for value in typing.get_args(option) if isinstance(value, str)]
+        elif origin is list and typing.get_args(option) and typing.get_args(option)[0] in _PLAIN:
+            kinds.append(f"list[{_PLAIN[typing.get_args(option)[0]]}]")
+        else:
+            kinds.append(_PLAIN.get(origin or option, "any"))
+    return Setting(tuple(dict.fromkeys(kinds)), tuple(dict.fromkeys(choices)), default, least)
+
+
+def _options(hint: Any) -> list[Any]:
+    if typing.get_origin(hint) in (typing.Union, types.UnionType):
+        return [option for part in typing.get_args(hint) for option in _options(part)]
+    return [hint]
+
+
+def _default(field: dataclasses.Field) -> Any:
+    if field.default_factory is not dataclasses.MISSING:
+        default = field.default_factory()
+    else:
+        default = None if field.default is dataclasses.MISSING else field.default
+    if isinstance(default, enum.Enum):
+        default = default.value
+    return default if isinstance(default, (bool, int, float, str, list, dict)) else None

@@ -1,0 +1,160 @@
+"""The record a job leaves behind: what was trained, how good it was before and after, and what that took."""
+
+import dataclasses
+import json
+import platform
+import resource
+import sys
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any, Protocol, TypedDict
+
+from accelerate.utils import gather_object
+from rl.evaluation import Evaluation
+from transformers import Trainer
+
+from job.container import host_count, is_main_process, output_data_dir, process_count
+
+PACKAGES = ("torch", "transformers", "trl", "peft", "accelerate", "unsloth", "verl", "ray", "vllm")
+
+
+class TrainedRun(Protocol):
+    """What a record takes from a script's arguments."""
+
+    module: str
+    recipe: str
+    base_model: str
+
+
+class Record(TypedDict):
+    """summary.json: what was trained, how good it was before and after, and what that took."""
+
+    module: str
+    recipe: str
+    trainer: str  # such as trl.GRPOTrainer
+    base_model: str
+    hosts: int
+    processes: int
+    seed: int
+    steps: int
+    base: dict[str, dict[str, Any]]  # pass@1 by decoding, as rl.evaluation.PassAtOne has it
+    trained: dict[str, dict[str, Any]]
+    completion_length: dict[str, float]  # tokens, sampled
+    train_seconds: float
+    phases_seconds: dict[str, float]
+    peak_rss_mb: float  # of one process, MB of 2**20 bytes
+    tokens_per_second: float  # prompts and completions, all processes
+    versions: dict[str, str]
+
+
+def write_summary(
+    job: TrainedRun, trainer: Trainer, before: Evaluation, after: Evaluation, *, train_seconds: float
+) -> Path | None:
+    """Writes summary.json, evaluation_before.json and evaluation_after.json to the job's outputs.
+
+    Every process must call this, since each reports its own memory.
+
+    Returns:
+        Path of summary.json in the main process, None in the others.
+    """
+    peak_rss_mb = max(gather_object([peak_rss()]))
+    if not is_main_process():
+        return None
+    return write_record(
+        job,
+        before,
+        after,
+        trainer=_library_class(trainer),
+        processes=process_count(),
+        seed=trainer.args.seed,
+        steps=trainer.state.global_step,
+        tokens=_tokens(trainer),
+        peak_rss_mb=peak_rss_mb,
+        train_seconds=train_seconds,
+    )
+
+
+def write_record(
+    job: TrainedRun,
+    before: Evaluation,
+    after: Evaluation,
+    *,
+    trainer: str,
+    processes: int,
+    seed: int,
+    steps: int,
+    tokens: float,
+    peak_rss_mb: float,
+    train_seconds: float,
+) -> Path:
+    """As `write_summary`, for a trainer that is not transformers': what is known of it is passed in.
+
+    Args:
+        tokens: trained on since the script started, prompts and completions, all processes.
+    """
+    record: Record = {
+        "module": job.module,
+        "recipe": job.recipe,
+        "trainer": trainer,
+        "base_model": job.base_model,
+        "hosts": host_count(),
+        "processes": processes,
+        "seed": seed,
+        "steps": steps,
+        "base": _pass_at_1(before),
+        "trained": _pass_at_1(after),
+        "completion_length": {
+            "base": before.mean_completion_length["sampled"],
+            "trained": after.mean_completion_length["sampled"],
+        },
+        "train_seconds": round(train_seconds, 3),
+        "phases_seconds": {
+            "evaluate_before": round(before.seconds, 3),
+            "train": round(train_seconds, 3),
+            "evaluate_after": round(after.seconds, 3),
+        },
+        "peak_rss_mb": round(peak_rss_mb, 1),
+        "tokens_per_second": round(tokens / train_seconds, 1),
+        "versions": versions(),
+    }
+    folder = output_data_dir()
+    folder.mkdir(parents=True, exist_ok=True)
+    before.save(folder / "evaluation_before.json")
+    after.save(folder / "evaluation_after.json")
+    path = folder / "summary.json"
+    path.write_text(json.dumps(record, indent=2) + "\n")
+    return path
+
+
+def _library_class(trainer: Trainer) -> str:
+    """Such as trl.DPOTrainer, also of a script's own subclass."""
+    library = next(cls for cls in type(trainer).__mro__ if cls.__module__ != "__main__")
+    return f"{library.__module__.partition('.')[0]}.{library.__name__}"
+
+
+def _pass_at_1(evaluation: Evaluation) -> dict[str, dict[str, Any]]:
+    return {rate.decoding: dataclasses.asdict(rate) for rate in (evaluation.greedy, evaluation.sampled)}
+
+
+def _tokens(trainer: Trainer) -> int:
+    """Tokens trained on since the script started (prompts and completions, all processes), as the trainer counted."""
+    counts = [logs["num_tokens"] for logs in trainer.state.log_history if "num_tokens" in logs]
+    # GRPOTrainer goes on counting after a resume; transformers remembers where it stood.
+    return (counts[-1] if counts else 0) - trainer._initial_num_input_tokens_seen
+
+
+def peak_rss() -> float:
+    """Most memory that this process has held so far, in MB (2**20 bytes)."""
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak / 2**20 if sys.platform == "darwin" else peak / 2**10  # bytes on macOS, kilobytes on Linux
+
+
+def versions() -> dict[str, str]:
+    """Python, and those of the packages that decide a run and are installed."""
+    found = {"python": platform.python_version()}
+    for name in PACKAGES:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            continue
+    return found

@@ -1,0 +1,197 @@
+"""A run in MLflow and in Weights & Biases: opened, told what is trained on what, closed.
+
+The recipe's `report_to` names the trackers; transformers' own callbacks send them the training metrics. This module
+opens the runs before that, adds what was trained on what, and logs the evaluations. From the environment:
+
+| variable | meaning, and what holds without it |
+|---|---|
+| MLFLOW_TRACKING_URI | a store or server; without it an sqlite file among the job's outputs |
+| MLFLOW_EXPERIMENT_NAME, WANDB_PROJECT | else the recipe's `experiment` |
+| WANDB_MODE | else online with a key and offline without |
+| WANDB_SECRET_NAME | name of a secret in AWS Secrets Manager that holds the W&B key |
+| WANDB_DIR | else the job's outputs |
+| WORKSHOP_GIT_REVISION | revision of the workshop that the job was started from |
+"""
+
+import atexit
+import dataclasses
+import importlib.util
+import json
+import logging
+import os
+import sys
+from pathlib import Path
+from typing import Any, Protocol
+
+from compat.mlflow_store import create_experiment
+from rl.evaluation import Evaluation
+
+from job.arguments import RunArguments
+from job.container import is_main_process, output_data_dir, print_line
+
+SYSTEM_METRICS_SECONDS = 5  # between two samples of CPU, memory and GPUs
+COLUMNS = (
+    "index",
+    "question",
+    "answer",
+    "decoding",
+    "sample",
+    "completion",
+    "extracted",
+    "correct",
+    "formatted",
+)
+
+
+class Reporting(Protocol):
+    """Where a trainer reports to: transformers' TrainingArguments, or 05's VerlJob."""
+
+    report_to: Any  # a list of trackers' names
+    run_name: str | None
+
+
+class TrackingError(Exception):
+    """A tracker that the recipe asks for cannot be used; the message says what to change."""
+
+
+def start_tracking(job: RunArguments, config: Reporting, *, data_fingerprint: str) -> None:
+    """Opens a run in each tracker that `config.report_to` names. Call it before the trainer is made.
+
+    Raises:
+        TrackingError: a tracker is not installed, or the secret with its key cannot be read.
+    """
+    if not is_main_process():
+        return
+    facts = {
+        "data_sha256": data_fingerprint,
+        "git_revision": os.environ.get("WORKSHOP_GIT_REVISION", "unknown"),
+        "job_name": os.environ.get("TRAINING_JOB_NAME", "none"),
+    }
+    for name, start in (("mlflow", _start_mlflow), ("wandb", _start_wandb)):
+        if name in config.report_to:
+            if importlib.util.find_spec(name) is None:
+                raise TrackingError(
+                    f"report_to names {name}, which is not installed: add it to requirements.txt."
+                )
+            start(job, config.run_name, facts)
+    # Whatever way the script ends before finish_tracking, its runs do not look finished.
+    atexit.register(_end_runs, succeeded=False)
+
+
+def _start_mlflow(job: RunArguments, run_name: str | None, facts: dict[str, str]) -> None:
+    import mlflow
+
+    uri = os.environ.setdefault("MLFLOW_TRACKING_URI", f"sqlite:///{output_data_dir() / 'mlflow.db'}")
+    mlflow.set_tracking_uri(uri)
+    experiment = os.environ.get("MLFLOW_EXPERIMENT_NAME", job.experiment)
+    if uri.startswith("sqlite:///"):
+        create_experiment(Path(uri.removeprefix("sqlite:///")), experiment)
+    mlflow.set_experiment(experiment)
+    logging.getLogger("mlflow.system_metrics").setLevel(logging.WARNING)
+    mlflow.set_system_metrics_sampling_interval(SYSTEM_METRICS_SECONDS)
+    mlflow.start_run(
+        run_name=run_name, tags={"mlflow.source.git.commit": facts["git_revision"]}, log_system_metrics=True
+    )
+    mlflow.log_params({**facts, **{f"job.{key}": value for key, value in dataclasses.asdict(job).items()}})
+
+
+def _start_wandb(job: RunArguments, run_name: str | None, facts: dict[str, str]) -> None:
+    import wandb
+
+    secret = os.environ.get("WANDB_SECRET_NAME")
+    if secret:
+        os.environ["WANDB_API_KEY"] = read_secret(secret, "WANDB_API_KEY")
+    folder = Path(os.environ.get("WANDB_DIR") or output_data_dir())
+    folder.mkdir(parents=True, exist_ok=True)
+    wandb.init(
+        project=os.environ.get("WANDB_PROJECT", job.experiment),
+        name=run_name,
+        config={**facts, "job": dataclasses.asdict(job)},
+        dir=folder,
+        mode=os.environ.get("WANDB_MODE") or ("online" if os.environ.get("WANDB_API_KEY") else "offline"),
+        # The job's log has its own place; source code and git state come from the workshop's revision.
+        settings=wandb.Settings(console="off", disable_code=True, disable_git=True, silent=True),
+    )
+
+
+def read_secret(name: str, key: str) -> str:
+    """Value of a secret in AWS Secrets Manager: its text, or one key of it where it is a JSON object.
+
+    Raises:
+        TrackingError: it does not exist, may not be read, or lacks the key. The value is never part of a message.
+    """
+    import boto3
+    from botocore.exceptions import BotoCoreError, ClientError
+
+    try:
+        text = boto3.client("secretsmanager").get_secret_value(SecretId=name)["SecretString"]
+    except (BotoCoreError, ClientError, KeyError) as error:
+        raise TrackingError(
+            f"The secret '{name}' could not be read ({type(error).__name__}: {error}). Does it exist in this region, "
+            "and may the job's role call secretsmanager:GetSecretValue on it?"
+        ) from error
+    try:
+        content = json.loads(text)
+    except ValueError:
+        return text.strip()
+    if not isinstance(content, dict):
+        return text.strip()
+    if key not in content:
+        raise TrackingError(f"The secret '{name}' is a JSON object without the key {key}.")
+    return str(content[key])
+
+
+def log_evaluation(name: str, evaluation: Evaluation) -> None:
+    """Prints an evaluation's figures and sends them, and the table of its completions, to the open runs.
+
+    Args:
+        name: "before" or "after"; it prefixes the metrics and names the table.
+    """
+    if not is_main_process():
+        return
+    print_line(f"[evaluation] {name}: pass@1 {evaluation.greedy}; {evaluation.sampled}")
+    metrics = {}
+    for rate in (evaluation.greedy, evaluation.sampled):
+        metrics |= {
+            f"{name}/pass_at_1_{rate.decoding}": rate.value,
+            f"{name}/pass_at_1_{rate.decoding}_low": rate.low,
+            f"{name}/pass_at_1_{rate.decoding}_high": rate.high,
+            f"{name}/format_rate_{rate.decoding}": evaluation.format_rate[rate.decoding],
+            f"{name}/completion_length_{rate.decoding}": evaluation.mean_completion_length[rate.decoding],
+        }
+    if mlflow := _open_run("mlflow"):
+        mlflow.log_metrics(metrics)
+        table = {column: [item[column] for item in evaluation.completions] for column in COLUMNS}
+        mlflow.log_table(table, artifact_file=f"evaluation_{name}.json")
+    if wandb := _open_run("wandb"):
+        rows = [[item[column] for column in COLUMNS] for item in evaluation.completions]
+        wandb.log({**metrics, f"{name}/completions": wandb.Table(columns=list(COLUMNS), data=rows)})
+
+
+def finish_tracking() -> None:
+    """Closes the runs as successful."""
+    _end_runs(succeeded=True)
+
+
+def _open_run(name: str) -> Any:
+    """The tracker's module if it has a run open in this process, else None; imports nothing."""
+    module = sys.modules.get(name)
+    if module is None:
+        return None
+    return module if (module.active_run() if name == "mlflow" else module.run) else None
+
+
+def _end_runs(succeeded: bool) -> None:
+    if mlflow := _open_run("mlflow"):
+        mlflow.end_run("FINISHED" if succeeded else "FAILED")
+    if wandb := _open_run("wandb"):
+        wandb.finish(exit_code=0 if succeeded else 1)
+
+
+def log_metrics(metrics: dict[str, Any], step: int) -> None:
+    """Sends a step's numbers to the open runs, for trainers that do not do it themselves."""
+    numbers = {name: float(value) for name, value in metrics.items() if isinstance(value, int | float)}
+    if mlflow := _open_run("mlflow"):
+        mlflow.log_metrics(numbers, step=step)
+    if wandb := _open_run("wandb"):
+        wandb.log(numbers, step=step)

@@ -1,0 +1,139 @@
+"""The AWS operations that are answered differently from moto: subclasses, entered into moto's tables of URLs.
+
+moto keeps the state (S3, IAM, Logs, the description of each job) and answers every other operation. None of its
+methods is replaced: its server looks up in `moto.<service>.urls.url_paths` which class answers a service, and
+`install` puts the classes of this file there. The rest of the endpoint relies on moto's internals in three
+places (here, api/service.py, api/record.py), so moto is pinned and what they need is checked at the start.
+"""
+
+import importlib.metadata
+import json
+
+import moto.iam.urls
+import moto.sagemaker.urls
+import moto.sts.urls
+from moto.core.responses import ActionResult, EmptyResult
+from moto.iam.exceptions import NotFoundException
+from moto.iam.models import IAMBackend
+from moto.iam.responses import IamResponse
+from moto.sagemaker.exceptions import ValidationError
+from moto.sagemaker.models import FakeTrainingJob, SageMakerModelBackend
+from moto.sagemaker.responses import SageMakerResponse
+from moto.sts.responses import TokenResponse
+
+from local_sagemaker.api.service import TrainingService
+from local_sagemaker.client import ROLE_NAME
+
+MOTO_VERSION = "5.2.5"
+ROLE_TRUST = {
+    "Version": "2012-10-17",
+    "Statement": [
+        {"Effect": "Allow", "Principal": {"Service": "sagemaker.amazonaws.com"}, "Action": "sts:AssumeRole"}
+    ],
+}
+ONLY_PATH = "{0}/$"  # these services have a single URL; the operation is in the request
+_RELIED_ON = [
+    (SageMakerResponse, "create_training_job"),
+    (SageMakerResponse, "list_training_jobs"),
+    (SageMakerResponse, "sagemaker_backend"),
+    (SageMakerModelBackend, "describe_training_job"),
+    (FakeTrainingJob, "response_object"),
+    (IamResponse, "_get_params"),
+    (IamResponse, "get_role"),
+    (IAMBackend, "create_role"),
+    (TokenResponse, "get_caller_identity"),
+]
+
+
+class UnknownMoto(RuntimeError):
+    """The installed moto is not the one that this endpoint extends."""
+
+
+def install(service: TrainingService) -> None:
+    """Make moto's server in this process answer with the classes below. Call it before the first request.
+
+    Raises UnknownMoto if moto is not as expected.
+    """
+    _check_moto()
+
+    class BoundSageMakerOperations(SageMakerOperations):  # moto makes one object for each request
+        training_service = service
+
+    moto.sagemaker.urls.url_paths = {ONLY_PATH: BoundSageMakerOperations.dispatch}
+    moto.iam.urls.url_paths = {ONLY_PATH: IamOperations.dispatch}
+    moto.sts.urls.url_paths = {ONLY_PATH: StsOperations.dispatch}
+
+
+def _check_moto() -> None:
+    installed = importlib.metadata.version("moto")
+    if installed != MOTO_VERSION:
+        raise UnknownMoto(f"moto {installed} is installed, but this endpoint is made for moto {MOTO_VERSION}")
+    missing = [f"{owner.__name__}.{name}" for owner, name in _RELIED_ON if not hasattr(owner, name)]
+    for urls in (moto.sagemaker.urls, moto.iam.urls, moto.sts.urls):
+        if list(urls.url_paths) != [ONLY_PATH]:
+            missing.append(f"{urls.__name__}.url_paths with {ONLY_PATH} alone")
+    if missing:
+        raise UnknownMoto(f"This moto lacks {', '.join(missing)}")
+
+
+class SageMakerOperations(SageMakerResponse):
+    """Training jobs that really run. DescribeTrainingJob and the tags stay moto's."""
+
+    training_service: TrainingService
+
+    def create_training_job(self) -> ActionResult:
+        """CreateTrainingJob: checked as a whole, entered into moto's state, and queued."""
+        return self.training_service.create(
+            json.loads(self.body), self.region, self.sagemaker_backend, super().create_training_job
+        )
+
+    def stop_training_job(self) -> EmptyResult:
+        """StopTrainingJob, which moto does not have."""
+        self.training_service.stop(self._get_param("TrainingJobName"), self.sagemaker_backend)
+        return EmptyResult()
+
+    def list_training_jobs(self) -> ActionResult:
+        """ListTrainingJobs: filtered, then sorted, then paged (moto pages first and never sorts)."""
+        return ActionResult(self.training_service.list_jobs(self._get_param, self.sagemaker_backend))
+
+    def update_training_job(self) -> None:
+        raise ValidationError("local_sagemaker does not support the operation UpdateTrainingJob")
+
+    def delete_training_job(self) -> None:
+        raise ValidationError("local_sagemaker does not support the operation DeleteTrainingJob")
+
+
+class IamOperations(IamResponse):
+    """IAM is not enforced: every role exists and may do what training needs."""
+
+    def get_role(self) -> ActionResult:
+        """GetRole: the SDK looks up whatever role a script names, so one that is missing is created."""
+        try:
+            return super().get_role()
+        except NotFoundException:
+            name = self._get_param("RoleName")
+            self.backend.create_role(name, json.dumps(ROLE_TRUST), "/", None, "", [], None)
+            return super().get_role()
+
+    def simulate_principal_policy(self) -> ActionResult:
+        """SimulatePrincipalPolicy, which moto does not have: the SDK's constructor asks, and all is allowed."""
+        parameters = self._get_params()
+        resources = parameters.get("ResourceArns") or ["*"]
+        results = [
+            {"EvalActionName": action, "EvalResourceName": resource, "EvalDecision": "allowed"}
+            for action in parameters.get("ActionNames") or []
+            for resource in resources
+        ]
+        return ActionResult({"EvaluationResults": results, "IsTruncated": False})
+
+
+class StsOperations(TokenResponse):
+    """Dummy credentials belong to the execution role, as in Studio, so that get_execution_role() works."""
+
+    def get_caller_identity(self) -> ActionResult:
+        """GetCallerIdentity: moto's default user becomes a session of the execution role."""
+        identity = super().get_caller_identity().result
+        if identity["Arn"].endswith(":user/moto"):
+            arn = f"arn:aws:sts::{identity['Account']}:assumed-role/{ROLE_NAME}/SageMaker"
+            identity = {**identity, "Arn": arn}
+        return ActionResult(identity)

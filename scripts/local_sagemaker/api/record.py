@@ -1,0 +1,133 @@
+"""What the outside sees of a job: the description that moto gives out, and job.json in the job's folder."""
+
+import math
+import threading
+from datetime import UTC, datetime
+from pathlib import Path
+
+from moto.core.utils import utcnow
+from moto.sagemaker.models import FakeTrainingJob
+
+from local_sagemaker.api.training_request import TrainingRequest
+from local_sagemaker.home import JobFile, TransitionRecord, write_json
+
+TERMINAL = ("Completed", "Failed", "Stopped")
+# Characters of FailureReason: https://docs.aws.amazon.com/sagemaker/latest/APIReference/API_DescribeTrainingJob.html
+MAX_REASON = 1024
+_MESSAGES = {
+    "Starting": "Preparing the instances for training",
+    "Downloading": "Downloading input data",
+    "Training": "Training image download completed. Training in progress.",
+    "Interrupted": "Managed spot training was interrupted; it resumes when there is capacity",
+    "Stopping": "Stopping the training job",
+    "Uploading": "Uploading generated training model",
+    "Completed": "Training job completed",
+    "Failed": "Training job failed",
+    "Stopped": "Training job stopped",
+    "MaxRuntimeExceeded": "Training job was stopped since it reached MaxRuntimeInSeconds",
+    "MaxWaitTimeExceeded": "Training job was stopped since it reached MaxWaitTimeInSeconds",
+}
+
+
+class JobRecord:
+    """Keeps moto's description of one job (`fake`, moto's own word) true, and a copy of it in job.json."""
+
+    def __init__(self, fake: FakeTrainingJob, request: TrainingRequest, folder: Path):
+        self._fake, self._file = fake, folder / "job.json"
+        self._lock = threading.Lock()
+        # moto says that a job is Completed at once, invents metrics and drops the environment.
+        fake.algorithm_specification = request.body["AlgorithmSpecification"]
+        fake.environment = request.environment
+        fake.training_job_status, fake.secondary_status = "InProgress", "Starting"
+        fake.secondary_status_transitions, fake.final_metric_data_list = [], []
+        fake.training_start_time = fake.training_end_time = fake.model_artifacts = fake.failure_reason = None
+        fake.training_time_in_seconds = fake.billable_time_in_seconds = None
+        self._write()
+
+    @property
+    def status(self) -> str:
+        """TrainingJobStatus."""
+        return self._fake.training_job_status
+
+    @property
+    def arn(self) -> str:
+        return self._fake.arn
+
+    @property
+    def done(self) -> bool:
+        return self.status in TERMINAL
+
+    def phase(self, secondary: str, message: str | None = None) -> None:
+        """Enter a phase: end the last SecondaryStatusTransition and add one, unless the job has ended."""
+        with self._lock:
+            if not self.done:
+                self._enter(secondary, message)
+
+    def _enter(self, secondary: str, message: str | None = None) -> None:
+        now = utcnow()
+        transitions = list(self._fake.secondary_status_transitions)
+        if transitions:
+            transitions[-1] = {**transitions[-1], "EndTime": now}
+        message = message or _MESSAGES[secondary]
+        transitions.append({"Status": secondary, "StartTime": now, "StatusMessage": message})
+        if secondary == "Stopping":
+            self._fake.training_job_status = "Stopping"
+        if secondary == "Downloading" and self._fake.training_start_time is None:
+            self._fake.training_start_time = now
+        self._fake.secondary_status_transitions = transitions
+        self._fake.secondary_status, self._fake.last_modified_time = secondary, now
+        self._write()
+
+    def finish(
+        self,
+        status: str,
+        secondary: str,
+        *,
+        reason: str | None,
+        metrics: list[dict],
+        model_uri: str | None,
+        training_seconds: float,
+    ) -> None:
+        """Make the job terminal. The status comes last: once the SDK sees it, it stops reading logs."""
+        fake = self._fake
+        with self._lock:
+            fake.failure_reason, fake.final_metric_data_list = reason, metrics
+            fake.model_artifacts = {"S3ModelArtifacts": model_uri} if model_uri else None
+            fake.training_end_time = utcnow()
+            if fake.training_start_time:
+                # Nothing is billed here; on AWS a spot job's billable time is the shorter one.
+                seconds = math.ceil(training_seconds)
+                fake.training_time_in_seconds = fake.billable_time_in_seconds = seconds
+            self._enter(secondary)
+            *earlier, last = fake.secondary_status_transitions
+            fake.secondary_status_transitions = [*earlier, {**last, "EndTime": utcnow()}]
+            fake.training_job_status = status
+            self._write()
+
+    def _write(self) -> None:
+        fake = self._fake
+        write_json(
+            self._file,
+            JobFile(
+                name=fake.training_job_name,
+                status=fake.training_job_status,
+                secondary_status=fake.secondary_status,
+                failure_reason=fake.failure_reason,
+                created=_utc(fake.creation_time),
+                ended=_utc(fake.training_end_time),
+                model=(fake.model_artifacts or {}).get("S3ModelArtifacts"),
+                training_seconds=fake.training_time_in_seconds,
+                metrics={item["MetricName"]: item["Value"] for item in fake.final_metric_data_list},
+                transitions=[
+                    TransitionRecord(
+                        status=item["Status"], start=_utc(item["StartTime"]), end=_utc(item.get("EndTime"))
+                    )
+                    for item in fake.secondary_status_transitions
+                ],
+            ),
+        )
+
+
+def _utc(time: datetime | None) -> str | None:
+    """moto's times are UTC without saying so."""
+    return time.replace(tzinfo=UTC).isoformat(timespec="milliseconds") if time else None

@@ -1,0 +1,155 @@
+"""The endpoint's process: moto's server on a loopback port, plus a few control actions of its own."""
+
+import json
+import logging
+import os
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import parse_qs
+
+from moto.moto_server.werkzeug_app import DomainDispatcherApplication, MotoRequestHandler, create_backend_app
+from werkzeug.serving import make_server
+from werkzeug.wsgi import ClosingIterator
+
+from local_sagemaker.api import operations
+from local_sagemaker.api.service import TrainingService
+from local_sagemaker.client import CONTROL_PATH, REGION, ROLE_NAME, find_endpoint, without_proxy
+from local_sagemaker.home import EndpointFile, write_json
+from local_sagemaker.hosts.isolation import Isolation
+from local_sagemaker.jobs.attempt import Settings
+from local_sagemaker.jobs.job_queue import JobQueue
+from local_sagemaker.jobs.storage import aws_client
+
+LOOPBACK = "127.0.0.1"
+
+
+class CannotServe(RuntimeError):
+    """The endpoint cannot be started; the message says what to do."""
+
+
+@dataclass(frozen=True)
+class Options:
+    """How an endpoint is to run."""
+
+    home: Path
+    isolation: Isolation
+    port: int  # 0: any free one
+    max_jobs: int  # that run at once
+    stop_grace_s: float  # seconds from SIGTERM to SIGKILL
+    idle_hours: float  # without a request or a job, after which the endpoint ends
+
+
+class Application:
+    """The WSGI application: control actions below CONTROL_PATH, everything else is AWS."""
+
+    def __init__(self, actions: dict[str, Callable[[dict[str, str]], dict]], shutdown: Callable[[], None]):
+        self._aws = DomainDispatcherApplication(create_backend_app)
+        self._actions = actions
+        self._shutdown = shutdown
+        self.last_request = time.monotonic()
+
+    def __call__(self, environ: dict, start_response: Callable) -> Iterable[bytes]:
+        # A web page in the user's browser can reach loopback, too, and a job runs commands. Browsers send where
+        # a page comes from (Origin), and a name that was rebound to 127.0.0.1 shows in the Host header.
+        host = environ.get("HTTP_HOST", "").rsplit(":", 1)[0]
+        if "HTTP_ORIGIN" in environ or host not in (LOOPBACK, "localhost"):
+            return _answer(start_response, "403 Forbidden", {"error": "only for programs on this machine"})
+        path = environ.get("PATH_INFO", "")
+        if not path.startswith(CONTROL_PATH + "/"):
+            self.last_request = time.monotonic()
+            return self._aws(environ, start_response)
+        if path == f"{CONTROL_PATH}/shutdown":
+            # Once the answer is sent: a process that ends in the middle of it looks like a crash to the caller.
+            return ClosingIterator(_answer(start_response, "200 OK", {}), self._shutdown)
+        action = self._actions.get(path.removeprefix(CONTROL_PATH + "/"))
+        if action is None:
+            return _answer(start_response, "404 Not Found", {"error": f"no action {path}"})
+        query = {name: values[0] for name, values in parse_qs(environ.get("QUERY_STRING", "")).items()}
+        try:
+            return _answer(start_response, "200 OK", action(query))
+        except ValueError as error:
+            start_response("400 Bad Request", [("Content-Type", "text/plain; charset=utf-8")])
+            return [str(error).encode()]
+
+
+def _answer(start_response: Callable, status: str, body: dict) -> Iterable[bytes]:
+    start_response(status, [("Content-Type", "application/json")])
+    return [json.dumps(body).encode()]
+
+
+def serve(options: Options) -> None:
+    """Run until stopped by SIGTERM, Ctrl-C, the control action "shutdown", or `idle_hours` without work.
+
+    Prints one line to standard output when ready. Raises CannotServe if another endpoint serves the same
+    home or the port is taken, operations.UnknownMoto if moto is not the version this is made for.
+    """
+    running = find_endpoint(options.home)
+    if running:
+        raise CannotServe(
+            f"An endpoint already runs at {running.url} (process {running.pid}) for {options.home}"
+        )
+    _forget_own_credentials()
+    stopping = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: stopping.set())
+    service: TrainingService | None = None
+
+    def interrupt(query: dict[str, str]) -> dict:
+        service.interrupt(query.get("name", ""))
+        return {}
+
+    status = {"pid": os.getpid(), "isolation": options.isolation.mode}
+    application = Application({"status": lambda _query: status, "interrupt": interrupt}, stopping.set)
+    logging.getLogger("werkzeug").setLevel(logging.WARNING)
+    http = _listen(options.port, application)
+    url = f"http://{LOOPBACK}:{http.server_port}"
+    settings = Settings(url, options.home / "jobs", options.isolation, stop_grace_s=options.stop_grace_s)
+    queue = JobQueue(options.max_jobs)
+    service = TrainingService(settings, queue)
+    operations.install(service)
+    threading.Thread(target=http.serve_forever, daemon=True).start()
+    _create_role(url)
+    record = options.home / "endpoint.json"
+    write_json(
+        record,
+        EndpointFile(url=url, pid=os.getpid(), started=time.time(), isolation=options.isolation.mode),
+    )
+    print(f"local_sagemaker ready at {url}", flush=True)
+    while not stopping.wait(1.0):
+        idle_s = time.monotonic() - application.last_request
+        if idle_s > options.idle_hours * 3600 and queue.idle:
+            break
+    queue.close()
+    record.unlink(missing_ok=True)
+    http.shutdown()
+
+
+def _listen(port: int, application: Application) -> object:
+    try:
+        return make_server(LOOPBACK, port, application, threaded=True, request_handler=MotoRequestHandler)
+    # werkzeug prints that an address is in use, and raises SystemExit for it.
+    except (OSError, SystemExit) as error:
+        reason = "another program uses the port" if isinstance(error, SystemExit) else str(error)
+        raise CannotServe(
+            f"Cannot listen on {LOOPBACK}:{port}: {reason}. Choose another with --port, or leave --port out to"
+            " take a free one."
+        ) from error
+
+
+def _forget_own_credentials() -> None:
+    """The endpoint needs none of the user's AWS settings, and no proxy for its calls to itself."""
+    for name in [name for name in os.environ if name.startswith("AWS_")]:
+        del os.environ[name]
+    os.environ["AWS_CONFIG_FILE"] = os.environ["AWS_SHARED_CREDENTIALS_FILE"] = os.devnull
+    os.environ["NO_PROXY"] = os.environ["no_proxy"] = without_proxy(os.environ.get("NO_PROXY"))
+
+
+def _create_role(url: str) -> None:
+    iam = aws_client("iam", url, REGION)
+    iam.create_role(
+        RoleName=ROLE_NAME, Path="/service-role/", AssumeRolePolicyDocument=json.dumps(operations.ROLE_TRUST)
+    )

@@ -1,0 +1,147 @@
+"""All training jobs of one endpoint: created from requests, listed, stopped, interrupted.
+
+`operations.py` calls it with what moto knows of a request. moto's backend of the request's region holds the
+descriptions (`backend.training_jobs`, by name); this file holds the jobs that make them true.
+"""
+
+import copy
+from collections.abc import Callable
+from datetime import UTC, datetime
+from typing import Any
+
+from botocore.client import BaseClient
+from moto.core.responses import ActionResult
+from moto.sagemaker.exceptions import ResourceInUseException, ValidationError
+from moto.sagemaker.models import FakeTrainingJob, SageMakerModelBackend
+
+from local_sagemaker.api.record import JobRecord
+from local_sagemaker.api.training_request import RequestRefused, TrainingRequest, check_request
+from local_sagemaker.jobs.attempt import Order, Settings
+from local_sagemaker.jobs.channels import ChannelError, find_objects
+from local_sagemaker.jobs.job import Job
+from local_sagemaker.jobs.job_queue import JobQueue
+from local_sagemaker.jobs.storage import aws_client, split_uri
+
+PAGE_SIZE = 100  # MaxResults of ListTrainingJobs, if the request gives none
+_SORT_BY = {"Name": "training_job_name", "Status": "training_job_status"}
+
+
+class TrainingService:
+    """Takes requests for training jobs and keeps the jobs."""
+
+    def __init__(self, settings: Settings, queue: JobQueue):
+        self._settings, self._queue = settings, queue
+        self._jobs: dict[str, Job] = {}  # by ARN
+
+    def create(
+        self,
+        body: dict,
+        region: str,
+        backend: SageMakerModelBackend,
+        describe: Callable[[], ActionResult],
+    ) -> ActionResult:
+        """Create a job from the request `body` and queue it; returns CreateTrainingJob's answer.
+
+        `describe` is moto's own CreateTrainingJob, which enters the description into `backend`. Raises
+        ValidationError with every reason why the job cannot be run, ResourceInUseException if its name is taken.
+        """
+        try:
+            request = check_request(copy.deepcopy(body))
+            s3 = aws_client("s3", self._settings.url, region)
+            _check_buckets(s3, request)
+            for channel in request.channels:
+                find_objects(s3, channel)
+        except (RequestRefused, ChannelError) as error:
+            raise ValidationError(str(error)) from error
+        folder = self._settings.jobs_folder / request.name
+        try:
+            folder.mkdir(parents=True)  # the one step that two requests at once cannot both take
+        except FileExistsError as error:
+            raise ResourceInUseException(
+                f"Training job names must be unique within an AWS account and region: {request.name} exists"
+                f" (its files are in {folder})"
+            ) from error
+        try:
+            answer = describe()
+        except BaseException:
+            folder.rmdir()  # so that the name can be used once the request is right
+            raise
+        fake = backend.training_jobs[request.name]
+        record = JobRecord(fake, request, folder)
+        job = self._jobs[fake.arn] = Job(request, record, self._settings, region)
+        self._queue.submit(job)
+        return answer
+
+    def stop(self, name: str, backend: SageMakerModelBackend) -> None:
+        """Stop a job. Raises ValidationError if there is none of this name, or it has ended already."""
+        backend.describe_training_job(name)  # raises if there is no such job
+        job = self._jobs[backend.training_jobs[name].arn]
+        if job.record.done:
+            raise ValidationError(
+                "The request was rejected because the training job is in status " + job.record.status
+            )
+        self._queue.stop(job)
+
+    def interrupt(self, name: str) -> None:
+        """Interrupt a spot job, as AWS does when it needs the machines. Raises ValueError if that cannot be done."""
+        job = next((job for job in self._jobs.values() if job.request.name == name), None)
+        if job is None:
+            raise ValueError(f"There is no training job named {name}")
+        if not job.interruptible:
+            raise ValueError(f"{name} is not a spot job that is running now; only such jobs are interrupted")
+        job.order(Order.INTERRUPT)
+
+    def list_jobs(self, parameter: Callable[[str], Any], backend: SageMakerModelBackend) -> dict:
+        """The answer to ListTrainingJobs; `parameter` gives a parameter of the request, None if it is not there."""
+        found = [
+            fake
+            for fake in tuple(backend.training_jobs.values())
+            if (parameter("NameContains") or "").lower() in fake.training_job_name.lower()
+            and parameter("StatusEquals") in (None, fake.training_job_status)
+            and _between(fake.creation_time, parameter("CreationTimeAfter"), parameter("CreationTimeBefore"))
+            and _between(
+                fake.last_modified_time,
+                parameter("LastModifiedTimeAfter"),
+                parameter("LastModifiedTimeBefore"),
+            )
+        ]
+        attribute = _SORT_BY.get(parameter("SortBy"), "creation_time")
+        found.sort(key=lambda fake: getattr(fake, attribute), reverse=parameter("SortOrder") == "Descending")
+        start = int(parameter("NextToken") or 0)
+        end = start + int(parameter("MaxResults") or PAGE_SIZE)
+        page = {"TrainingJobSummaries": [_summary(fake) for fake in found[start:end]]}
+        return page | ({"NextToken": str(end)} if end < len(found) else {})
+
+
+def _check_buckets(s3: BaseClient, request: TrainingRequest) -> None:
+    """Raise RequestRefused if a bucket that the job is to write to does not exist."""
+    uris = {
+        "OutputDataConfig.S3OutputPath": request.output_uri,
+        "CheckpointConfig.S3Uri": request.checkpoint_uri,
+    }
+    existing = {bucket["Name"] for bucket in s3.list_buckets()["Buckets"]}
+    for parameter, uri in uris.items():
+        if uri and split_uri(uri)[0] not in existing:
+            raise RequestRefused(f"{parameter}={uri}: this bucket does not exist; create it first")
+
+
+def _summary(fake: FakeTrainingJob) -> dict:
+    return {
+        "TrainingJobName": fake.training_job_name,
+        "TrainingJobArn": fake.arn,
+        "CreationTime": fake.creation_time,
+        "TrainingEndTime": fake.training_end_time,
+        "LastModifiedTime": fake.last_modified_time,
+        "TrainingJobStatus": fake.training_job_status,
+        "SecondaryStatus": fake.secondary_status,
+    }
+
+
+def _between(time: datetime, after: datetime | None, before: datetime | None) -> bool:
+    """Whether `time` (moto's: UTC, without saying so) is between these two, which moto reads from the request."""
+    time = time.replace(tzinfo=UTC)
+    return (after is None or time > _aware(after)) and (before is None or time < _aware(before))
+
+
+def _aware(time: datetime) -> datetime:
+    return time if time.tzinfo else time.replace(tzinfo=UTC)

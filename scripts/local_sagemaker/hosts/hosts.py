@@ -1,0 +1,196 @@
+"""The hosts of one attempt at a job: their folders, configuration files, environment and processes."""
+
+import contextlib
+import json
+import os
+import shutil
+import socket
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+from local_sagemaker.api.training_request import TrainingRequest
+from local_sagemaker.client import without_proxy
+from local_sagemaker.compat import driver_master
+from local_sagemaker.environments.pip_settings import write_pip_settings
+from local_sagemaker.hosts.isolation import CONTAINER_ROOT, Isolation
+from local_sagemaker.hosts.process import SupervisedProcess
+
+LOOPBACK = "127.0.0.1"
+LOOPBACK_INTERFACE = "lo" if sys.platform == "linux" else "lo0"
+FEW_CORES = 4  # with fewer, a job's libraries get one thread each: its processes share the cores
+SYSTEM_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+# Variables of the endpoint's own shell that a job may see. All others (credentials, tokens) stay outside.
+PASSED_ON = """
+    SSL_CERT_FILE SSL_CERT_DIR REQUESTS_CA_BUNDLE CURL_CA_BUNDLE TZ
+    HTTP_PROXY HTTPS_PROXY ALL_PROXY http_proxy https_proxy all_proxy
+""".split()
+
+
+@dataclass(frozen=True)
+class Host:
+    """One host: `folder` holds all its files; `link` is a short path to it without spaces."""
+
+    name: str
+    number: int  # 0, 1, ...
+    folder: Path
+    link: Path
+
+    @property
+    def ml(self) -> Path:
+        """What the host sees as /opt/ml."""
+        return self.folder / "ml"
+
+    @property
+    def drivers(self) -> Path:
+        """The host's copy of the channel sm_drivers, which holds the SDK's in-container scripts."""
+        return self.ml / "input" / "data" / "sm_drivers"
+
+    @property
+    def failure_file(self) -> Path:
+        return self.ml / "output" / "failure"
+
+    @property
+    def failure(self) -> str | None:
+        """What the job wrote to /opt/ml/output/failure, if it did."""
+        file = self.failure_file
+        return file.read_text(errors="replace").strip() if file.is_file() else None
+
+
+def make_hosts(request: TrainingRequest, attempt: Path, scratch: Path) -> list[Host]:
+    """Fresh hosts with the folders and configuration files that a container finds under /opt/ml.
+
+    As in https://docs.aws.amazon.com/sagemaker/latest/dg/your-algorithms-training-algo-running-container.html.
+    """
+    hosts = []
+    for number, name in enumerate(request.hosts):
+        # Short: libraries create sockets below it, and the path of a socket may have 107 bytes.
+        short = f"{attempt.name.removeprefix('attempt-')}-{name}"
+        host = Host(name, number, attempt / name, scratch / short)
+        for folder in ("input/config", "input/data", "model", "output/data", "code"):
+            (host.ml / folder).mkdir(parents=True)
+        (host.ml / request.checkpoint_folder).mkdir(parents=True, exist_ok=True)
+        (host.folder / "tmp").mkdir()
+        write_pip_settings(host.folder / "home", os.environ)
+        host.link.symlink_to(host.folder)
+        hosts.append(host)
+    for host in hosts:
+        _write_configuration(request, host)
+    _write_hosts_file(hosts, attempt / "hosts")
+    return hosts
+
+
+def _write_configuration(request: TrainingRequest, host: Host) -> None:
+    group = {
+        "instance_group_name": "homogeneousCluster",
+        "instance_type": request.instance_type,
+        "hosts": request.hosts,
+    }
+    files = {
+        "hyperparameters": request.hyperparameters,
+        "inputdataconfig": {channel.name: channel.config for channel in request.channels},
+        "resourceconfig": {
+            "current_host": host.name,
+            "current_instance_type": request.instance_type,
+            "current_group_name": group["instance_group_name"],
+            "hosts": request.hosts,
+            "instance_groups": [group],
+            "network_interface_name": LOOPBACK_INTERFACE,
+        },
+    }
+    for name, content in files.items():
+        (host.ml / "input" / "config" / f"{name}.json").write_text(json.dumps(content))
+
+
+def _write_hosts_file(hosts: list[Host], path: Path) -> None:
+    """/etc/hosts for every host: algo-1 is 127.0.0.2, and so on; the machine's own entries follow."""
+    lines = ["127.0.0.1 localhost"] + [f"127.0.0.{host.number + 2} {host.name}" for host in hosts]
+    machine = Path("/etc/hosts")
+    path.write_text("\n".join(lines) + "\n" + (machine.read_text() if machine.exists() else ""))
+
+
+def discard_scratch(hosts: list[Host]) -> None:
+    """Remove what a container takes with it (caches, temporary files, pip's settings); /opt/ml stays."""
+    for host in hosts:
+        shutil.rmtree(host.folder / "home", ignore_errors=True)
+        shutil.rmtree(host.folder / "tmp", ignore_errors=True)
+        with contextlib.suppress(OSError):
+            (host.folder / "opt").rmdir()  # only ever an empty mount point: never delete what is mounted
+
+
+def start_host(
+    host: Host, request: TrainingRequest, isolation: Isolation, venv: Path, environment: dict[str, str]
+) -> SupervisedProcess:
+    """Start the request's command on `host`; `environment` is added to `container_environment`."""
+    variables = container_environment(host, request, isolation, venv) | environment
+    command = request.command
+    if isolation.rewrites:
+        root = f"{host.link}/ml"
+        command = [argument.replace(CONTAINER_ROOT, root) for argument in command]
+        requested = {name: value.replace(CONTAINER_ROOT, root) for name, value in request.environment.items()}
+    else:
+        requested = request.environment
+    wrapped = isolation.command(
+        command,
+        ml=host.ml,
+        hosts_file=host.folder.parent / "hosts",
+        name=host.name,
+        scratch=host.folder / "opt",
+    )
+    return SupervisedProcess(
+        wrapped, environment=variables | requested, folder=host.ml / "code", wrapped=isolation.wraps
+    )
+
+
+def container_environment(
+    host: Host, request: TrainingRequest, isolation: Isolation, venv: Path
+) -> dict[str, str]:
+    """The variables that every process of the host starts with.
+
+    Not a copy of the endpoint's own with some taken out: so no secret of the user's shell leaks into a job.
+    """
+    root = f"{host.link}/ml" if isolation.rewrites else CONTAINER_ROOT
+    variables = {name: os.environ[name] for name in PASSED_ON if name in os.environ}
+    variables |= {
+        "PATH": f"{venv}/bin:{SYSTEM_PATH}",
+        "HOME": str(host.folder / "home"),
+        "TMPDIR": f"{host.link}/tmp",
+        "LANG": "C.UTF-8",
+        "PYTHONUNBUFFERED": "1",
+        "NO_PROXY": ",".join([without_proxy(os.environ.get("NO_PROXY")), *request.hosts]),
+        "GLOO_SOCKET_IFNAME": LOOPBACK_INTERFACE,
+        "TRAINING_JOB_NAME": request.name,
+        "SM_CHECKPOINT_DIR": f"{root}/{request.checkpoint_folder}",
+    }
+    if (os.cpu_count() or 1) < FEW_CORES:
+        variables["OMP_NUM_THREADS"] = "1"
+    return variables
+
+
+def meet_on_free_port(hosts: list[Host]) -> None:
+    """Choose a port for the hosts of one job to meet on. Raises UnknownDrivers (see compat/driver_master.py)."""
+    port = free_port()
+    for host in hosts:
+        driver_master.set_master_port(host.drivers, port)
+
+
+def rewrite_paths(hosts: list[Host]) -> None:
+    """Without namespaces: put each host's real paths and address into the SDK's drivers and the hyperparameters.
+
+    Raises UnknownDrivers (see compat/driver_master.py).
+    """
+    for host in hosts:
+        root = f"{host.link}/ml"
+        for file in sorted(host.drivers.rglob("*")):
+            if file.suffix in (".py", ".sh"):
+                file.write_text(file.read_text().replace(CONTAINER_ROOT, root))
+        driver_master.set_master_address(host.drivers, LOOPBACK)
+        values = host.ml / "input/config/hyperparameters.json"
+        values.write_text(values.read_text().replace(CONTAINER_ROOT, root))
+
+
+def free_port() -> int:
+    """A TCP port that no program listens on at the moment."""
+    with socket.socket() as probe:
+        probe.bind((LOOPBACK, 0))
+        return probe.getsockname()[1]

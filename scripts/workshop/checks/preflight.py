@@ -1,0 +1,108 @@
+"""Check a training job before it is created: every mistake that can be known now costs nothing now.
+
+preflight(trainer, channels)    # shows a table, or raises PreflightError with all problems at once
+trainer.train(input_data_config=channels, wait=False)
+"""
+
+import html
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from sagemaker.core.training.configs import InputData
+from sagemaker.train import ModelTrainer
+from workshop.checks import recipe_checks, request_checks
+from workshop.checks.request import NOTE, OK, PROBLEM, WARNING, Check, JobRequest, read_request
+from workshop.errors import WorkshopError
+
+_MARKS = {
+    OK: ("\u2713", "#00694d"),
+    NOTE: ("\u2022", "#555555"),
+    WARNING: ("!", "#8a5a00"),
+    PROBLEM: ("\u2717", "#b02000"),
+}
+
+
+@dataclass(frozen=True)
+class Preflight:
+    """What was checked and how it stands; a notebook shows it as a table."""
+
+    checks: list[Check]
+
+    @property
+    def problems(self) -> list[Check]:
+        """What keeps the job from being started."""
+        return [check for check in self.checks if check.status == PROBLEM]
+
+    def __str__(self) -> str:
+        width = max(len(check.name) for check in self.checks)
+        return "\n".join(f"{_MARKS[c.status][0]} {c.name:<{width}}  {c.detail}" for c in self.checks)
+
+    __repr__ = __str__
+
+    def _repr_html_(self) -> str:
+        left = 'style="text-align:left"'
+        rows = "".join(
+            f'<tr><td style="color:{_MARKS[c.status][1]};font-weight:bold">{_MARKS[c.status][0]} {c.status}</td>'
+            f"<td {left}>{html.escape(c.name)}</td><td {left}>{html.escape(c.detail)}</td></tr>"
+            for c in self.checks
+        )
+        return f"<table><tbody>{rows}</tbody></table>"
+
+
+class PreflightError(WorkshopError):
+    """The job would fail, or waste money. `preflight` holds every check, the message every problem."""
+
+    def __init__(self, preflight: Preflight) -> None:
+        self.preflight = preflight
+        problems = preflight.problems
+        lines = "\n".join(
+            f"{number}. {check.name}: {check.detail}" for number, check in enumerate(problems, start=1)
+        )
+        count = f"{len(problems)} problem{'s' if len(problems) > 1 else ''}"
+        super().__init__(f"No job was created. {count} to mend first:\n{lines}")
+
+
+# Reads the recipe of a request: its settings (hyperparameters included) under the names that TRL's recipes have, and
+# what is wrong with them.
+ReadRecipe = Callable[[JobRequest], tuple[dict[str, Any], list[Check]]]
+
+
+def preflight(
+    trainer: ModelTrainer, channels: list[InputData], *, recipe: ReadRecipe = recipe_checks.check_recipe
+) -> Preflight:
+    """Check what `trainer.train(input_data_config=channels)` would start.
+
+    What the entry script reads is told by the file arguments.py beside it, in the source as it would be sent.
+
+    Args:
+        recipe: how to read and check the recipe, for trainers whose recipes have another form (05: verl's).
+
+    Raises PreflightError, which lists all problems, each with what to do.
+    """
+    result = Preflight(run_checks(read_request(trainer, channels), recipe))
+    if result.problems:
+        raise PreflightError(result)
+    return result
+
+
+def run_checks(request: JobRequest, recipe: ReadRecipe = recipe_checks.check_recipe) -> list[Check]:
+    """All checks, in the order in which a learner meets the things they are about."""
+    settings, checks = recipe(request)
+    known = recipe_checks.known_settings(request.script) if request.script else {}
+    numeric = {key for key, setting in known.items() if {"int", "float"} & set(setting.kinds)}
+    checks += recipe_checks.check_script(request)
+    checks += recipe_checks.check_rewards(request, settings)
+    checks += recipe_checks.check_batch(request, settings)
+    checks += recipe_checks.check_model(request, settings)
+    checks += request_checks.check_channels(request)
+    checks += recipe_checks.check_data(request, settings)
+    checks += request_checks.check_hyperparameters(request, numeric)
+    checks += request_checks.check_secrets(request)
+    checks += request_checks.check_source(request)
+    checks += request_checks.check_packages(request, settings)
+    checks += request_checks.check_machines(request, settings)
+    checks += request_checks.check_spot(request, settings)
+    checks += request_checks.check_quota(request)
+    checks.append(request_checks.check_cost(request))
+    return checks

@@ -1,0 +1,115 @@
+"""A training job as preflight sees it: read from the ModelTrainer, before anything is sent."""
+
+import importlib.util
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import boto3
+from job.arguments import Script
+from sagemaker.core.training.configs import InputData
+from sagemaker.core.utils.utils import Unassigned
+from sagemaker.train import ModelTrainer
+
+OK, NOTE, WARNING, PROBLEM = "ok", "note", "warning", "problem"
+
+
+@dataclass(frozen=True)
+class Check:
+    """One finding: what was looked at, how it stands (OK, NOTE, WARNING, PROBLEM), and in words what to do."""
+
+    name: str
+    status: str
+    detail: str
+
+
+@dataclass
+class JobRequest:
+    """What a ModelTrainer is about to ask for, in plain values."""
+
+    local: bool  # the local endpoint, not AWS
+    region: str
+    boto_session: boto3.Session
+    source_dir: Path | None  # None when the source lies in S3 or in an archive
+    entry_script: str | None
+    command: str | None
+    requirements: str | None
+    hyperparameters: dict[str, Any]
+    environment: dict[str, str]
+    launcher: dict[str, Any]  # the fields of distributed=...
+    channels: list[tuple[str, Any]]  # (name, data source)
+    instance_type: str | None
+    hosts: int
+    gpus: int | None  # of one instance; None: not known
+    max_runtime_s: int
+    max_wait_s: int | None
+    spot: bool
+    checkpoints: bool
+    script: (
+        Script | None
+    )  # what the entry script reads, as arguments.py beside it says; None: it does not say
+
+    @property
+    def processes_per_host(self) -> int:
+        """As the drivers count them: what the launcher says, else one a GPU, else one."""
+        wanted = self.launcher.get("process_count_per_node")
+        return wanted or (0 if self.local or not self.launcher else self.gpus or 0) or 1
+
+
+def read_request(trainer: ModelTrainer, channels: list[InputData]) -> JobRequest:
+    """Take what the checks need out of the SDK's objects, and the script's arguments out of the staged source."""
+    from workshop.checks.instances import gpu_count
+
+    source, compute = trainer.source_code, trainer.compute
+    session = trainer.sagemaker_session
+    source_dir = Path(source.source_dir) if source and source.source_dir else None
+    source_dir = source_dir if source_dir and source_dir.is_dir() else None
+    all_channels = {
+        channel.channel_name: channel for channel in [*(trainer.input_data_config or []), *channels]
+    }
+    instance_type = _set(compute.instance_type)
+    return JobRequest(
+        local=session.sagemaker_client.meta.endpoint_url.startswith("http://127.0.0.1"),
+        region=session.boto_region_name,
+        boto_session=session.boto_session,
+        source_dir=source_dir,
+        entry_script=source.entry_script if source else None,
+        command=source.command if source else None,
+        requirements=source.requirements if source else None,
+        hyperparameters=dict(trainer.hyperparameters or {}),
+        environment=dict(trainer.environment or {}),
+        launcher=trainer.distributed.model_dump() if trainer.distributed else {},
+        channels=[(name, getattr(channel, "data_source", None)) for name, channel in all_channels.items()],
+        instance_type=instance_type,
+        hosts=_set(compute.instance_count) or 1,
+        gpus=gpu_count(instance_type, session.boto_region_name) if instance_type else None,
+        max_runtime_s=trainer.stopping_condition.max_runtime_in_seconds,
+        max_wait_s=_set(trainer.stopping_condition.max_wait_time_in_seconds),
+        spot=bool(_set(compute.enable_managed_spot_training)),
+        checkpoints=trainer.checkpoint_config is not None,
+        script=read_script(source_dir, source.entry_script) if source_dir and source.entry_script else None,
+    )
+
+
+def read_script(source_dir: Path, entry_script: str) -> Script | None:
+    """What an entry script reads, from SCRIPTS in the file arguments.py beside it; None if there is no such entry."""
+    path = source_dir / "arguments.py"
+    if not path.is_file():
+        return None
+    spec = importlib.util.spec_from_file_location("staged_arguments", path)
+    assert spec and spec.loader
+    module = importlib.util.module_from_spec(spec)
+    sys.path.append(str(source_dir))  # it may import what lies beside it
+    sys.modules[spec.name] = module  # dataclasses look their module up
+    try:
+        spec.loader.exec_module(module)
+    finally:
+        sys.path.remove(str(source_dir))
+        del sys.modules[spec.name]
+    return getattr(module, "SCRIPTS", {}).get(entry_script)
+
+
+def _set(value: Any) -> Any:
+    """The SDK marks fields that were not given with an object of its own."""
+    return None if isinstance(value, Unassigned) else value

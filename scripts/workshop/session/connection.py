@@ -1,0 +1,198 @@
+"""Open a session: the SDK session, role and bucket for AWS ("sagemaker") or for this machine ("local").
+
+    ws = open_session(mode)
+    trainer = ModelTrainer(sagemaker_session=ws.session, role=ws.role, environment=ws.environment, ...)
+
+Local mode starts the local endpoint if none is running and points this kernel, and nothing else, at it.
+"""
+
+import subprocess
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import boto3
+from botocore.exceptions import BotoCoreError, ClientError
+from local_sagemaker import client
+from sagemaker.core.helper.session_helper import Session, get_execution_role
+from workshop.errors import WorkshopError
+from workshop.folders import BUILD, REPOSITORY
+
+MODES = ("local", "sagemaker")
+# The SDK reports each train() call to an AWS address; a run without an account or a network must not.
+_NO_TELEMETRY = {"SchemaVersion": "1.0", "SageMaker": {"PythonSDK": {"Modules": {"TelemetryOptOut": True}}}}
+_leave_local: Callable[[], None] | None = None
+
+
+class SessionError(WorkshopError):
+    """No session could be opened: an unknown mode, or missing credentials, region, role or bucket."""
+
+
+@dataclass
+class WorkshopSession:
+    """What a notebook needs to create training jobs, the same in both modes."""
+
+    mode: str
+    session: Session = field(repr=False)
+    role: str
+    bucket: str
+    region: str
+    tracking_uri: str | None = field(repr=False)  # holds a path of this machine in local mode
+    endpoint_url: str | None
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """Environment of a job: where to track its run and which revision of the workshop it is."""
+        variables = {"WORKSHOP_GIT_REVISION": git_revision()}
+        if self.tracking_uri:
+            variables["MLFLOW_TRACKING_URI"] = self.tracking_uri
+        return variables
+
+    def close(self) -> None:
+        """Leave local mode: give this kernel its own AWS settings back and stop the idle endpoint.
+
+        With a job still running, another notebook at work, or in "sagemaker" mode, nothing is stopped.
+        """
+        if self.endpoint_url is None:
+            return
+        running = _running_jobs(self.session)
+        _restore_kernel()
+        if running:
+            print(f"The local endpoint keeps running: {', '.join(running)} not finished.")
+            print("Stop it, jobs included, with: python -m local_sagemaker shutdown")
+        elif client.shutdown_if_unused():
+            print("The local endpoint is stopped; results stay under build/.")
+        else:
+            print("The local endpoint keeps running: another notebook uses it.")
+
+
+def open_session(
+    mode: str = "local",
+    *,
+    region: str | None = None,
+    role: str | None = None,
+    bucket: str | None = None,
+    tracking_uri: str | None = None,
+) -> WorkshopSession:
+    """Open a session in `mode`: "local" (no account, GPU or Docker) or "sagemaker" (your AWS account).
+
+    Args:
+        region: AWS region; default: your AWS settings, us-east-1 in local mode.
+        role: the role a job runs with, as ARN or name; default: the role of the Studio space or notebook.
+        bucket: where data, code and results go; default: the SDK's own `sagemaker-<region>-<account>`.
+        tracking_uri: MLflow store for jobs (an ARN on AWS); default: a database under build/ in local mode,
+            inside the job's own output otherwise.
+
+    Raises SessionError when the mode is unknown, or credentials, region, role or bucket cannot be had.
+    """
+    if mode not in MODES:
+        raise SessionError(f"mode={mode!r} is unknown: use one of {', '.join(map(repr, MODES))}.")
+    _restore_kernel()
+    if mode == "local":
+        return _open_local(region or client.REGION, role, bucket, tracking_uri)
+    return _open_aws(region, role, bucket, tracking_uri)
+
+
+def git_revision() -> str:
+    """Commit of this checkout, with "-dirty" after it when files were changed; "unknown" without git."""
+    try:
+        described = subprocess.run(
+            ["git", "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"],
+            cwd=REPOSITORY,
+            check=False,
+            capture_output=True,
+            text=True,
+            timeout=10,
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return "unknown"
+    return described.stdout.strip() or "unknown"
+
+
+def _open_local(
+    region: str, role: str | None, bucket: str | None, tracking_uri: str | None
+) -> WorkshopSession:
+    global _leave_local
+    in_use = client.use()  # first, so that no other notebook's close() stops what is found here
+    endpoint = client.ensure_endpoint()
+    disconnect = client.connect(endpoint, region)
+
+    def leave() -> None:
+        disconnect()
+        in_use.close()
+
+    _leave_local = leave
+    session = Session(boto3.Session(), default_bucket=bucket, sagemaker_config=_NO_TELEMETRY)
+    if tracking_uri is None:
+        database = BUILD / "mlflow" / "mlflow.db"
+        database.parent.mkdir(parents=True, exist_ok=True)
+        tracking_uri = f"sqlite:///{database}"
+    opened = WorkshopSession(
+        mode="local",
+        session=session,
+        role=role or client.ROLE_ARN,
+        bucket=session.default_bucket(),
+        region=region,
+        tracking_uri=tracking_uri,
+        endpoint_url=endpoint.url,
+    )
+    print(f"Local mode: AWS calls of this kernel go to {endpoint.url} with dummy credentials; none leaves")
+    print("this machine. Jobs run here as processes, on the same requests that AWS would get.")
+    return opened
+
+
+def _open_aws(
+    region: str | None, role: str | None, bucket: str | None, tracking_uri: str | None
+) -> WorkshopSession:
+    account_help = (
+        "Run `aws configure` (or `aws sso login`), or open this notebook in SageMaker Studio. Without an AWS "
+        'account, use mode = "local".'
+    )
+    try:
+        boto_session = boto3.Session(region_name=region)
+        if boto_session.region_name is None:
+            raise SessionError(f"No AWS region is set. Pass region='us-east-1' or the like. {account_help}")
+        identity = boto_session.client("sts").get_caller_identity()
+        session = Session(boto_session, default_bucket=bucket)
+        role = role or _own_role(session, identity)
+        bucket = session.default_bucket()
+    except (BotoCoreError, ClientError) as error:
+        raise SessionError(f"AWS cannot be used from here: {error}\n{account_help}") from error
+    boto3.setup_default_session(region_name=session.boto_region_name)  # for boto3.client(...) in the notebook
+    print(f"SageMaker mode: account {identity['Account']}, region {session.boto_region_name}.")
+    print(f"Jobs are created in this account and cost money. Role: {role}. Bucket: {bucket}.")
+    return WorkshopSession(
+        mode="sagemaker",
+        session=session,
+        role=role,
+        bucket=bucket,
+        region=session.boto_region_name,
+        tracking_uri=tracking_uri,
+        endpoint_url=None,
+    )
+
+
+def _own_role(session: Session, identity: dict) -> str:
+    """The role of the Studio space or notebook instance this runs in."""
+    try:
+        return get_execution_role(session)
+    except ValueError as error:
+        raise SessionError(
+            f"You are {identity['Arn']}, which is not a role that SageMaker can run a job with. Pass the name or "
+            f"ARN of one: open_session('sagemaker', role='arn:aws:iam::{identity['Account']}:role/<name>')."
+        ) from error
+
+
+def _restore_kernel() -> None:
+    """Undo what local mode changed in this process, so that the next session starts from the real settings."""
+    global _leave_local
+    if _leave_local is not None:
+        _leave_local()
+        _leave_local = None
+
+
+def _running_jobs(session: Session) -> list[str]:
+    jobs = []
+    for status in ("InProgress", "Stopping"):
+        pages = session.sagemaker_client.get_paginator("list_training_jobs").paginate(StatusEquals=status)
+        jobs += [job["TrainingJobName"] for page in pages for job in page["TrainingJobSummaries"]]
+    return jobs

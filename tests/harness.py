@@ -1,0 +1,188 @@
+"""A module's script in a process of its own, in the folders that SageMaker would give it; and code in a job's environment.
+
+    job = ScriptJob(SCRIPTS / "train.py", tmp_path, {"train": ..., "test": ...}, {"max_steps": 4})
+    job.run(processes=2, learning_rate=1e-3).history()
+
+The tests that use it are marked `job`.
+"""
+
+import json
+import os
+import re
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Self
+
+import psutil
+from local_sagemaker.environments import job_environment
+from safetensors import safe_open
+
+ROOT = Path(__file__).resolve().parents[1]
+SHARED = ROOT / "scripts"
+# What a job gets from SageMaker and from launchers only, not from the machine that runs the tests.
+_NOT_FROM_HERE = ("MLFLOW_", "WANDB_", "AWS_", "SM_", "ACCELERATE_", "UNSLOTH_", "VERL_")
+_TIMES = {"step_time"}  # of a history: no two runs agree on them
+
+
+@dataclass
+class ScriptJob:
+    """One job of a module's script, which may be started more than once."""
+
+    script: Path
+    folder: Path
+    channels: Mapping[str, Path] = field(default_factory=dict)
+    settings: Mapping[str, Any] = field(default_factory=dict)  # as --name=value in every start
+    recipe: str | None = "tiny"
+    python: Path = Path(sys.executable)
+    checkpoints: Path | None = None  # its own, unless another job's are given
+    timeout: float = 500
+
+    def __post_init__(self) -> None:
+        self.model, self.output = self.folder / "model", self.folder / "data"
+        self.failure, self.log_file = self.folder / "failure", self.folder / "log"
+        self.checkpoints = self.checkpoints or self.folder / "checkpoints"
+        self.work = (
+            self.folder / "work"
+        )  # where the script is started: what it leaves there was not asked for
+        self.work.mkdir(parents=True, exist_ok=True)
+
+    def start(
+        self,
+        *,
+        processes: int | None = None,
+        torchrun: Sequence[str] = ("--standalone",),
+        environment: Mapping[str, str] | None = None,
+        **settings: Any,
+    ) -> subprocess.Popen:
+        """The script's process, or with `processes` a torchrun of so many; its output goes to `log_file`."""
+        launch = [str(self.python)]
+        if processes:
+            launch += ["-m", "torch.distributed.run", *torchrun, f"--nproc_per_node={processes}"]
+        recipe = (
+            ["--config", str(self.script.parent / "recipes" / f"{self.recipe}.yaml")] if self.recipe else []
+        )
+        given = [f"--{name}={_as_text(value)}" for name, value in {**self.settings, **settings}.items()]
+        with open(self.log_file, "w") as log:
+            return subprocess.Popen(
+                [*launch, str(self.script), *recipe, *given],
+                cwd=self.work,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+                env=job_variables(
+                    SM_MODEL_DIR=str(self.model),
+                    SM_OUTPUT_DATA_DIR=str(self.output),
+                    SM_OUTPUT_FAILURE=str(self.failure),
+                    SM_CHECKPOINT_DIR=str(self.checkpoints),
+                    HF_DATASETS_CACHE=str(self.folder / "cache"),
+                    **{f"SM_CHANNEL_{name.upper()}": str(path) for name, path in self.channels.items()},
+                    **(environment or {}),
+                ),
+            )
+
+    def end(self, process: subprocess.Popen, *, fails: bool = False) -> Self:
+        """Waits for the end, which must be a good one, or with `fails` a bad one."""
+        try:
+            process.wait(timeout=self.timeout)
+        finally:
+            kill(process)
+        assert (process.returncode != 0) is fails, self.log[-5000:]
+        return self
+
+    def run(self, *, fails: bool = False, **options: Any) -> Self:
+        """`start`, and to the end."""
+        return self.end(self.start(**options), fails=fails)
+
+    def kill_when(self, process: subprocess.Popen, reached: Callable[[], bool]) -> None:
+        """Kills the job as soon as `reached()`, which must be before it ends."""
+        deadline = time.monotonic() + self.timeout
+        try:
+            while not reached():
+                assert process.poll() is None, f"it ended before it was interrupted: {self.log[-3000:]}"
+                assert time.monotonic() < deadline, self.log[-3000:]
+                time.sleep(0.001)
+        finally:
+            kill(process)
+
+    @property
+    def log(self) -> str:
+        """What all processes have written so far."""
+        return self.log_file.read_text(errors="replace")
+
+    def steps(self) -> list[int]:
+        """Steps of the [metrics] lines, in order."""
+        return [int(step) for step in re.findall(r"\[metrics\] step=(\d+)/", self.log)]
+
+    def history(self) -> list[dict]:
+        """What was logged, without times."""
+        lines = (self.output / "history.jsonl").read_text().splitlines()
+        return [{k: v for k, v in json.loads(line).items() if k not in _TIMES} for line in lines]
+
+    def output_json(self, name: str) -> Any:
+        """A JSON file among the outputs."""
+        return json.loads((self.output / name).read_text())
+
+    def weights(self, file: str = "model.safetensors") -> dict[str, bytes]:
+        """The saved tensors, byte for byte."""
+        with safe_open(self.model / file, framework="np") as tensors:
+            return {name: tensors.get_tensor(name).tobytes() for name in tensors.keys()}  # noqa: SIM118
+
+
+def kill(process: subprocess.Popen) -> None:
+    """Ends the process and all that it started: torchrun's workers have sessions of their own."""
+    family = []
+    with suppress(psutil.NoSuchProcess):
+        family = psutil.Process(process.pid).children(recursive=True)
+    process.kill()
+    for child in family:
+        with suppress(psutil.NoSuchProcess):
+            child.kill()
+    process.wait(timeout=30)
+
+
+def job_variables(*path: Path, **variables: str) -> dict[str, str]:
+    """The environment of a job's process: nothing of this machine's AWS or trackers; `path` before the shared code."""
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(_NOT_FROM_HERE)}
+    return {
+        **kept,
+        "PYTHONPATH": os.pathsep.join(map(str, [*path, SHARED])),
+        "OMP_NUM_THREADS": "1",
+        "CUDA_VISIBLE_DEVICES": "",
+        **variables,
+    }
+
+
+def module_python(scripts: Path) -> Path:
+    """The interpreter of a module's jobs; their environment is built by pip from requirements.txt as it stands."""
+    return job_environment(scripts / "requirements.txt", log=print) / "bin" / "python"
+
+
+def run_code(
+    code: str, *arguments: str, scripts: Path, python: Path | None = None, **variables: str
+) -> subprocess.CompletedProcess[str]:
+    """Runs code beside a module's scripts, in the environment of its jobs unless `python` is another one's."""
+    return subprocess.run(
+        [python or module_python(scripts), "-c", code, *arguments],
+        cwd=scripts,
+        env=job_variables(scripts, **variables),
+        capture_output=True,
+        text=True,
+        timeout=600,
+    )
+
+
+def answer_of(code: str, *arguments: str, scripts: Path, python: Path | None = None, **variables: str) -> Any:
+    """`run_code`, and what the code passed to print("ANSWER " + json.dumps(...))."""
+    done = run_code(code, *arguments, scripts=scripts, python=python, **variables)
+    lines = [line for line in done.stdout.splitlines() if line.startswith("ANSWER ")]
+    assert lines, done.stdout[-1000:] + done.stderr[-3000:]
+    return json.loads(lines[-1].removeprefix("ANSWER "))
+
+
+def _as_text(value: Any) -> str:
+    return value if isinstance(value, str) else json.dumps(value)

@@ -1,0 +1,31 @@
+"""What `make check` leaves out has its marker: a test without one can start neither an endpoint nor torchrun."""
+
+import os
+import subprocess
+import sys
+
+import pytest
+from endpoint_fixtures import start_endpoint
+from harness import SHARED
+
+
+def test_an_unmarked_test_starts_no_endpoint(tmp_path):
+    with pytest.raises(RuntimeError, match="it has no marker endpoint"):
+        start_endpoint(tmp_path / "home")
+
+
+def test_a_process_of_an_unmarked_test_starts_none_either():
+    code = "from local_sagemaker import client; client.ensure_endpoint()"
+    environment = {**os.environ, "PYTHONPATH": str(SHARED)}
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True)
+    assert done.returncode == 1 and "this test needs the marker endpoint" in done.stderr
+
+
+def test_an_unmarked_test_starts_no_torchrun():
+    with pytest.raises(RuntimeError, match="it has no marker job"):
+        subprocess.run([sys.executable, "-m", "torch.distributed.run", "--help"])
+
+
+@pytest.mark.job
+def test_a_marked_one_does():
+    subprocess.run([sys.executable, "-m", "torch.distributed.run", "--help"], check=True, capture_output=True)

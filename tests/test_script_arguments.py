@@ -1,0 +1,149 @@
+"""What each script reads from a recipe: said once, in arguments.py beside it, and true of every recipe in the folder."""
+
+import ast
+import dataclasses
+from pathlib import Path
+
+import boto3
+import pytest
+from job.arguments import Script
+from job.recipe import read_recipe, setting_problems
+from workshop.checks.recipe_checks import check_recipe, known_settings, shared_settings
+from workshop.checks.request import PROBLEM, JobRequest, read_script
+
+ROOT = Path(__file__).resolve().parents[1]
+MODULES = ("01_dpo_trl", "02_grpo_trl_accelerate", "03_grpo_trl_fsdp", "04_grpo_unsloth")
+
+
+def scripts_of(module: str) -> list[tuple[str, Script]]:
+    folder = ROOT / module / "scripts"
+    names = sorted(path.name for path in folder.glob("*.py"))
+    found = [(name, read_script(folder, name)) for name in names]
+    return [(name, script) for name, script in found if script]
+
+
+ALL = [(module, name, script) for module in MODULES for name, script in scripts_of(module)]
+
+
+def request_for(module: str, name: str, script: Script, **changes) -> JobRequest:
+    folder = ROOT / module / "scripts"
+    request = JobRequest(
+        local=True,
+        region="us-east-1",
+        boto_session=boto3.Session(),
+        source_dir=folder,
+        entry_script=name,
+        command=None,
+        requirements="requirements.txt",
+        hyperparameters={"config": "recipes/tiny.yaml"},
+        environment={},
+        launcher={},
+        channels=[],
+        instance_type="ml.g6.12xlarge",
+        hosts=1,
+        gpus=4,
+        max_runtime_s=60,
+        max_wait_s=None,
+        spot=False,
+        checkpoints=True,
+        script=script,
+    )
+    return dataclasses.replace(request, **changes)
+
+
+def problems(module: str, name: str, **changes) -> list[str]:
+    script = read_script(ROOT / module / "scripts", name)
+    assert script
+    hyperparameters = {"config": "recipes/tiny.yaml", **changes.pop("hyperparameters", {})}
+    request = request_for(module, name, script, hyperparameters=hyperparameters, **changes)
+    return [check.detail for check in check_recipe(request)[1] if check.status == PROBLEM]
+
+
+def test_every_script_that_reads_a_recipe_is_listed():
+    for module in MODULES:
+        parse = [
+            path.name
+            for path in sorted((ROOT / module / "scripts").glob("*.py"))
+            if "parse_arguments(SCRIPTS[" in path.read_text()
+        ]
+        listed = {name for name, _ in scripts_of(module)}
+        assert parse and set(parse) - {"measure_precision.py"} <= listed  # which reads measure.py's
+
+
+@pytest.mark.parametrize(
+    ("module", "name", "script"), ALL, ids=[f"{module}/{name}" for module, name, _ in ALL]
+)
+def test_the_script_reads_every_field_it_declares(module, name, script):
+    """A field that no line of the script, or of the shared code it hands its arguments to, reads would be a lie."""
+    folder = ROOT / module / "scripts"
+    sources = [path.read_text() for path in [*folder.glob("*.py"), *(ROOT / "scripts").glob("*/*.py")]]
+    read = {
+        node.attr for text in sources for node in ast.walk(ast.parse(text)) if isinstance(node, ast.Attribute)
+    }
+    declared = {field.name for field in dataclasses.fields(script.arguments)}
+    assert declared <= read
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_every_recipe_fits_a_script_of_its_folder(module):
+    for recipe in sorted((ROOT / module / "scripts" / "recipes").glob("*.yaml")):
+        found = {
+            name: setting_problems(read_recipe(recipe), {}, known_settings(script), shared_settings(script))
+            for name, script in scripts_of(module)
+        }
+        assert [] in found.values(), (recipe, found)
+
+
+@pytest.mark.parametrize(
+    ("module", "key", "value"),
+    [
+        ("02_grpo_trl_accelerate", "quantization", "nf4"),
+        ("02_grpo_trl_accelerate", "pair_samples", 4),
+        ("03_grpo_trl_fsdp", "reward_model", "channel:reward_model"),
+        ("04_grpo_unsloth", "reward_model", "channel:reward_model"),
+        ("01_dpo_trl", "rewards", ["accuracy"]),
+    ],
+)
+def test_a_key_that_the_script_never_reads_is_refused_by_its_name(module, key, value):
+    (problem,) = problems(module, "train.py", hyperparameters={key: value})
+    assert f"'{key}'" in problem
+
+
+def test_a_hyperparameter_for_another_script_of_the_folder_is_refused():
+    (problem,) = problems("01_dpo_trl", "train.py", hyperparameters={"pair_samples": 4})
+    assert "'pair_samples' is for another script of this folder" in problem
+    (problem,) = problems("01_dpo_trl", "pairs_sampled.py", hyperparameters={"learning_rate": 1e-4})
+    assert "'learning_rate' is for another script" in problem
+    assert problems("01_dpo_trl", "pairs_sampled.py", hyperparameters={"pair_samples": 4, "seed": 1}) == []
+
+
+def test_no_rewards_are_refused_before_the_job_where_no_reward_model_can_take_their_place():
+    (problem,) = problems("03_grpo_trl_fsdp", "train.py", hyperparameters={"rewards": []})
+    assert "nothing to learn from" in problem and "reward_model" not in problem
+    learned = {"rewards": [], "reward_model": "channel:reward_model"}
+    assert problems("02_grpo_trl_accelerate", "train.py", hyperparameters=learned) == []
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"hosts": 2}, "2 processes on 2 host(s)"),
+        ({"launcher": {"process_count_per_node": 2}}, "2 processes on 1 host(s)"),
+        ({"launcher": {"smddp": False}, "local": False}, "4 processes on 1 host(s)"),  # one for each GPU
+        (
+            {"hyperparameters": {"lora_rank": 0}},
+            "lora_rank is 0, but adapters on a frozen base are what is trained",
+        ),
+        (
+            {"hyperparameters": {"activation_checkpointing": True}},
+            "unknown hyperparameter 'activation_checkpointing'",
+        ),
+    ],
+)
+def test_what_unsloth_would_not_do(changes, said):
+    found = problems("04_grpo_unsloth", "train.py", **changes)
+    assert any(said in problem for problem in found), found
+
+
+def test_unsloth_has_rewards_of_its_own():
+    assert problems("04_grpo_unsloth", "train.py", hyperparameters={"rewards": ["concise", "accuracy"]}) == []
