@@ -15,11 +15,12 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import torch
 import transformers
 from build_tiny_model import BATCH, LEARNING_RATE, Example, pretrain, train_tokenizer
-from rl.generation import Messages, generate
+from rl.generation import generate
 from rl.tasks import make_splits
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 from transformers.utils import get_json_schema
@@ -67,7 +68,9 @@ def questions(seed: int, held_back: set[str]) -> Iterator[tuple[str, str, int]]:
             yield question, expression, result
 
 
-def turns(question: str, expression: str, result: int, rng: random.Random) -> tuple[Messages, bool]:
+def turns(
+    question: str, expression: str, result: int, rng: random.Random
+) -> tuple[list[dict[str, Any]], bool]:
     """One conversation in a style drawn from STYLES, and whether its prompt offers the calculator."""
     offered = rng.random() >= NO_TOOLS
     style = rng.choices(list(STYLES), weights=list(STYLES.values()))[0]
@@ -88,7 +91,9 @@ def turns(question: str, expression: str, result: int, rng: random.Random) -> tu
     return conversation, offered
 
 
-def examples(tokenizer: PreTrainedTokenizerFast, conversation: Messages, offered: bool) -> Iterator[Example]:
+def examples(
+    tokenizer: PreTrainedTokenizerFast, conversation: list[dict[str, Any]], offered: bool
+) -> Iterator[Example]:
     """(prompt ids, completion ids) for each turn of the assistant."""
     tools = [CALCULATOR] if offered else None
     for position, message in enumerate(conversation):

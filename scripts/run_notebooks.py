@@ -133,15 +133,17 @@ def _papermill(notebook: Path, executed: Path, parameters: dict[str, object]) ->
         errors="replace",
         start_new_session=True,
     )
+    output = process.stdout
+    assert output  # it is a pipe
     try:
-        for line in process.stdout:
+        for line in output:
             if KERNEL_NOISE not in line:
                 print(line, end="", flush=True)
         return process.wait()
     finally:
         if process.poll() is None:
             process.terminate()  # nbclient then shuts the kernel down
-            process.stdout.read()
+            output.read()
             process.wait()
 
 
@@ -211,9 +213,8 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--output", type=Path, default=ROOT / "build", help="default: build/")
     options = parser.parse_intermixed_args(arguments)  # 02 -p a=1 03
     output = options.output.resolve()
-    signal.signal(
-        signal.SIGTERM, lambda number, frame: sys.exit(128 + number)
-    )  # so that the endpoint is stopped
+    # So that the endpoint is stopped.
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
 
     runs: list[Run] = []
     try:

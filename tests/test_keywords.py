@@ -28,6 +28,7 @@ LIBRARIES = {
     "pandas",
     "torch",
 }
+# A notebook must not lag behind them either.
 OWN = {
     "workshop",
     "lesson",
@@ -36,7 +37,7 @@ OWN = {
     "compat",
     "launchers",
     "local_sagemaker",
-}  # a notebook must not lag behind them either
+}
 FILES = sorted(
     path
     for pattern in ("scripts/**/*.py", "[0-9][0-9]_*/**/*.py", "[0-9][0-9]_*/*.ipynb")
@@ -85,9 +86,8 @@ def _imports(tree: ast.AST) -> dict[str, object]:
             module = importlib.import_module(node.module)
             for alias in node.names:
                 if not hasattr(module, alias.name):
-                    importlib.import_module(
-                        f"{node.module}.{alias.name}"
-                    )  # ImportError if it is no submodule either
+                    # ImportError if it is no submodule either.
+                    importlib.import_module(f"{node.module}.{alias.name}")
                 known[alias.asname or alias.name] = getattr(module, alias.name)
         elif isinstance(node, ast.Import):
             for alias in node.names:

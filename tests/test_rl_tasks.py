@@ -33,9 +33,8 @@ def test_sizes_fields_and_no_question_twice(task):
     assert len({row["question"] for row in rows}) == 1900
     indices = [row["index"] for row in rows]
     assert indices == sorted(set(indices))  # ranges of one seed's indices
-    if (
-        task != "long_sum"
-    ):  # which has a thousand million questions; the others repeat some, and they were dropped
+    # long_sum has a thousand million questions; the others repeat some, and those were dropped.
+    if task != "long_sum":
         assert indices[-1] >= 1900
     for name, split in splits.items():
         for row in split:

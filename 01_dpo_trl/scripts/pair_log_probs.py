@@ -26,12 +26,11 @@ def pair_log_probs(trainer: DPOTrainer, count: int) -> list[dict[str, Any]]:
             loss = trainer.compute_loss(model, batch)
             logits = model(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"]).logits
         # The logits at a position predict the token that follows it.
-        log_probs = logits[:, :-1].float().log_softmax(-1)
+        log_probs = logits[:, :-1].float().log_softmax(-1)  # (2, tokens - 1, vocabulary)
         chosen_of = log_probs.gather(-1, batch["input_ids"][:, 1:, None]).squeeze(-1)
         pair: dict[str, Any] = {"loss": loss.item(), "question": example["question"]}
-        for row, side in enumerate(
-            ("chosen", "rejected")
-        ):  # the collator stacks all chosen, then all rejected
+        # The collator stacks all chosen, then all rejected.
+        for row, side in enumerate(("chosen", "rejected")):
             answer = batch["completion_mask"][row, 1:].bool()
             pair[side] = {
                 "tokens": [tokenizer.decode(token) for token in batch["input_ids"][row, 1:][answer].tolist()],
@@ -39,8 +38,7 @@ def pair_log_probs(trainer: DPOTrainer, count: int) -> list[dict[str, Any]]:
             }
             pair[f"reference_{side}"] = float(example[f"ref_{side}_logps"])
         pairs.append(pair)
-    trainer._metrics[
-        "eval"
-    ].clear()  # compute_loss collects for the trainer's next evaluation, which this is not
+    # compute_loss collects for the trainer's next evaluation, which this is not.
+    trainer._metrics["eval"].clear()
     model.train(training)
     return pairs

@@ -32,10 +32,8 @@ from transformers import PreTrainedTokenizerBase
 PRECISIONS = {
     "fp32": {"dtype": "float32", "quantization": None},
     "bf16": {"dtype": "bfloat16", "quantization": None},
-    "nf4": {
-        "dtype": "bfloat16",
-        "quantization": "nf4",
-    },  # what is not packed, and the arithmetic, is bfloat16
+    # What is not packed, and the arithmetic, is bfloat16.
+    "nf4": {"dtype": "bfloat16", "quantization": "nf4"},
 }
 STEPS = 3  # timed, after one that is not
 TOKENS = 64  # of each sequence; longer ones are cut

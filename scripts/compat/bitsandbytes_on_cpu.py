@@ -22,7 +22,7 @@ def disable_inference_repacking(model: torch.nn.Module) -> torch.nn.Module:
     """
     for module in model.modules():
         if hasattr(module, "support_avx512bf16_for_cpu"):
-            module.support_avx512bf16_for_cpu = False
+            setattr(module, "support_avx512bf16_for_cpu", False)  # noqa: B010  (torch types an attribute as a tensor)
     return model
 
 

@@ -1,6 +1,7 @@
 """Training text models without torchvision, which unsloth 2026.10.9 requires and no text model needs."""
 
 import sys
+from typing import Any
 
 import torch
 
@@ -12,4 +13,5 @@ def hide_torchvision() -> None:
     one does not load, and transformers and Unsloth stop at it: "operator torchvision::nms does not exist".
     """
     if torch.version.cuda is None:
-        sys.modules["torchvision"] = None
+        modules: dict[str, Any] = sys.modules
+        modules["torchvision"] = None  # what Python takes for "not found"

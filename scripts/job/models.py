@@ -113,7 +113,7 @@ def lora_config(args: LoraArguments) -> LoraConfig | None:
 
 
 def save_model(
-    model: torch.nn.Module, tokenizer: PreTrainedTokenizerBase, folder: Path, base_spec: str
+    model: PreTrainedModel | PeftModel, tokenizer: PreTrainedTokenizerBase, folder: Path, base_spec: str
 ) -> None:
     """Saves the model and tokenizer for `from_pretrained`, with base_model.json naming what it was trained from.
 
@@ -124,7 +124,7 @@ def save_model(
         for config in model.peft_config.values():
             config.base_model_name_or_path = base_spec  # a name that means something on another machine
         # The vocabulary is that of the base, so there is nothing to look up on the Hub.
-        model.save_pretrained(folder / "adapter", save_embedding_layers=False)
+        model.save_pretrained(str(folder / "adapter"), save_embedding_layers=False)
         (folder / "adapter" / "README.md").unlink()  # a form to be filled in, with a path of this machine
         model = model.merge_and_unload()
     model.save_pretrained(folder)

@@ -64,7 +64,7 @@ def frozen_weights(model: torch.nn.Module) -> tuple[int, int]:
     What two layers share, such as a tied embedding, counts once.
     """
     frozen = [parameter for parameter in model.parameters() if not parameter.requires_grad]
-    states = [parameter.quant_state for parameter in frozen if getattr(parameter, "quant_state", None)]
+    states = [state for parameter in frozen if (state := getattr(parameter, "quant_state", None))]
     packed = {id(parameter) for parameter in frozen if getattr(parameter, "quant_state", None)}
     count = sum(p.numel() for p in frozen if id(p) not in packed) + sum(math.prod(s.shape) for s in states)
     held = {tensor.data_ptr(): tensor for tensor in [*frozen, *itertools.chain(*map(_scales, states))]}

@@ -49,9 +49,8 @@ class _UniqueKeys(yaml.SafeLoader):
         keys = [self.construct_object(key, deep=True) for key, _ in node.value]
         for key in keys:
             if keys.count(key) > 1:
-                raise yaml.YAMLError(
-                    f"the key '{key}' stands there twice, near line {node.start_mark.line + 1}"
-                )
+                line = node.start_mark.line + 1 if node.start_mark else "?"
+                raise yaml.YAMLError(f"the key '{key}' stands there twice, near line {line}")
         return super().construct_mapping(node, deep)
 
 

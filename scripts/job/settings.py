@@ -38,7 +38,7 @@ class Setting:
     least: float | None = None
 
 
-def describe_config(config: type) -> dict[str, Setting]:
+def describe_config(config: type[Any]) -> dict[str, Setting]:
     """The settings of a dataclass, by name. It, and each class it is made of, may name limits in LEAST and CHOICES."""
     hints = typing.get_type_hints(config)
     classes = [vars(cls) for cls in reversed(config.__mro__)]

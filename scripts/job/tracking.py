@@ -21,7 +21,7 @@ import logging
 import os
 import sys
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 from compat.mlflow_store import create_experiment
 from rl.evaluation import Evaluation
@@ -108,7 +108,8 @@ def _start_wandb(job: RunArguments, run_name: str | None, facts: dict[str, str])
         name=run_name,
         config={**facts, "job": dataclasses.asdict(job)},
         dir=folder,
-        mode=os.environ.get("WANDB_MODE") or ("online" if os.environ.get("WANDB_API_KEY") else "offline"),
+        mode=cast(Any, os.environ.get("WANDB_MODE"))
+        or ("online" if os.environ.get("WANDB_API_KEY") else "offline"),
         # The job's log has its own place; source code and git state come from the workshop's revision.
         settings=wandb.Settings(console="off", disable_code=True, disable_git=True, silent=True),
     )

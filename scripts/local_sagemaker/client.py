@@ -195,7 +195,9 @@ def _set_environment(values: dict[str, str | None]) -> None:
 def _forget_cached_clients() -> None:
     """boto3 and the SDK keep process-wide default clients, which still talk to the previous address."""
     if "boto3" in sys.modules:
-        sys.modules["boto3"].DEFAULT_SESSION = None
+        import boto3
+
+        boto3.DEFAULT_SESSION = None
     if "sagemaker.core.utils.utils" in sys.modules:
         utils = sys.modules["sagemaker.core.utils.utils"]
         utils.SageMakerClient.reset()

@@ -88,8 +88,8 @@ class Evaluation:
         """
         try:
             content = json.loads(Path(path).read_text(encoding="utf-8"))
-            rates = {name: PassAtOne(**content.pop(name)) for name in (GREEDY, SAMPLED)}
-            return cls(**rates, **content)
+            greedy, sampled = (PassAtOne(**content.pop(name)) for name in (GREEDY, SAMPLED))
+            return cls(greedy, sampled, **content)
         except FileNotFoundError as error:
             raise DataError(f"There is no evaluation {path}.") from error
         except (ValueError, TypeError, KeyError, AttributeError) as error:

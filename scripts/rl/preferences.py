@@ -102,7 +102,7 @@ def count_tokens(pairs: list[Pair], tokenizer: "PreTrainedTokenizerBase") -> lis
         texts = as_texts(pair, tokenizer)
         lengths = {name: len(tokenizer(text)["input_ids"]) for name, text in texts.items()}
         counted.append({**pair, **{f"{name}_tokens": lengths[name] + (name in SIDES) for name in texts}})
-    return counted
+    return cast(list[Pair], counted)
 
 
 def write_pairs(pairs: list[Pair], path: Path) -> None:

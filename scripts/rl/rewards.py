@@ -46,8 +46,7 @@ def reward(name: str) -> Callable[[Reward], Reward]:
             completions: Sequence[Any], answer: Sequence[str] | None = None, **kwargs: Any
         ) -> list[float]:
             texts = [completion_text(completion) for completion in completions]
-            _check_answers(name, answer, len(texts))
-            scores = function(completions=texts, answer=list(answer), **kwargs)
+            scores = function(completions=texts, answer=_known_answers(name, answer, len(texts)), **kwargs)
             if not isinstance(scores, list) or len(scores) != len(texts):
                 got = f"{len(scores)} values" if isinstance(scores, list) else type(scores).__name__
                 raise RewardError(
@@ -67,13 +66,15 @@ def reward(name: str) -> Callable[[Reward], Reward]:
     return register
 
 
-def _check_answers(name: str, answer: Sequence[str] | None, count: int) -> None:
+def _known_answers(name: str, answer: Sequence[str] | None, count: int) -> list[str]:
+    """One answer for each of `count` completions. Raises RewardError."""
     if answer is None or isinstance(answer, str) or len(answer) != count:
         got = "no 'answer' column" if answer is None else f"{len(answer)} answers"
         raise RewardError(f"Reward '{name}' needs one answer for each of {count} completions, but got {got}.")
     for position, gold in enumerate(answer):
         if gold is None or not str(gold).strip():
             raise RewardError(f"Reward '{name}': completion {position} has no known answer to compare with.")
+    return list(answer)
 
 
 def completion_text(completion: Any) -> str:

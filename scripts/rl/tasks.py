@@ -112,23 +112,25 @@ def make_splits(
             f"Give each split a size of at least 1, such as {{'train': 2000, 'test': 300}}; got {sizes}."
         )
     problems = enumerate(TASKS[task](seed))
-    system = [{"role": "system", "content": system_prompt}] if system_prompt else []
+    system = [Message(role="system", content=system_prompt)] if system_prompt else []
     seen: set[str] = set()
     splits: dict[str, list[Row]] = {}
     for split, size in sizes.items():
         rows = splits[split] = []
         while len(rows) < size:
-            index, (question, answer) = next(problems, (None, (None, None)))
-            if index is None:
+            found = next(problems, None)
+            if found is None:
                 raise DataError(
                     f"{task} has only {len(seen)} different questions; {sum(sizes.values())} were asked for."
                 )
+            index, (question, answer) = found
             if question in seen:
                 continue
             seen.add(question)
-            prompt = [*system, {"role": "user", "content": question}]
-            row = {"prompt": prompt, "question": question, "answer": answer, "task": task, "split": split}
-            rows.append({**row, "index": index})
+            prompt = [*system, Message(role="user", content=question)]
+            rows.append(
+                Row(prompt=prompt, question=question, answer=answer, task=task, split=split, index=index)
+            )
     return splits
 
 

@@ -9,22 +9,33 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from workshop.checks.instances import gpu_bytes as gpu_bytes
-    from workshop.checks.memory import GB as GB, SHAPES as SHAPES, estimate as estimate
-    from workshop.checks.preflight import PreflightError as PreflightError, preflight as preflight
+    from workshop.checks.memory import GB as GB
+    from workshop.checks.memory import SHAPES as SHAPES
+    from workshop.checks.memory import estimate as estimate
+    from workshop.checks.preflight import PreflightError as PreflightError
+    from workshop.checks.preflight import preflight as preflight
     from workshop.jobs.live import watch as watch
-    from workshop.jobs.outputs import JobOutput as JobOutput, fetch_output as fetch_output
-    from workshop.jobs.status import LogReader as LogReader, training_job as training_job
+    from workshop.jobs.outputs import JobOutput as JobOutput
+    from workshop.jobs.outputs import fetch_output as fetch_output
+    from workshop.jobs.status import LogReader as LogReader
+    from workshop.jobs.status import training_job as training_job
     from workshop.session.connection import open_session as open_session
     from workshop.session.staging import stage_source as stage_source
     from workshop.session.versions import check_versions as check_versions
-    from workshop.views.comparisons import HEALTH as HEALTH, plot_parts as plot_parts, plot_runs as plot_runs
-    from workshop.views.plots import Panel as Panel, plot_training as plot_training
+    from workshop.views.comparisons import HEALTH as HEALTH
+    from workshop.views.comparisons import plot_parts as plot_parts
+    from workshop.views.comparisons import plot_runs as plot_runs
+    from workshop.views.plots import Panel as Panel
+    from workshop.views.plots import plot_training as plot_training
     from workshop.views.reports import (
         compare_completions as compare_completions,
+    )
+    from workshop.views.reports import (
         plot_pass_at_1 as plot_pass_at_1,
     )
     from workshop.views.request_view import show_request as show_request
-    from workshop.views.results import append_result as append_result, results_table as results_table
+    from workshop.views.results import append_result as append_result
+    from workshop.views.results import results_table as results_table
 
 _MODULES = {
     "session.versions": ("check_versions",),

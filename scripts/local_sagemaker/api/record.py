@@ -114,13 +114,15 @@ class JobRecord:
                 secondary_status=fake.secondary_status,
                 failure_reason=fake.failure_reason,
                 created=_utc(fake.creation_time),
-                ended=_utc(fake.training_end_time),
+                ended=_utc(fake.training_end_time) if fake.training_end_time else None,
                 model=(fake.model_artifacts or {}).get("S3ModelArtifacts"),
                 training_seconds=fake.training_time_in_seconds,
                 metrics={item["MetricName"]: item["Value"] for item in fake.final_metric_data_list},
                 transitions=[
                     TransitionRecord(
-                        status=item["Status"], start=_utc(item["StartTime"]), end=_utc(item.get("EndTime"))
+                        status=item["Status"],
+                        start=_utc(item["StartTime"]),
+                        end=_utc(item["EndTime"]) if item.get("EndTime") else None,
                     )
                     for item in fake.secondary_status_transitions
                 ],
@@ -128,6 +130,6 @@ class JobRecord:
         )
 
 
-def _utc(time: datetime | None) -> str | None:
+def _utc(time: datetime) -> str:
     """moto's times are UTC without saying so."""
-    return time.replace(tzinfo=UTC).isoformat(timespec="milliseconds") if time else None
+    return time.replace(tzinfo=UTC).isoformat(timespec="milliseconds")

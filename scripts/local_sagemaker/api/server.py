@@ -12,7 +12,7 @@ from pathlib import Path
 from urllib.parse import parse_qs
 
 from moto.moto_server.werkzeug_app import DomainDispatcherApplication, MotoRequestHandler, create_backend_app
-from werkzeug.serving import make_server
+from werkzeug.serving import BaseWSGIServer, make_server
 from werkzeug.wsgi import ClosingIterator
 
 from local_sagemaker.api import operations
@@ -96,10 +96,9 @@ def serve(options: Options) -> None:
     stopping = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stopping.set())
-    service: TrainingService | None = None
 
     def interrupt(query: dict[str, str]) -> dict:
-        service.interrupt(query.get("name", ""))
+        service.interrupt(query.get("name", ""))  # nobody knows the address before there is a service
         return {}
 
     status = {"pid": os.getpid(), "isolation": options.isolation.mode}
@@ -128,7 +127,7 @@ def serve(options: Options) -> None:
     http.shutdown()
 
 
-def _listen(port: int, application: Application) -> object:
+def _listen(port: int, application: Application) -> BaseWSGIServer:
     try:
         return make_server(LOOPBACK, port, application, threaded=True, request_handler=MotoRequestHandler)
     # werkzeug prints that an address is in use, and raises SystemExit for it.

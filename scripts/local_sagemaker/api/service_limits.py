@@ -6,6 +6,7 @@ is accepted here must not be refused on AWS.
 
 import functools
 import re
+from typing import Any
 
 import botocore.session
 from botocore.model import Shape
@@ -17,7 +18,7 @@ def request_shape(operation: str) -> Shape:
     return botocore.session.Session().get_service_model("sagemaker").operation_model(operation).input_shape
 
 
-def violations(value: object, shape: Shape, path: str = "") -> list[str]:
+def violations(value: Any, shape: Shape, path: str = "") -> list[str]:
     """What is wrong with `value`, one sentence each, naming the parameter; empty if all is well."""
     if shape.type_name == "structure":
         known = [(name, shape.members[name]) for name in value if name in shape.members]
@@ -38,7 +39,7 @@ def violations(value: object, shape: Shape, path: str = "") -> list[str]:
     return found
 
 
-def _own_violations(value: object, shape: Shape, path: str) -> list[str]:
+def _own_violations(value: Any, shape: Shape, path: str) -> list[str]:
     limits = shape.metadata
     size = len(value) if isinstance(value, str | list | dict) else value
     of = "" if isinstance(value, int | float) else " in length"

@@ -61,7 +61,7 @@ def run_pip(command: list[str], cwd: Path, log: Log | None, lock: int) -> None:
     errors = []
     spoken = time.monotonic()
     try:
-        for line in process.stdout:
+        for line in process.stdout or ():
             line = line.rstrip()
             if not line or "neither a file nor a directory" in line:
                 continue

@@ -150,7 +150,7 @@ def container_environment(
     Not a copy of the endpoint's own with some taken out: so no secret of the user's shell leaks into a job.
     """
     root = f"{host.link}/ml" if isolation.rewrites else CONTAINER_ROOT
-    variables = {name: os.environ[name] for name in PASSED_ON if name in os.environ}
+    variables: dict[str, str] = {name: os.environ[name] for name in PASSED_ON if name in os.environ}
     variables |= {
         "PATH": f"{venv}/bin:{SYSTEM_PATH}",
         "HOME": str(host.folder / "home"),

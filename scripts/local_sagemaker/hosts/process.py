@@ -24,7 +24,8 @@ class SupervisedProcess:
             stderr=subprocess.STDOUT,
             start_new_session=True,
         )
-        self.output = self._popen.stdout
+        assert self._popen.stdout and self._popen.stdin  # they are pipes
+        self.output, self._orders = self._popen.stdout, self._popen.stdin
 
     def exit_code(self) -> int | None:
         """The command's exit code (128 + n if signal n ended it), None while it runs."""
@@ -33,15 +34,15 @@ class SupervisedProcess:
     def terminate(self) -> None:
         """Send SIGTERM as `docker stop` does: to the first process alone, and a shell ignores it there."""
         try:
-            self._popen.stdin.write(b"terminate\n")
-            self._popen.stdin.flush()
+            self._orders.write(b"terminate\n")
+            self._orders.flush()
         except (BrokenPipeError, ValueError):
             pass  # it has just ended, or is being killed
 
     def kill(self) -> None:
         """Kill the command and everything that it started."""
         try:
-            self._popen.stdin.close()
+            self._orders.close()
         except BrokenPipeError:
             pass  # it has just ended
 

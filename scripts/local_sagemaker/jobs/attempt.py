@@ -180,7 +180,7 @@ class Attempt:
         """The failure file that was written first (the others often only lost their peer), and the exit code."""
         wrote = [host for host in self.hosts if host.failure and codes[host.number]]
         first = min(wrote, key=lambda host: host.failure_file.stat().st_mtime_ns, default=None)
-        failed = first or self.hosts[self._first_failed]
+        failed = first or self.hosts[self._first_failed or 0]
         ending = f", exit code: {codes[failed.number]}"
         text = failed.failure
         if not text:

@@ -11,6 +11,7 @@ from typing import Any
 
 from sagemaker.core.training.configs import InputData
 from sagemaker.train import ModelTrainer
+
 from workshop.checks import recipe_checks, request_checks
 from workshop.checks.request import NOTE, OK, PROBLEM, WARNING, Check, JobRequest, read_request
 from workshop.errors import WorkshopError

@@ -17,6 +17,7 @@ from job.settings import Setting, describe_config, problem_with
 from rl.preferences import read_pairs
 from rl.rewards import REWARDS
 from rl.tasks import DataError, read_rows
+
 from workshop.checks.request import NOTE, OK, PROBLEM, WARNING, Check, JobRequest
 from workshop.checks.signatures import load_signature
 
@@ -231,7 +232,7 @@ def check_script(request: JobRequest) -> Iterator[Check]:
 
 def _channels_read(tree: ast.AST) -> set[str]:
     """Names in calls `channel("name")`, those under an `if` or `try` left out: they may never run."""
-    names = set()
+    names: set[str] = set()
     for node in ast.iter_child_nodes(tree):
         if isinstance(node, ast.If | ast.IfExp | ast.Try):
             if not (isinstance(node, ast.If) and "__main__" in ast.unparse(node.test)):
@@ -239,7 +240,7 @@ def _channels_read(tree: ast.AST) -> set[str]:
         if isinstance(node, ast.Call) and node.args and isinstance(node.args[0], ast.Constant):
             called = node.func.id if isinstance(node.func, ast.Name) else getattr(node.func, "attr", None)
             if called == "channel":
-                names.add(node.args[0].value)
+                names.add(str(node.args[0].value))
         names |= _channels_read(node)
     return names
 

@@ -46,9 +46,7 @@ class JobRequest:
     max_wait_s: int | None
     spot: bool
     checkpoints: bool
-    script: (
-        Script | None
-    )  # what the entry script reads, as arguments.py beside it says; None: it does not say
+    script: Script | None  # what the entry script reads; None: arguments.py beside it does not say
 
     @property
     def processes_per_host(self) -> int:

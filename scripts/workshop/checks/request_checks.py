@@ -7,6 +7,7 @@ from typing import Any
 
 from botocore.exceptions import BotoCoreError, ClientError
 from local_sagemaker.environments import EnvironmentBuildError, check_job_requirements, requirement_lines
+
 from workshop.checks.instances import hourly_price, price_source, training_instance_types
 from workshop.checks.request import NOTE, OK, PROBLEM, WARNING, Check, JobRequest
 

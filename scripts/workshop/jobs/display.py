@@ -10,6 +10,7 @@ from datetime import datetime
 
 from job.metrics import Metrics
 from tqdm import tqdm
+
 from workshop.views.plots import Panel, draw_curve, new_figure, png, points
 
 LOG_LINES_SHOWN = 8

@@ -6,6 +6,7 @@ from typing import Any
 
 from botocore.exceptions import EndpointConnectionError, HTTPClientError
 from job.metrics import Metrics, add_metrics, last_step, parse_metrics
+
 from workshop.errors import WorkshopError
 from workshop.jobs.display import JobView, new_display
 from workshop.jobs.status import LOG_GROUP, TERMINAL, LogReader, describe, job_name

@@ -12,6 +12,7 @@ import boto3
 from botocore.exceptions import ClientError
 from job.metrics import HISTORY, Metrics, add_metrics
 from rl.evaluation import Evaluation
+
 from workshop.errors import WorkshopError
 from workshop.jobs.status import TERMINAL, describe, job_name
 

@@ -6,6 +6,7 @@ from typing import Any
 import boto3
 from botocore.exceptions import ClientError
 from sagemaker.core.resources import TrainingJob
+
 from workshop.errors import WorkshopError
 
 LOG_GROUP = "/aws/sagemaker/TrainingJobs"

@@ -14,6 +14,7 @@ import boto3
 from botocore.exceptions import BotoCoreError, ClientError
 from local_sagemaker import client
 from sagemaker.core.helper.session_helper import Session, get_execution_role
+
 from workshop.errors import WorkshopError
 from workshop.folders import BUILD, REPOSITORY
 

@@ -2,6 +2,7 @@
 
 from job.metrics import Metrics
 from rl.tasks import DataError
+
 from workshop.views.plots import GREY, INK, Panel, Plot, clean, new_figure, points
 
 # Okabe and Ito's palette, without the yellow that is too light for lines.

@@ -1,10 +1,11 @@
 """What a notebook shows of two evaluations: pass@1 with its interval, completions before and after side by side."""
 
 import html
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from itertools import chain, zip_longest
 
-from rl.evaluation import GREEDY, Evaluation, PassAtOne
+from rl.evaluation import GREEDY, Completion, Evaluation, PassAtOne
+
 from workshop.errors import WorkshopError
 from workshop.views.html import HtmlView
 from workshop.views.plots import BLUE, GREY, INK, VERMILLION, Plot, clean, new_figure
@@ -96,11 +97,11 @@ def compare_completions(before: Evaluation, after: Evaluation, n: int = 6) -> Ht
     return HtmlView(_completions_html(rows, caption), _completions_text(rows, caption))
 
 
-def _in_turn(groups: Iterator[list[int]]) -> Iterator[int]:
+def _in_turn(groups: Iterable[list[int]]) -> Iterator[int]:
     return (index for index in chain.from_iterable(zip_longest(*groups)) if index is not None)
 
 
-def _completions_html(rows: list[tuple[dict, dict]], caption: str) -> str:
+def _completions_html(rows: list[tuple[Completion, Completion]], caption: str) -> str:
     left = 'style="text-align:left;vertical-align:top"'
     cells = "".join(
         f"<tr><td {left}>{html.escape(base['question'])}<br><b>answer: {html.escape(base['answer'])}</b></td>"
@@ -113,7 +114,7 @@ def _completions_html(rows: list[tuple[dict, dict]], caption: str) -> str:
     )
 
 
-def _completion_html(item: dict) -> str:
+def _completion_html(item: Completion) -> str:
     mark, colour = _MARKS[item["correct"]]
     return (
         f'<b style="color:{colour}">{mark}</b> ({item["tokens"]} tokens)'
@@ -121,7 +122,7 @@ def _completion_html(item: dict) -> str:
     )
 
 
-def _completions_text(rows: list[tuple[dict, dict]], caption: str) -> str:
+def _completions_text(rows: list[tuple[Completion, Completion]], caption: str) -> str:
     lines = [caption]
     for base, trained in rows:
         lines += ["", f"{base['question']}  (answer: {base['answer']})"]

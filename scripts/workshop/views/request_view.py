@@ -5,6 +5,7 @@ import json
 
 from sagemaker.core.training.configs import InputData
 from sagemaker.train import ModelTrainer
+
 from workshop.folders import REPOSITORY
 from workshop.views.html import HtmlView
 
