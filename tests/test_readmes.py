@@ -31,7 +31,9 @@ def test_every_file_is_listed(folder):
         for path in folder.rglob("*.py")
         if "__pycache__" not in path.parts and (path.name != "__init__.py" or path.parent == folder)
     ]
-    files = [path for path in files if path.name != "__init__.py" or "import" in path.read_text()]
+    # An __init__.py that says only what its folder is for needs no line of its own.
+    code = re.compile(r"^(from|import) ", re.MULTILINE)
+    files = [path for path in files if path.name != "__init__.py" or code.search(path.read_text())]
     in_plugins = [path for path in files if path.parent.name == "verl_cpu"]  # listed as one
     missing = [path.name for path in files if path.name not in listed and path not in in_plugins]
     assert missing == []

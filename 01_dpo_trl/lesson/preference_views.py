@@ -4,7 +4,10 @@ import difflib
 import html
 import re
 
+from job.metrics import Metrics
+from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
+from rl.preferences import Pair
 from workshop.views.html import HtmlView
 from workshop.views.plots import BLUE, GREY, INK, VERMILLION, Plot, clean, new_figure, points
 
@@ -12,7 +15,7 @@ _MARK = {"chosen": "#cde8f6", "rejected": "#fadfcb"}  # backgrounds; the words s
 _WORDS = re.compile(r"\s+|\w+|[^\w\s]")
 
 
-def show_pairs(pairs: list[dict], n: int = 4) -> HtmlView:
+def show_pairs(pairs: list[Pair], n: int = 4) -> HtmlView:
     """The first `n` pairs, chosen beside rejected, with what only one of them says marked (in text: in [brackets])."""
     rows, lines = [], []
     for pair in pairs[:n]:
@@ -58,7 +61,7 @@ def _bracketed(parts: list[tuple[str, bool]]) -> str:
     return "".join(f"[{text}]" if only_here else text for text, only_here in parts).replace("\n", " ; ")
 
 
-def plot_lengths(pairs: list[dict], max_length: int) -> Plot:
+def plot_lengths(pairs: list[Pair], max_length: int) -> Plot:
     """Histogram of prompt + answer, in tokens, of chosen and rejected, with their 95th percentiles and `max_length`.
 
     Raises ValueError when the pairs have no lengths (rl.preferences.count_tokens adds them).
@@ -98,7 +101,7 @@ def plot_lengths(pairs: list[dict], max_length: int) -> Plot:
     return Plot(figure, "; ".join(texts))
 
 
-def plot_preferences(runs: dict[str, list[dict]]) -> Plot:
+def plot_preferences(runs: dict[str, list[Metrics]]) -> Plot:
     """Margin, log-probabilities of chosen and rejected answers, and held-out pass@1 over training, a column a run.
 
     `runs` maps a title to a history that fetch_output() loaded. All columns share their axes. The margin and the
@@ -134,7 +137,7 @@ def plot_preferences(runs: dict[str, list[dict]]) -> Plot:
     return Plot(figure, "; ".join(ends))
 
 
-def _line(axes, history: list[dict], key: str, colour: str, label: str | None = None) -> None:
+def _line(axes: Axes, history: list[Metrics], key: str, colour: str, label: str | None = None) -> None:
     steps, values = points(history, key)
     axes.plot(steps, values, color=colour, linewidth=2, marker="o", markersize=4, clip_on=False)
     axes.set_xlim(-0.03 * steps[-1], 1.33 * steps[-1])  # room for the last value, right of the curve

@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+from matplotlib.axes import Axes
 from rl.tasks import DataError
 from workshop.views.comparisons import COLOURS
 from workshop.views.html import HtmlView, table
@@ -154,7 +155,9 @@ def gradient_table(report: dict[str, Any]) -> HtmlView:
     return table(("model", "loaded", "cosine with the true gradients", ""), rows, caption)
 
 
-def _bars(axes, names: list[str], sizes: list[float], title: str, below: list[float] | None = None) -> None:
+def _bars(
+    axes: Axes, names: list[str], sizes: list[float], title: str, below: list[float] | None = None
+) -> None:
     """One horizontal bar a precision with its total written at its end; `below` is drawn grey and first."""
     start = below or [0.0] * len(sizes)
     axes.barh(names, start, color=GREY, alpha=0.5, height=0.6)

@@ -78,6 +78,7 @@ def save_wrapped(trained: Trained, folder: Path) -> Callable[[], PreTrainedModel
 
 
 def save_whole(model: PreTrainedModel, trained: Trained, folder: Path) -> Callable[[], PreTrainedModel]:
+    """Saves model and tokenizer; returns what loads them again."""
     model.save_pretrained(folder)
     trained.tokenizer.save_pretrained(folder)
     return lambda: reload(folder)

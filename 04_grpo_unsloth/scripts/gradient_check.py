@@ -33,6 +33,7 @@ from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM, Pr
 
 
 def as_it_comes(folder: str) -> PreTrainedModel:
+    """Packed by bitsandbytes, with nothing done about its inference layout."""
     return AutoModelForCausalLM.from_pretrained(
         folder,
         dtype=torch.float32,
@@ -42,10 +43,12 @@ def as_it_comes(folder: str) -> PreTrainedModel:
 
 
 def cured(folder: str) -> PreTrainedModel:
+    """The same with the inference layout switched off."""
     return disable_inference_repacking(as_it_comes(folder))
 
 
 def by_unsloth(folder: str) -> PreTrainedModel:
+    """Packed by Unsloth, which switches it off itself."""
     return FastLanguageModel.from_pretrained(folder, dtype=torch.float32, load_in_4bit=True)[0]
 
 
@@ -71,7 +74,11 @@ WAYS: dict[str, Callable[[str], PreTrainedModel]] = {
 
 
 def gradients_after_a_generate(model: PreTrainedModel) -> torch.Tensor:
-    """Gradients of adapters that are the same for every way of loading, on tokens that are the same too."""
+    """Gradients of adapters that are the same for every way of loading, on tokens that are the same too.
+
+    Returns:
+        All gradients in one vector, of shape (trained parameters,), in float32.
+    """
     policy = with_adapters(model)
     tokens = torch.arange(2 * 24, device=policy.device).reshape(2, 24) + 3
     policy.eval()
@@ -82,6 +89,7 @@ def gradients_after_a_generate(model: PreTrainedModel) -> torch.Tensor:
 
 
 def with_adapters(model: PreTrainedModel) -> PeftModel:
+    """The model with adapters of rank 8 on every linear layer, filled with the same random weights each time."""
     policy = get_peft_model(model, LoraConfig(r=8, target_modules="all-linear", task_type="CAUSAL_LM"))
     generator = torch.Generator().manual_seed(0)
     for parameter in policy.parameters():

@@ -100,7 +100,11 @@ def main(precision: str, result: Path, arguments: list[str]) -> None:
 
 
 def fixed_batch(tokenizer: PreTrainedTokenizerBase, rows: list[Row], device: torch.device) -> Batch:
-    """Problems with their answers, the same in every precision; padding is no target."""
+    """Problems with their answers, the same in every precision; padding is no target.
+
+    Returns:
+        input_ids, attention_mask and labels, each of shape (rows, tokens), with at most TOKENS tokens.
+    """
     texts = [
         tokenizer.apply_chat_template(
             [*row["prompt"], {"role": "assistant", "content": f"<answer>{row['answer']}</answer>"}],
@@ -122,7 +126,7 @@ def fixed_batch(tokenizer: PreTrainedTokenizerBase, rows: list[Row], device: tor
 
 
 def train(policy: PeftModel, batch: Batch) -> tuple[float, dict[str, int]]:
-    """Median seconds of a training step, and the bytes of what only training needs."""
+    """Median seconds of a training step, and the bytes that adapters, gradients and optimizer take."""
     adapters = [parameter for parameter in policy.parameters() if parameter.requires_grad]
     optimizer = torch.optim.AdamW(adapters, lr=1e-4)
     policy.train()

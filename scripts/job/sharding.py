@@ -22,7 +22,7 @@ _CHECKPOINT_WRAPPER = "_checkpoint_wrapped_module."
 
 
 def local_part(tensor: torch.Tensor) -> torch.Tensor:
-    """The part of a tensor that this process holds: all of it, unless it is sharded."""
+    """The part of a tensor that this process holds: all of it, unless it is sharded (along its first dimension)."""
     return tensor.to_local() if isinstance(tensor, DTensor) else tensor
 
 
