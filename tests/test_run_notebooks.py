@@ -136,7 +136,10 @@ def test_a_cell_that_ends_the_kernel_is_a_failure(tmp_path, end):
     assert code == 1 and "FAILED" in text
 
 
-def test_wrong_command_lines_are_refused_before_anything_runs(tmp_path):
+def test_wrong_command_lines_are_refused_before_anything_runs(tmp_path, capsys, monkeypatch):
+    import run_notebooks
+
+    monkeypatch.setattr(signal, "signal", lambda *_: None)  # this process keeps its own handlers
     notebook = write_notebook(tmp_path, "seed = 1", "print(seed)")
     modules = ", ".join(sorted(path.parent.name for path in ROOT.glob("[0-9][0-9]_*/*.ipynb")))
     for arguments, message in [
@@ -145,8 +148,8 @@ def test_wrong_command_lines_are_refused_before_anything_runs(tmp_path):
         (["-p", "seed"], "write it as name=value"),
         (["-p", "seed=[1"], "not valid YAML"),
     ]:
-        code, text = run(notebook, tmp_path / "out", *arguments)
-        assert code == 2 and message in text
+        code = run_notebooks.main([str(notebook), "--output", str(tmp_path / "out"), *arguments])
+        assert code == 2 and message in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
 
 
