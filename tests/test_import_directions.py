@@ -1,4 +1,4 @@
-"""Dependencies point one way: notebooks -> workshop -> SDK; train.py -> job, rl -> compat -> TRL.
+"""Dependencies point one way: notebooks -> workshop -> SDK; train.py -> job -> rl, compat -> TRL.
 
 Read from every import statement of the tree, those inside functions included; and shown once more by importing
 the notebook side in a process where the training libraries do not exist.
@@ -65,7 +65,7 @@ def python_source(path: Path) -> str:
     )
 
 
-def thin() -> list[str]:
+def torch_free_modules() -> list[str]:
     """The modules of rl and job that notebooks import, which must do without torch; the others may load it."""
     trees = [ast.parse(python_source(path)) for path in sorted(ROOT.glob("[0-9][0-9]_*/*.ipynb"))]
     froms = [node for tree in trees for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)]
@@ -189,7 +189,7 @@ def test_an_import_against_the_arrows_is_found(tmp_path):
 
 def test_the_notebook_side_imports_without_the_training_libraries():
     names = [
-        *thin(),
+        *torch_free_modules(),
         *modules("workshop"),
         *modules("launchers"),
         *modules("local_sagemaker"),
@@ -200,8 +200,8 @@ def test_the_notebook_side_imports_without_the_training_libraries():
 
 
 def test_what_notebooks_read_of_rl_and_job_needs_no_sdk():
-    assert {"rl.preferences", "job.recipe", "rl.rewards", "rl.tasks"} <= set(thin())
-    result = import_without(NOTEBOOK_SIDE, thin())
+    assert {"rl.preferences", "job.recipe", "rl.rewards", "rl.tasks"} <= set(torch_free_modules())
+    result = import_without(NOTEBOOK_SIDE, torch_free_modules())
     assert result.returncode == 0, result.stderr
 
 

@@ -2,9 +2,10 @@
 
 import json
 import math
+import re
 
 import pytest
-from job.metrics import HISTORY, SHOWN, add_metrics, last_step, metrics_line, parse_metrics
+from job.metrics import HISTORY, SHOWN, add_metrics, last_step, metric_regex, metrics_line, parse_metrics
 
 LOGS = {
     "reward": 0.53125,
@@ -38,6 +39,12 @@ def test_what_is_written_is_read_again():
 def test_every_name_and_number_comes_back(name, value):
     read = parse_metrics(metrics_line({name: value}, 1, 2))
     assert read == {"step": 1, name: pytest.approx(value, rel=1e-3)}
+
+
+@pytest.mark.parametrize("name", SHOWN)
+def test_sagemaker_finds_each_metric_and_no_other(name):
+    line = metrics_line({shown: 1000.0 + number for number, shown in enumerate(SHOWN)}, 1, 2)
+    assert [float(found) for found in re.findall(metric_regex(name), line)] == [1000 + SHOWN.index(name)]
 
 
 @pytest.mark.parametrize("value", [math.inf, -math.inf, math.nan])

@@ -225,9 +225,8 @@ def driver_environment(folder: Path, venv: Path, **changes: str) -> dict[str, st
 
 
 def test_a_signal_ends_the_driver_and_its_ray_and_no_other_ray(endpoint, request):
-    folder = Path(
-        tempfile.mkdtemp(prefix="r")
-    )  # short: Ray's sockets are in it, and their paths may have 107 bytes
+    # Short: Ray's sockets are in it, and their paths may have 107 bytes.
+    folder = Path(tempfile.mkdtemp(prefix="r"))
     request.addfinalizer(lambda: shutil.rmtree(folder, ignore_errors=True))
     (folder / "requirements.txt").write_text(RAY)
     venv = job_environment(folder / "requirements.txt", base=endpoint.home / "base.txt", log=print)

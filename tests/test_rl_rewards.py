@@ -55,6 +55,22 @@ def test_gold_scores_one_plain_and_conversational(name):
     assert earns(name, [messages(text) for text in completions], answer=["9"] * 3, **FROM_TRL) == [1.0] * 3
 
 
+def test_a_cell_that_is_run_again_defines_its_reward_again():
+    def define(value):
+        @reward("of a cell")
+        def of_a_cell(completions, answer, **kwargs):
+            return [value] * len(completions)
+
+    try:
+        define(0.0)
+        define(1.0)
+        assert REWARDS["of a cell"]([GOLD], answer=["9"]) == [1.0]
+        with pytest.raises(ValueError, match="There is a reward 'accuracy' already"):
+            reward("accuracy")(lambda completions, answer, **kwargs: [0.0])
+    finally:
+        del REWARDS["of a cell"]
+
+
 def test_gold_of_every_offline_task_scores_one(name):
     for task in sorted(TASKS.keys() - {"gsm8k"}):
         rows = make_splits(task, {"test": 30})["test"]

@@ -2,17 +2,20 @@
 
 import ast
 import dataclasses
+import re
 from pathlib import Path
 
 import boto3
 import pytest
-from job.arguments import Script
+from job.arguments import RunArguments, Script
 from job.recipe import read_recipe, setting_problems
-from workshop.checks.recipe_checks import check_recipe, known_settings, shared_settings
+from workshop.checks.recipe_checks import check_recipe
 from workshop.checks.request import PROBLEM, JobRequest, read_script
+from workshop.checks.signatures import load_signature
 
 ROOT = Path(__file__).resolve().parents[1]
-MODULES = ("01_dpo_trl", "02_grpo_trl_accelerate", "03_grpo_trl_fsdp", "04_grpo_unsloth")
+# All modules whose scripts read flat recipes; 05 reads verl's (tests/test_verl_recipes.py).
+MODULES = sorted(path.parents[1].name for path in ROOT.glob("[0-9][0-9]_*/scripts/arguments.py"))
 
 
 def scripts_of(module: str) -> list[tuple[str, Script]]:
@@ -25,7 +28,7 @@ def scripts_of(module: str) -> list[tuple[str, Script]]:
 ALL = [(module, name, script) for module in MODULES for name, script in scripts_of(module)]
 
 
-def request_for(module: str, name: str, script: Script, **changes) -> JobRequest:
+def request_for(module: str, name: str, script: Script | None, **changes) -> JobRequest:
     folder = ROOT / module / "scripts"
     request = JobRequest(
         local=True,
@@ -70,25 +73,50 @@ def test_every_script_that_reads_a_recipe_is_listed():
         assert parse and set(parse) - {"measure_precision.py"} <= listed  # which reads measure.py's
 
 
+def sources_behind(script: Path) -> list[Path]:
+    """The script and every file of its folder and of the shared packages that it imports or starts, arguments.py left
+    out: what declares a key does not read it."""
+    found, ahead = [], [script]
+    while ahead:
+        path = ahead.pop()
+        if path in found or path.stem == "arguments":
+            continue
+        found.append(path)
+        text = path.read_text()
+        names = [
+            node.module
+            for node in ast.walk(ast.parse(text))
+            if isinstance(node, ast.ImportFrom) and node.module
+        ]
+        started = re.findall(r'with_name\("(\w+)\.py"\)', text)
+        for name in [*names, *started]:
+            for root in (script.parent, ROOT / "scripts"):
+                if (imported := root / f"{name.replace('.', '/')}.py").is_file():
+                    ahead.append(imported)
+    return found
+
+
 @pytest.mark.parametrize(
     ("module", "name", "script"), ALL, ids=[f"{module}/{name}" for module, name, _ in ALL]
 )
 def test_the_script_reads_every_field_it_declares(module, name, script):
-    """A field that no line of the script, or of the shared code it hands its arguments to, reads would be a lie."""
-    folder = ROOT / module / "scripts"
-    sources = [path.read_text() for path in [*folder.glob("*.py"), *(ROOT / "scripts").glob("*/*.py")]]
-    read = {
-        node.attr for text in sources for node in ast.walk(ast.parse(text)) if isinstance(node, ast.Attribute)
-    }
-    declared = {field.name for field in dataclasses.fields(script.arguments)}
-    assert declared <= read
+    """A field that no line behind the script reads would be a lie."""
+    trees = [ast.parse(path.read_text()) for path in sources_behind(ROOT / module / "scripts" / name)]
+    read = {node.attr for tree in trees for node in ast.walk(tree) if isinstance(node, ast.Attribute)}
+    if any("asdict(job)" in ast.unparse(tree) for tree in trees):
+        read |= {
+            field.name for field in dataclasses.fields(RunArguments)
+        }  # job.tracking sends all of them on
+    assert {field.name for field in dataclasses.fields(script.arguments)} <= read
 
 
 @pytest.mark.parametrize("module", MODULES)
 def test_every_recipe_fits_a_script_of_its_folder(module):
     for recipe in sorted((ROOT / module / "scripts" / "recipes").glob("*.yaml")):
         found = {
-            name: setting_problems(read_recipe(recipe), {}, known_settings(script), shared_settings(script))
+            name: setting_problems(
+                read_recipe(recipe), {}, script.reads(load_signature), script.shared(load_signature)
+            )
             for name, script in scripts_of(module)
         }
         assert [] in found.values(), (recipe, found)
@@ -115,6 +143,36 @@ def test_a_hyperparameter_for_another_script_of_the_folder_is_refused():
     (problem,) = problems("01_dpo_trl", "pairs_sampled.py", hyperparameters={"learning_rate": 1e-4})
     assert "'learning_rate' is for another script" in problem
     assert problems("01_dpo_trl", "pairs_sampled.py", hyperparameters={"pair_samples": 4, "seed": 1}) == []
+
+
+@pytest.mark.parametrize(
+    ("name", "key", "value"),
+    [
+        ("measure.py", "quantization", "nf4"),
+        ("measure.py", "dtype", "bfloat16"),
+        ("measure.py", "eval_samples", 2),
+        ("export.py", "base_model", "asset:tiny"),
+        ("export.py", "learning_rate", 1e-4),
+        ("gradient_check.py", "seed", 1),
+    ],
+)
+def test_unsloths_other_scripts_refuse_what_only_the_training_reads(name, key, value):
+    (problem,) = problems("04_grpo_unsloth", name, hyperparameters={key: value})
+    assert f"'{key}' is for another script" in problem
+
+
+def test_arguments_that_cannot_be_imported_are_a_problem_and_no_traceback(tmp_path):
+    from workshop.checks.request import read_script
+
+    (tmp_path / "arguments.py").write_text("import no_such_module\n")
+    with pytest.raises(ModuleNotFoundError):
+        read_script(tmp_path, "train.py")
+    request = request_for(
+        "02_grpo_trl_accelerate", "train.py", None, script_problem="arguments.py cannot be imported"
+    )
+    assert [check.detail for check in check_recipe(request)[1] if check.status == PROBLEM] == [
+        "arguments.py cannot be imported"
+    ]
 
 
 def test_no_rewards_are_refused_before_the_job_where_no_reward_model_can_take_their_place():

@@ -16,7 +16,6 @@ import nbformat
 import papermill
 import pytest
 from endpoint_fixtures import SCRIPTS, describe, launch, put_text, wait_end, wait_line
-from job.metrics import add_metrics, last_step, metrics_line, parse_metrics
 from jupyter_client.manager import start_new_kernel
 from local_sagemaker import client
 from sagemaker.core.training.configs import OutputDataConfig, StoppingCondition
@@ -36,51 +35,6 @@ out = pathlib.Path(os.environ["SM_OUTPUT_DATA_DIR"])
 (out / "summary.json").write_text('{"module": "02"}')
 """
 WAIT = "import time; print('waiting', flush=True); time.sleep(300)"
-
-
-def test_metrics_lines():
-    line = "[algo-1] [metrics] step=12/80 reward=0.5312 loss=-1.2e-05 rewards/accuracy/mean=1 kl=nan text=abc end=3"
-    found = parse_metrics(line)
-    assert found.pop("kl") != found.get("kl")
-    assert found == {
-        "step": 12,
-        "reward": 0.5312,
-        "loss": -1.2e-05,
-        "rewards/accuracy/mean": 1.0,
-        "end": 3.0,
-    }
-    assert last_step(line) == 80 and last_step("[metrics] step=3 loss=1") is None
-    assert parse_metrics("[metrics] step=3") == {"step": 3}
-    assert parse_metrics("step=3/4 reward=1") is None
-    assert parse_metrics("[metrics] reward=1") is None
-
-
-def test_what_is_written_is_read_under_the_same_names():
-    logs = {
-        "loss": -0.5,
-        "reward": 0.25,
-        "completions/mean_length": 31.5,
-        "rewards/accuracy/mean": 1.0,
-        "x": 3,
-    }
-    logs |= {"eval_rewards/margins": 2e-05, "num_tokens": True, "learning_rate": None}
-    shown = ("loss", "reward", "completions/mean_length", "rewards/accuracy/mean", "eval_rewards/margins")
-    assert parse_metrics(f"[algo-1] {metrics_line(logs, 7, 9)}") == {"step": 7} | {k: logs[k] for k in shown}
-    assert metrics_line({"x": 1.0}, 7, 9) is None
-
-
-def test_a_resumed_job_repeats_steps_and_the_later_run_counts():
-    history: list[dict] = []
-    for step, reward in ((1, 0.1), (2, 0.2), (3, 0.3), (2, 0.9), (3, 1.0)):
-        add_metrics(history, {"step": step, "reward": reward})
-    assert history == [{"step": 1, "reward": 0.1}, {"step": 2, "reward": 0.9}, {"step": 3, "reward": 1.0}]
-
-
-def test_an_evaluation_joins_its_step():
-    history: list[dict] = []
-    for metrics in ({"step": 1, "loss": 0.7}, {"step": 2, "loss": 0.6}, {"step": 2, "pass_at_1": 0.5}):
-        add_metrics(history, metrics)
-    assert history == [{"step": 1, "loss": 0.7}, {"step": 2, "loss": 0.6, "pass_at_1": 0.5}]
 
 
 @pytest.mark.parametrize(

@@ -254,6 +254,16 @@ def test_requirements_that_name_torch_in_an_included_file(make_request, source):
     assert "'torch==2.13.0': a job's requirements.txt must not name torch" in problems(*make_request())
 
 
+def test_requirements_that_include_a_missing_file(make_request, source):
+    (source / "requirements.txt").write_text("trl==1.16.0\n-r gone.txt\n")
+    assert "gone.txt cannot be read" in problems(*make_request(hyperparameters={"use_vllm": True}))
+
+
+def test_arguments_that_cannot_be_imported(make_request, source):
+    (source / "arguments.py").write_text("import no_such_module\n")
+    assert "arguments.py cannot be imported: ModuleNotFoundError" in problems(*make_request())
+
+
 def test_requirements_of_packages_whose_name_begins_with_torch(make_request, source):
     (source / "requirements.txt").write_text("torchvision==0.28.0\ntorchdata\n")
     preflight(*make_request())

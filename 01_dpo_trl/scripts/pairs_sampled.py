@@ -13,10 +13,8 @@ from job.failure import report_failure
 from job.models import load_base
 from job.recipe import parse_arguments
 from rl.evaluation import evaluate
-from rl.preferences import count_tokens, preference_pairs, write_pairs
+from rl.preferences import check_contrast, count_tokens, preference_pairs, write_pairs
 from rl.tasks import read_rows
-
-FEWEST = 20  # pairs; with less there is nothing to learn, and the reason should be looked at
 
 
 def main() -> None:
@@ -33,12 +31,7 @@ def main() -> None:
         seed=job.seed,
     )
     pairs = preference_pairs(rows, sampled, per_problem=job.pairs_per_problem)
-    if len(pairs) < FEWEST:
-        raise ValueError(
-            f"only {len(pairs)} pairs: of {len(rows)} problems, answered {job.pair_samples} times each, too few have "
-            "both a right and a wrong answer. Raise pair_samples or pair_problems, or choose a base model that is "
-            "neither hopeless nor perfect at this task."
-        )
+    check_contrast(pairs, len(rows), job.pair_samples)
     if is_main_process():
         print(f"{len(rows)} problems, sampled pass@1 {sampled.sampled}, {len(pairs)} pairs", flush=True)
         write_pairs(count_tokens(pairs, tokenizer), output_data_dir() / "pairs.jsonl")

@@ -10,14 +10,15 @@ import re
 from collections.abc import Iterable
 from typing import Any
 
-from rl.tasks import DataError, Row
+from rl.preferences import Pair
+from rl.tasks import DataError
 
 DATASET, CONFIG = "nvidia/When2Call", "train_pref"
 FIELDS = ("messages", "tools", "chosen_response", "rejected_response")
 _CALLS = re.compile(r"<TOOLCALL>(\[.*\])</TOOLCALL>", re.DOTALL)
 
 
-def load_when2call(count: int | None, *, seed: int) -> list[Row]:
+def load_when2call(count: int | None, *, seed: int) -> list[Pair]:
     """Preference pairs from the Hub, shuffled, the first `count` of them (None: all).
 
     Raises:
@@ -37,7 +38,7 @@ def load_when2call(count: int | None, *, seed: int) -> list[Row]:
     return as_pairs(rows if count is None else rows.select(range(min(count, len(rows)))))
 
 
-def as_pairs(rows: Iterable[dict[str, Any]]) -> list[Row]:
+def as_pairs(rows: Iterable[dict[str, Any]]) -> list[Pair]:
     """When2Call's rows in this workshop's form; `tools` becomes JSON text, which DPOTrainer hands to the chat template.
 
     Raises:

@@ -16,7 +16,7 @@ from job.models import load_base
 from job.recipe import parse_arguments
 from job.tracking import finish_tracking, start_tracking
 from rl.evaluation import evaluate
-from rl.preferences import SIDES, preference_pairs
+from rl.preferences import SIDES, check_contrast, preference_pairs
 from rl.tasks import fingerprint, read_rows
 from transformers import AutoModelForSequenceClassification, PrinterCallback, set_seed
 from trl import RewardTrainer
@@ -38,11 +38,7 @@ def main() -> None:
         seed=config.seed,
     )
     pairs = preference_pairs(rows, sampled)
-    if len(pairs) < 20:
-        raise ValueError(
-            f"only {len(pairs)} of {len(rows)} problems have both a right and a wrong answer; a reward model needs "
-            "contrast: raise eval_samples or eval_problems, or choose a base that is neither hopeless nor perfect"
-        )
+    check_contrast(pairs, len(rows), job.eval_samples)
     messages = [{name: pair[name] for name in ("prompt", *SIDES)} for pair in pairs]
     pairs = Dataset.from_list(messages).train_test_split(test_size=0.2, seed=config.seed)
     print(f"{len(pairs['train'])} pairs to learn from, {len(pairs['test'])} held out", flush=True)

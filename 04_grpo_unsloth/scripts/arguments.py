@@ -9,13 +9,16 @@ from collections.abc import Iterator
 import rewards_hackable  # noqa: F401  registers two rewards by their names
 from job.arguments import (
     Arguments,
+    BaseModelArguments,
     EvaluationArguments,
+    GreedyEvaluationArguments,
     LoraArguments,
     ModelArguments,
     QuantizationArguments,
     RewardArguments,
     RunArguments,
     Script,
+    WeightsArguments,
 )
 
 
@@ -35,13 +38,13 @@ class TrainArguments(RunArguments, AdapterArguments, RewardArguments, Evaluation
 
 
 @dataclasses.dataclass
-class MeasureArguments(AdapterArguments, EvaluationArguments):
-    """measure.py, which goes through all precisions, whatever dtype and quantization say."""
+class MeasureArguments(BaseModelArguments, LoraArguments, GreedyEvaluationArguments):
+    """measure.py, beside trl.GRPOConfig. It goes through all precisions, so it reads none from the recipe."""
 
 
 @dataclasses.dataclass
-class ExportArguments(ModelArguments, QuantizationArguments, EvaluationArguments):
-    """export.py; base_model is that of the result it is given."""
+class ExportArguments(WeightsArguments, QuantizationArguments, GreedyEvaluationArguments):
+    """export.py. Its base model is that of the result it is given."""
 
 
 # Keys of the TRL and transformers of the other modules that those which unsloth 2026.10.9 allows (1.15, 5.17) lack.

@@ -14,9 +14,11 @@ import statistics
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import torch
-from arguments import SCRIPTS
+from arguments import SCRIPTS, AdapterArguments
+from job.arguments import LoraArguments
 from job.container import channel, print_line
 from job.failure import report_failure
 from job.models import load_tokenizer
@@ -29,7 +31,7 @@ from rl.evaluation import greedy_pass_at_1
 from rl.tasks import Row, read_rows
 from transformers import PreTrainedTokenizerBase
 
-PRECISIONS = {
+PRECISIONS: dict[str, dict[str, Any]] = {
     "fp32": {"dtype": "float32", "quantization": None},
     "bf16": {"dtype": "bfloat16", "quantization": None},
     # What is not packed, and the arithmetic, is bfloat16.
@@ -43,17 +45,18 @@ Batch = dict[str, torch.Tensor]
 
 def main(precision: str, result: Path, arguments: list[str]) -> None:
     job, config = parse_arguments(SCRIPTS["measure.py"], arguments)
-    job = dataclasses.replace(job, **PRECISIONS[precision])
+    own = {field.name: getattr(job, field.name) for field in dataclasses.fields(LoraArguments)}
+    measured_policy = AdapterArguments(base_model=job.base_model, **own, **PRECISIONS[precision])
     config.use_vllm = False  # training is measured; vLLM would take its own share of the memory
     rows, tokenizer = read_rows(channel("test")), load_tokenizer(job.base_model)
     peak = {"imported": peak_bytes()}
 
     started = time.perf_counter()
-    policy = load_policy(job, config)
+    policy = load_policy(measured_policy, config)
     seconds = {"load": time.perf_counter() - started}
     peak["loaded"] = peak_bytes()
     parameters, weights = frozen_weights(policy)
-    if job.quantization and weights >= 2 * parameters:
+    if measured_policy.quantization and weights >= 2 * parameters:
         # Unsloth says so in a line of the log and goes on in 16 bits.
         raise QuantizationError(
             f"{job.base_model} was not loaded in 4 bits: bitsandbytes does not work here."

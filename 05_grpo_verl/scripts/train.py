@@ -47,7 +47,7 @@ def read_arguments() -> tuple[VerlJob, Settings]:
 
 
 def measure(
-    name: str, model: PreTrainedModel, job: VerlJob, rows: list[Row], generate: Generate | None
+    name: str, model: PreTrainedModel, job: VerlJob, rows: list[Row], seed: int, generate: Generate | None
 ) -> Evaluation:
     """The common evaluation, logged as `name`; `generate` completes prompts where the model has tools."""
     result = evaluate(
@@ -57,7 +57,7 @@ def measure(
         samples=job.eval_samples,
         max_new_tokens=job.eval_max_new_tokens,
         batch_size=job.eval_batch_size,
-        seed=42,
+        seed=seed,
         generate=generate,
     )
     log_evaluation(name, result)
@@ -105,7 +105,7 @@ def main() -> None:
     start_tracking(job, job, data_fingerprint=fingerprint(train_rows))
     dtype = "float32" if job.device == "cpu" else "bfloat16"
     # Nothing refers to the model after this line: verl's processes need the GPUs that it is on.
-    before = measure("before", open_model(source, dtype), job, test_rows, generate)
+    before = measure("before", open_model(source, dtype), job, test_rows, config.data.seed, generate)
     free_gpus()
 
     started = time.perf_counter()
@@ -118,7 +118,7 @@ def main() -> None:
     write_timeline(output_data_dir() / "timeline.jsonl")
 
     trained = merged_model(checkpoint_dir(), dtype)
-    after = measure("after", trained, job, test_rows, generate)
+    after = measure("after", trained, job, test_rows, config.data.seed, generate)
     save_model(trained, load_tokenizer(job.base_model), model_dir(), base_spec=job.base_model)
     write_record(
         job,

@@ -17,7 +17,7 @@ from job.metrics import HISTORY, Metrics, metrics_line
 from job.tracking import log_metrics
 
 POLL_S = 0.5
-# verl's name -> the one that the other trainers (TRL) have for the same
+# verl's name -> the one that TRL has for the same; tokens and turns, which TRL does not log, are the workshop's
 NAMES = {
     "critic/rewards/mean": "reward",
     "actor/pg_loss": "loss",

@@ -12,13 +12,13 @@ A key that a script does not read is refused by its name, before the job and in 
 """
 
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, ClassVar
 
 from rl.rewards import REWARDS
 from rl.spelling import unknown_name
 
-from job.settings import describe_config, problem_with
+from job.settings import Setting, describe_config, problem_with
 
 DTYPES = ("float32", "bfloat16", "float16")
 
@@ -70,12 +70,17 @@ class BaseModelArguments(Arguments):
 
 
 @dataclasses.dataclass
-class ModelArguments(BaseModelArguments):
-    """The model to start from and how its weights are kept."""
+class WeightsArguments(Arguments):
+    """How weights are kept."""
 
     CHOICES: ClassVar[dict[str, tuple[str, ...]]] = {"dtype": DTYPES}
 
     dtype: str = argument("float32", "Type of the weights: float32, bfloat16 or float16.")
+
+
+@dataclasses.dataclass
+class ModelArguments(BaseModelArguments, WeightsArguments):
+    """The model to start from and how its weights are kept."""
 
 
 @dataclasses.dataclass
@@ -119,7 +124,7 @@ class RewardArguments(Arguments):
         yield from super().problems()
         names = self.rewards if isinstance(self.rewards, list) else []
         for name in names:
-            if isinstance(name, str) and name not in REWARDS:
+            if str(name) not in REWARDS:
                 yield f"rewards: {unknown_name('reward', name, REWARDS)}"
         if not self.rewards and not getattr(self, "reward_model", None):
             known = ", ".join(sorted(REWARDS))
@@ -160,14 +165,22 @@ class DecodingArguments(Arguments):
 
 
 @dataclasses.dataclass
-class EvaluationArguments(DecodingArguments):
-    """pass@1 on held-out problems, before and after training."""
+class GreedyEvaluationArguments(DecodingArguments):
+    """Greedy pass@1 on held-out problems."""
 
-    LEAST: ClassVar[dict[str, float]] = {"eval_problems": 1, "eval_samples": 1}
+    LEAST: ClassVar[dict[str, float]] = {"eval_problems": 1}
 
     eval_problems: int | None = argument(
         None, "Evaluate on the first N problems only; empty: on all of them."
     )
+
+
+@dataclasses.dataclass
+class EvaluationArguments(GreedyEvaluationArguments):
+    """Greedy and sampled pass@1 on held-out problems, before and after training."""
+
+    LEAST: ClassVar[dict[str, float]] = {"eval_samples": 1}
+
     eval_samples: int = argument(
         4, "Completions sampled for each problem at temperature 1, besides the greedy one."
     )
@@ -182,7 +195,7 @@ class Script:
         config: the trainer's own config, as "trl.GRPOConfig"; None: the script has no trainer.
         shares_with: what other scripts read from the same recipe file (dataclasses, or names of configs): keys that
             may stand in the file and mean nothing to this script. As hyperparameters of this script they are refused.
-        lacks: keys of the config that are newer than the library version that this job installs.
+        lacks: keys of the config that the library's older version, which this job installs, does not have.
         most_processes: processes that may run the script together, on all hosts; None: any number.
     """
 
@@ -191,6 +204,19 @@ class Script:
     shares_with: tuple[type | str, ...] = ()
     lacks: tuple[str, ...] = ()
     most_processes: int | None = None
+
+    def reads(self, config: Callable[[str], dict[str, Setting]]) -> dict[str, Setting]:
+        """Every key that the script reads. `config` gives the settings of a trainer's config by its name."""
+        of_config = config(self.config) if self.config else {}
+        of_config = {key: setting for key, setting in of_config.items() if key not in self.lacks}
+        return {**of_config, **describe_config(self.arguments)}
+
+    def shared(self, config: Callable[[str], dict[str, Setting]]) -> dict[str, Setting]:
+        """Every key that the recipe file may hold for others."""
+        found: dict[str, Setting] = {}
+        for other in self.shares_with:
+            found |= config(other) if isinstance(other, str) else describe_config(other)
+        return found
 
     def process_problem(self, processes: int, hosts: int) -> str | None:
         """Why the script cannot run as so many processes in all on so many hosts; None if it can."""

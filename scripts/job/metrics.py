@@ -2,7 +2,8 @@
 
     [metrics] step=12/80 reward=0.5312 loss=0.0021 completions/mean_length=31.5 entropy=0.4 ...
 
-A metric has one name everywhere: the trainer's own (TRL's), in the log line, in history.jsonl, in MLflow and in W&B.
+A metric has one name everywhere, in the log line, in history.jsonl, in MLflow and in W&B: TRL's, where TRL has it. What
+verl logs is renamed to it (05_grpo_verl/scripts/verl_history.py).
 What writes the line and what reads it stand here together, and SageMaker's metric definitions read it too. No torch.
 """
 
@@ -66,6 +67,11 @@ def last_step(line: str) -> int | None:
     """The number of steps that a line of the log counts up to: 80 in `step=12/80`."""
     found = _LINE.search(line)
     return int(found[2]) if found and found[2] else None
+
+
+def metric_regex(name: str) -> str:
+    """What SageMaker looks for in the log to record a metric: MetricDefinition(name=name, regex=metric_regex(name))."""
+    return rf"\b{re.escape(name)}=([-+0-9.eE]+)"
 
 
 def add_metrics(history: list[Metrics], metrics: Metrics) -> None:

@@ -58,17 +58,8 @@ def load_base(
     options = {"dtype": getattr(torch, dtype)}
     if quantization:
         options |= {"quantization_config": nf4_config(options["dtype"]), "device_map": place}
-    model = disable_inference_repacking(_load(AutoModelForCausalLM, spec, _source(spec), **options))
+    model = disable_inference_repacking(_load(AutoModelForCausalLM, spec, local_source(spec), **options))
     return (model if quantization else model.to(place)), load_tokenizer(spec)
-
-
-def local_source(spec: str) -> str:
-    """What `from_pretrained` reads for a spec: a folder on this host, or a name on the Hub.
-
-    Raises:
-        ModelNotFound: as `load_base`.
-    """
-    return _source(spec)
 
 
 def load_tokenizer(spec: str) -> PreTrainedTokenizerBase:
@@ -77,7 +68,7 @@ def load_tokenizer(spec: str) -> PreTrainedTokenizerBase:
     Raises:
         ModelNotFound: as `load_base`.
     """
-    tokenizer = _load(AutoTokenizer, spec, _source(spec))
+    tokenizer = _load(AutoTokenizer, spec, local_source(spec))
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token
     return tokenizer
@@ -91,7 +82,7 @@ def load_reward_model(spec: str) -> PreTrainedModel:
     Raises:
         ModelNotFound: as `load_base`; or the model has several outputs.
     """
-    source = _source(spec)
+    source = local_source(spec)
     model = _load(AutoModelForSequenceClassification, spec, source, dtype=torch.float32)
     _load(AutoTokenizer, spec, source)
     if model.config.num_labels != 1:
@@ -146,8 +137,12 @@ def _load(kind: Any, spec: str, source: str, **options: Any) -> Any:
         raise ModelNotFound(f"{spec} could not be loaded: {error} {advice}".rstrip()) from error
 
 
-def _source(spec: str) -> str:
-    """Folder or Hub name that `from_pretrained` reads."""
+def local_source(spec: str) -> str:
+    """What `from_pretrained` reads for a spec: a folder on this host, or a name on the Hub.
+
+    Raises:
+        ModelNotFound: as `load_base`.
+    """
     kind, _, name = spec.partition(":")
     sources = {"asset": _asset, "pypi": _package, "channel": _channel, "hub": str}
     if kind not in sources or not name:

@@ -133,9 +133,8 @@ def parse_arguments(script: Script, argv: Sequence[str] | None = None) -> tuple[
         parser.parse_args(["--help"])
     overrides = read_command_line(argv)
     recipe = read_recipe(overrides.pop("config")) if "config" in overrides else {}
-    reads = {name: setting for cls in classes for name, setting in describe_config(cls).items()}
-    others = [config_class(other) if isinstance(other, str) else other for other in script.shares_with]
-    shared = {name: setting for cls in others for name, setting in describe_config(cls).items()}
+    reads = script.reads(lambda name: describe_config(config_class(name)))
+    shared = script.shared(lambda name: describe_config(config_class(name)))
     problems = setting_problems(recipe, overrides, reads, shared)
     if problem := script.process_problem(process_count(), host_count()):
         problems.append(problem)

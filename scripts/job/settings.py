@@ -1,6 +1,7 @@
-"""What a setting takes: its kinds of value, its choices, its least value. The one check of recipe values there is.
+"""What a setting takes: its kinds of value, its choices, its least value.
 
-Preflight and the job use it alike, so a recipe that passes here is not refused there for a value of the wrong kind.
+Preflight and the job use this one check alike, so that a recipe which passes there is not refused here for a value of the
+wrong kind. (verl's own keys, nested and Hydra's, have theirs in 05_grpo_verl/scripts/verl_keys.py.)
 """
 
 import dataclasses

@@ -7,13 +7,14 @@ import resource
 import sys
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any, Protocol, TypedDict
+from typing import Any, Protocol
 
 from accelerate.utils import gather_object
 from rl.evaluation import Evaluation
 from transformers import Trainer
 
 from job.container import host_count, is_main_process, output_data_dir, process_count
+from job.record import Record
 
 PACKAGES = ("torch", "transformers", "trl", "peft", "accelerate", "unsloth", "verl", "ray", "vllm")
 
@@ -24,27 +25,6 @@ class TrainedRun(Protocol):
     module: str
     recipe: str
     base_model: str
-
-
-class Record(TypedDict):
-    """summary.json: what was trained, how good it was before and after, and what that took."""
-
-    module: str
-    recipe: str
-    trainer: str  # such as trl.GRPOTrainer
-    base_model: str
-    hosts: int
-    processes: int
-    seed: int
-    steps: int
-    base: dict[str, dict[str, Any]]  # pass@1 by decoding, as rl.evaluation.PassAtOne has it
-    trained: dict[str, dict[str, Any]]
-    completion_length: dict[str, float]  # tokens, sampled
-    train_seconds: float
-    phases_seconds: dict[str, float]
-    peak_rss_mb: float  # of one process, MB of 2**20 bytes
-    tokens_per_second: float  # prompts and completions, all processes
-    versions: dict[str, str]
 
 
 def write_summary(

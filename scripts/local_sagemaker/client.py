@@ -1,4 +1,4 @@
-"""Find, start, stop and connect to the local endpoint: the front door, all that other code needs to import.
+"""Find, start, stop and connect to the local endpoint: the front door, all that a script needs to import.
 
 A plain SDK script needs two lines before its first AWS call:
 

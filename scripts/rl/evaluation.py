@@ -205,7 +205,13 @@ def greedy_pass_at_1(
     max_new_tokens: int,
     batch_size: int,
 ) -> PassAtOne:
-    """The greedy half of `evaluate` alone, for a look in the middle of training. Every process must call this."""
+    """The greedy half of `evaluate` alone, for a look in the middle of training. Every process must call this.
+
+    Raises:
+        ValueError: no rows.
+    """
+    if not rows:
+        raise ValueError("an evaluation needs rows; got none")
     items = _complete(model, tokenizer, rows, 0, max_new_tokens, batch_size, seed=0, temperature=1.0)
     right = [{"correct": same_answer(extract_answer(item["completion"]), item["answer"])} for item in items]
     return _pass_at_one(right, len(rows), GREEDY)

@@ -39,9 +39,10 @@ def generate(
     """One completion for each conversation, all in one batch: (text without special tokens, length in tokens).
 
     The prompts are padded on the left to one tensor of shape (batch, prompt tokens); the model returns (batch, prompt
-    tokens + up to `max_new_tokens`). The length counts the end token. Temperature 0 is greedy decoding; otherwise the model's own distribution is
-    sampled, whatever top-k, top-p or penalty its authors recommend: pass@1 shall measure what is trained.
-    `tools` are offered to the model by its chat template.
+    tokens + up to `max_new_tokens`). The length counts the end token.
+
+    Temperature 0 is greedy decoding; otherwise the model's own distribution is sampled, whatever top-k, top-p or penalty
+    its authors recommend: pass@1 shall measure what is trained. `tools` are offered to the model by its chat template.
     """
     texts = [
         tokenizer.apply_chat_template(prompt, tools=tools, add_generation_prompt=True, tokenize=False)

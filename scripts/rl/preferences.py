@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 SIDES = ("chosen", "rejected")
+FEWEST = 20  # pairs; with less there is nothing to learn, and the reason should be looked at
 
 
 class Pair(Row):
@@ -44,6 +45,16 @@ def preference_pairs(rows: list[Row], sampled: Evaluation, *, per_problem: int =
         for chosen, rejected in list(zip(right, wrong, strict=False))[:per_problem]:
             pairs.append({**row, "chosen": _answer(chosen), "rejected": _answer(rejected)})
     return pairs
+
+
+def check_contrast(pairs: list[Pair], problems: int, samples: int) -> None:
+    """Raises DataError if so few pairs came of `problems` x `samples` answers that nothing can be learned from them."""
+    if len(pairs) < FEWEST:
+        raise DataError(
+            f"only {len(pairs)} pairs: of {problems} problems, answered {samples} times each, too few have both a right and "
+            "a wrong answer. Ask more problems or each more often, or choose a base model that is neither hopeless nor "
+            "perfect at this task."
+        )
 
 
 def _answer(text: str) -> list[Message]:

@@ -38,7 +38,9 @@ def reward(name: str) -> Callable[[Reward], Reward]:
     """
 
     def register(function: Reward) -> Reward:
-        if name in REWARDS:
+        before = REWARDS.get(name)
+        # A cell of a notebook that is run again defines the same function again.
+        if before and _defined(inspect.unwrap(before)) != _defined(function):
             raise ValueError(f"There is a reward '{name}' already: choose another name.")
 
         @functools.wraps(function)
@@ -64,6 +66,10 @@ def reward(name: str) -> Callable[[Reward], Reward]:
         return guarded
 
     return register
+
+
+def _defined(function: Callable[..., Any]) -> tuple[str, str]:
+    return function.__module__, function.__qualname__
 
 
 def _known_answers(name: str, answer: Sequence[str] | None, count: int) -> list[str]:

@@ -6,13 +6,8 @@ the endpoint alone imports it.)
 
 from local_sagemaker.environments.build import (
     BASE_REQUIREMENTS,
-    DISK_NEEDED_GB,
-    MARKER,
-    PIP_VERSION,
-    PYTHON_NEEDED,
     build_environment,
     check_job_requirements,
-    environments_folder,
     job_environment,
     link_environment,
     requirement_lines,
@@ -21,15 +16,10 @@ from local_sagemaker.environments.pip_run import EnvironmentBuildError, Log
 
 __all__ = [
     "BASE_REQUIREMENTS",
-    "DISK_NEEDED_GB",
     "EnvironmentBuildError",
     "Log",
-    "MARKER",
-    "PIP_VERSION",
-    "PYTHON_NEEDED",
     "build_environment",
     "check_job_requirements",
-    "environments_folder",
     "job_environment",
     "link_environment",
     "requirement_lines",

@@ -117,9 +117,14 @@ class Memory:
 def estimate(
     shape: ModelShape, recipe: dict[str, Any], *, devices: int, prompt_tokens: int = 128, sharded: bool = True
 ) -> Memory:
-    """Memory on each of `devices` devices when `shape` is trained as `recipe` (a recipe file's content) says.
+    """Bytes on each of `devices` devices when `shape` is trained with GRPO as `recipe` (a recipe file's content) says.
 
-    `sharded=False` is plain data parallelism (DDP): every device holds everything.
+    Args:
+        prompt_tokens: of the longest prompt.
+        sharded: False is plain data parallelism (DDP): every device holds everything.
+
+    Raises:
+        KeyError: the recipe says no per_device_train_batch_size or max_completion_length.
     """
     rank, share = int(recipe.get("lora_rank") or 0), devices if sharded else 1
     fsdp = recipe.get("fsdp_config") or {}

@@ -14,6 +14,7 @@ from sagemaker.train import ModelTrainer
 
 from workshop.checks import recipe_checks, request_checks
 from workshop.checks.request import NOTE, OK, PROBLEM, WARNING, Check, JobRequest, read_request
+from workshop.checks.signatures import load_signature
 from workshop.errors import WorkshopError
 
 _MARKS = {
@@ -90,7 +91,7 @@ def preflight(
 def run_checks(request: JobRequest, recipe: ReadRecipe = recipe_checks.check_recipe) -> list[Check]:
     """All checks, in the order in which a learner meets the things they are about."""
     settings, checks = recipe(request)
-    known = recipe_checks.known_settings(request.script) if request.script else {}
+    known = request.script.reads(load_signature) if request.script else {}
     numeric = {key for key, setting in known.items() if {"int", "float"} & set(setting.kinds)}
     checks += recipe_checks.check_script(request)
     checks += recipe_checks.check_rewards(request, settings)

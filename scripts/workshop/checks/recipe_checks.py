@@ -13,7 +13,7 @@ from typing import Any
 from botocore.exceptions import BotoCoreError, ClientError
 from job.arguments import RecipeError, Script
 from job.recipe import read_recipe, setting_problems
-from job.settings import Setting, describe_config, problem_with
+from job.settings import describe_config, problem_with
 from rl.preferences import read_pairs
 from rl.rewards import REWARDS
 from rl.tasks import DataError, read_rows
@@ -27,37 +27,28 @@ PACKAGED_MODELS = ("smollm2",)  # the names in job.packaged.PACKAGES, part of wh
 _HUB_TIMEOUT_S = 5.0
 
 
-def known_settings(script: Script) -> dict[str, Setting]:
-    """Every key that a script reads: its own arguments and, as far as its library has them, the trainer's config."""
-    config = load_signature(script.config) if script.config else {}
-    config = {key: setting for key, setting in config.items() if key not in script.lacks}
-    return {**config, **describe_config(script.arguments)}
-
-
-def shared_settings(script: Script) -> dict[str, Setting]:
-    """Keys that the recipe file may hold for other scripts."""
-    found: dict[str, Setting] = {}
-    for other in script.shares_with:
-        found |= load_signature(other) if isinstance(other, str) else describe_config(other)
-    return found
-
-
 def check_recipe(request: JobRequest) -> tuple[dict[str, Any], list[Check]]:
     """Recipe and hyperparameters as one dict (hyperparameters win), and what is wrong with them."""
     recipe, checks = _read(request)
     settings = {**recipe, **request.hyperparameters}
+    if request.script_problem:
+        return settings, [*checks, Check("settings", PROBLEM, request.script_problem)]
     if request.script is None:
         note = f"{request.entry_script} has no entry in SCRIPTS of arguments.py, so its keys are not checked"
         return settings, [*checks, Check("settings", NOTE, note)]
     script = request.script
-    for key, setting in known_settings(script).items():
+    for key, setting in script.reads(load_signature).items():
         if settings.get(key) == "null" and "null" in setting.kinds:
             settings[key] = None
     described = (
         f" (read by {request.entry_script}: {script.arguments.__name__} and {script.config or 'no config'})"
     )
     problems = setting_problems(
-        recipe, request.hyperparameters, known_settings(script), shared_settings(script), described
+        recipe,
+        request.hyperparameters,
+        script.reads(load_signature),
+        script.shared(load_signature),
+        described,
     )
     problems += _problems_of_values(script, settings)
     processes = request.hosts * request.processes_per_host
@@ -127,7 +118,7 @@ def check_batch(request: JobRequest, settings: dict[str, Any]) -> Iterator[Check
     per_device, group = number("per_device_train_batch_size"), number("num_generations")
     accumulation, per_generation = number("gradient_accumulation_steps"), number("steps_per_generation")
     if per_device is None or group is None or accumulation is None:
-        return  # a value of the wrong kind, which check_settings reports
+        return  # a value of the wrong kind, which check_recipe reports
     batch = number("generation_batch_size") or per_device * processes * (per_generation or accumulation)
     sum_text = f"{batch} completions a step on {processes} process{'es' if processes > 1 else ''}"
     if group < 2:

@@ -47,6 +47,7 @@ class JobRequest:
     spot: bool
     checkpoints: bool
     script: Script | None  # what the entry script reads; None: arguments.py beside it does not say
+    script_problem: str | None = None  # why arguments.py cannot be read
 
     @property
     def processes_per_host(self) -> int:
@@ -67,6 +68,12 @@ def read_request(trainer: ModelTrainer, channels: list[InputData]) -> JobRequest
         channel.channel_name: channel for channel in [*(trainer.input_data_config or []), *channels]
     }
     instance_type = _set(compute.instance_type)
+    script, script_problem = None, None
+    if source_dir and source.entry_script:
+        try:
+            script = read_script(source_dir, source.entry_script)
+        except Exception as error:  # whatever its code raises, the learner is told
+            script_problem = f"arguments.py cannot be imported: {type(error).__name__}: {error}"
     return JobRequest(
         local=session.sagemaker_client.meta.endpoint_url.startswith("http://127.0.0.1"),
         region=session.boto_region_name,
@@ -86,7 +93,8 @@ def read_request(trainer: ModelTrainer, channels: list[InputData]) -> JobRequest
         max_wait_s=_set(trainer.stopping_condition.max_wait_time_in_seconds),
         spot=bool(_set(compute.enable_managed_spot_training)),
         checkpoints=trainer.checkpoint_config is not None,
-        script=read_script(source_dir, source.entry_script) if source_dir and source.entry_script else None,
+        script=script,
+        script_problem=script_problem,
     )
 
 

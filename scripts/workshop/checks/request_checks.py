@@ -127,7 +127,7 @@ def check_source(request: JobRequest) -> Iterator[Check]:
 
 
 def check_packages(request: JobRequest, settings: dict[str, Any]) -> Iterator[Check]:
-    """What the settings ask for is installed by the job's requirements; without a requirements file the image may bring it."""
+    """What the settings ask for is installed by the job's requirements; without such a file the image may bring it."""
     if not request.requirements or request.source_dir is None:
         return
     installed = installed_packages(request)
@@ -147,11 +147,14 @@ def check_packages(request: JobRequest, settings: dict[str, Any]) -> Iterator[Ch
 
 
 def installed_packages(request: JobRequest) -> set[str]:
-    """Names of the packages that the job installs; a file that is missing is reported elsewhere."""
+    """Names of the packages that the job installs; none where a file is missing, which check_source reports."""
     if request.source_dir is None or not request.requirements:
         return set()
     path = request.source_dir / request.requirements
-    lines = requirement_lines(path) if path.is_file() else []
+    try:
+        lines = requirement_lines(path) if path.is_file() else []
+    except EnvironmentBuildError:
+        return set()  # check_source reports it
     return {re.split(r"[^A-Za-z0-9._-]", line)[0].lower() for line in lines}
 
 

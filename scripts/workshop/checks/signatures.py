@@ -26,11 +26,6 @@ def load_signature(config: str) -> dict[str, Setting]:
     }
 
 
-def pinned_versions() -> dict[str, str]:
-    """The versions that signatures.json was generated from."""
-    return dict(_read()["versions"])
-
-
 @functools.cache
 def _read() -> dict:
     return json.loads(_FILE.read_text(encoding="utf-8"))

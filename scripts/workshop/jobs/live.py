@@ -50,6 +50,9 @@ class WatchInterrupted(KeyboardInterrupt):
 def watch(job: Any, *, refresh: float = 2.0) -> list[Metrics]:
     """Show a job until it ends; return its metrics, one dict a logged step ({"step": 1, "reward": 0.5, ...}).
 
+    These are the metrics of the log's lines (job.metrics.SHOWN), to 4 digits. `fetch_output` has all of them, under the
+    same names and in full.
+
     Args:
         job: a name, the SDK's TrainingJob, or the ModelTrainer that started it with train(wait=False).
         refresh: seconds between two looks.

@@ -11,6 +11,7 @@ from typing import Any
 import boto3
 from botocore.exceptions import ClientError
 from job.metrics import HISTORY, Metrics, add_metrics
+from job.record import Record
 from rl.evaluation import Evaluation
 
 from workshop.errors import WorkshopError
@@ -29,7 +30,7 @@ class JobOutput:
     model: Path | None  # folder with the trained model
     data: Path | None  # folder with everything written to output_data_dir()
     history: list[Metrics] = field(default_factory=list, repr=False)  # one dict a logged step
-    summary: dict | None = field(default=None, repr=False)
+    summary: Record | None = field(default=None, repr=False)
     before: Evaluation | None = field(default=None, repr=False)
     after: Evaluation | None = field(default=None, repr=False)
 

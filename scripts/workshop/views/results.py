@@ -39,7 +39,8 @@ def append_result(record: dict, path: Path | str = RESULTS) -> dict:
 
     `record` has the keys in REQUIRED: a job's summary and the mode it ran in, {**output.summary, "mode": mode}. pass@1
     is recorded as {"value", "low", "high", "n", "decoding"}: greedy as `base` and `trained`, sampled (which a summary
-    holds too) as `base_sampled` and `trained_sampled`. Several notebooks may append at once, and a crash leaves the old file or the new one, never half of one.
+    holds too) as `base_sampled` and `trained_sampled`. Several notebooks may append at once, and a crash leaves the old
+    file or the new one, never half of one.
     Raises ResultsError, with the file untouched, when the record is incomplete or the file is damaged.
     """
     record = _flat(record)

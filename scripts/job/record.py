@@ -1,0 +1,24 @@
+"""The form of summary.json, for what writes it in a job and what reads it in a notebook. No torch."""
+
+from typing import Any, TypedDict
+
+
+class Record(TypedDict):
+    """summary.json: what was trained, how good it was before and after, and what that took."""
+
+    module: str
+    recipe: str
+    trainer: str  # such as trl.GRPOTrainer
+    base_model: str
+    hosts: int
+    processes: int
+    seed: int
+    steps: int
+    base: dict[str, dict[str, Any]]  # pass@1 by decoding, as rl.evaluation.PassAtOne has it
+    trained: dict[str, dict[str, Any]]
+    completion_length: dict[str, float]  # tokens, sampled
+    train_seconds: float
+    phases_seconds: dict[str, float]
+    peak_rss_mb: float  # of one process, MB of 2**20 bytes
+    tokens_per_second: float  # prompts and completions, all processes
+    versions: dict[str, str]
