@@ -68,7 +68,8 @@ def reward(name: str) -> Callable[[Reward], Reward]:
     return register
 
 
-def _defined(function: Callable[..., Any]) -> tuple[str, str]:
+def _defined(function: Any) -> tuple[str, str]:
+    """Where a function was written down."""
     return function.__module__, function.__qualname__
 
 

@@ -105,7 +105,7 @@ def _read_jsonl(path: Path) -> list[dict]:
         raise OutputError(f"{path} is damaged: {error}") from error
 
 
-def _read_json(path: Path) -> dict | None:
+def _read_json(path: Path) -> Any:
     if not path.is_file():
         return None
     try:
