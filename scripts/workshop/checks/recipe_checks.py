@@ -89,7 +89,7 @@ def _problems_of_values(script: Script, settings: dict[str, Any]) -> list[str]:
     return []
 
 
-def check_rewards(request: JobRequest, settings: dict[str, Any]) -> Iterator[Check]:
+def check_rewards(settings: dict[str, Any]) -> Iterator[Check]:
     """There is one weight for each reward. That their names exist, the script's arguments have checked."""
     if "rewards" not in settings and not settings.get("reward_model"):
         return
@@ -100,7 +100,7 @@ def check_rewards(request: JobRequest, settings: dict[str, Any]) -> Iterator[Che
         counted = "rewards and the reward model" if settings.get("reward_model") else "rewards"
         problem = f"reward_weights has {len(as_list(weights))} numbers for {functions} {counted}"
         yield Check("rewards", PROBLEM, problem)
-    elif names and all(name in REWARDS for name in names):
+    elif names and all(str(name) in REWARDS for name in names):
         yield Check("rewards", OK, ", ".join(map(str, names)))
 
 
