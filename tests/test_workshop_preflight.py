@@ -161,6 +161,7 @@ def test_a_missing_recipe_names_those_there_are(make_request):
         ({"num_generations": 1}, "needs a group of 2 or more"),
         ({"reward_weights": [1.0]}, "reward_weights has 1 numbers for 2 rewards"),
         ({"hub_token": "abc"}, "store it in Secrets Manager"),
+        ({"rewards": [["accuracy"]]}, "'rewards' must be list[str]"),
         (
             {"rewards": []},
             "nothing to learn from: name at least one of accuracy, ",
