@@ -5,9 +5,12 @@ Trainers ask the tokenizer, and no answer would ever end. transformers 5.23.0 re
 05 are allowed as new a version.
 """
 
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 
-def correct_end_token(tokenizer: PreTrainedTokenizerBase, model: PreTrainedModel) -> None:
+def correct_end_token(tokenizer: "PreTrainedTokenizerBase", model: "PreTrainedModel") -> None:
     """Takes the model's end token for the tokenizer, and for padding."""
     tokenizer.eos_token = tokenizer.pad_token = tokenizer.convert_ids_to_tokens(model.config.eos_token_id)
