@@ -3,7 +3,6 @@
 A test whose text begins with "When this fails" is there to fail: it says which file can then go.
 """
 
-import multiprocessing
 import re
 from pathlib import Path
 
@@ -16,6 +15,7 @@ from harness import ROOT, answer_of, module_python
 from job.arguments import LoraArguments
 from job.models import load_base, lora_config
 from job.packaged import PACKAGES, _download
+from shared_store import bare, two_at_once
 from trl import GRPOConfig, GRPOTrainer
 
 TESTS = Path(__file__).parent
@@ -81,50 +81,6 @@ print("ANSWER " + json.dumps([*found, tokenizer.eos_token, tokenizer.pad_token])
     for scripts in (UNSLOTH, VERL):
         found = answer_of(code, scripts=scripts, python=module_python(scripts))
         assert found == ["<|im_start|>", "<|im_end|>", "<|im_end|>"], scripts
-
-
-def in_a_job_of_its_own(store: Path, temporary: Path, barrier, results, function) -> None:
-    import os
-    import tempfile
-
-    os.environ["TMPDIR"] = str(temporary)  # as each job has its own
-    tempfile.tempdir = None
-    import mlflow
-
-    mlflow.set_tracking_uri(f"sqlite:///{store}")
-    barrier.wait()
-    try:
-        function(store, "shared")
-        results.put("made")
-    except Exception as error:
-        results.put(f"{type(error).__name__}: {error}")
-
-
-def bare(store: Path, name: str) -> None:
-    import mlflow
-
-    mlflow.create_experiment(name)
-
-
-def two_at_once(folder: Path, function) -> list[str]:
-    """What two processes with a folder for temporary files each say, which make an experiment in one new store."""
-    context = multiprocessing.get_context("spawn")
-    barrier, results = context.Barrier(2), context.Queue()
-    temporary = [folder / "a", folder / "b"]
-    for path in temporary:
-        path.mkdir(parents=True)
-    processes = [
-        context.Process(
-            target=in_a_job_of_its_own, args=(folder / "mlflow.db", path, barrier, results, function)
-        )
-        for path in temporary
-    ]
-    for process in processes:
-        process.start()
-    said = [results.get(timeout=120) for _ in processes]
-    for process in processes:
-        process.join(timeout=60)
-    return said
 
 
 @pytest.mark.job
