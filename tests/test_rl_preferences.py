@@ -5,7 +5,9 @@ import json
 import pytest
 from rl.evaluation import score_completions
 from rl.preferences import (
+    FEWEST,
     as_texts,
+    check_contrast,
     count_tokens,
     drop_duplicates,
     hold_out,
@@ -199,3 +201,11 @@ def test_without_a_network_when2call_says_so(monkeypatch):
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
     with pytest.raises(DataError, match="It needs a network; pairs sampled from the base model"):
         load_when2call(10, seed=1)
+
+
+def test_too_few_pairs_are_refused_with_the_keys_to_raise():
+    check_contrast([{}] * FEWEST, 500, 4, keys="pair_samples or pair_problems")
+    with pytest.raises(
+        DataError, match="only 19 pairs: of 500 problems.*Raise pair_samples or pair_problems, or choose"
+    ):
+        check_contrast([{}] * (FEWEST - 1), 500, 4, keys="pair_samples or pair_problems")

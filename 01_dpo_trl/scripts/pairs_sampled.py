@@ -31,7 +31,7 @@ def main() -> None:
         seed=job.seed,
     )
     pairs = preference_pairs(rows, sampled, per_problem=job.pairs_per_problem)
-    check_contrast(pairs, len(rows), job.pair_samples)
+    check_contrast(pairs, len(rows), job.pair_samples, keys="pair_samples or pair_problems")
     if is_main_process():
         print(f"{len(rows)} problems, sampled pass@1 {sampled.sampled}, {len(pairs)} pairs", flush=True)
         write_pairs(count_tokens(pairs, tokenizer), output_data_dir() / "pairs.jsonl")

@@ -38,7 +38,7 @@ def main() -> None:
         seed=config.seed,
     )
     pairs = preference_pairs(rows, sampled)
-    check_contrast(pairs, len(rows), job.eval_samples)
+    check_contrast(pairs, len(rows), job.eval_samples, keys="eval_samples or eval_problems")
     messages = [{name: pair[name] for name in ("prompt", *SIDES)} for pair in pairs]
     pairs = Dataset.from_list(messages).train_test_split(test_size=0.2, seed=config.seed)
     print(f"{len(pairs['train'])} pairs to learn from, {len(pairs['test'])} held out", flush=True)

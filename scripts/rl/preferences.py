@@ -47,13 +47,15 @@ def preference_pairs(rows: list[Row], sampled: Evaluation, *, per_problem: int =
     return pairs
 
 
-def check_contrast(pairs: list[Pair], problems: int, samples: int) -> None:
-    """Raises DataError if so few pairs came of `problems` x `samples` answers that nothing can be learned from them."""
+def check_contrast(pairs: list[Pair], problems: int, samples: int, *, keys: str) -> None:
+    """Raises DataError if so few pairs came of `problems` x `samples` answers that nothing can be learned from them.
+
+    `keys` names the recipe's keys that set both numbers, for the advice.
+    """
     if len(pairs) < FEWEST:
         raise DataError(
             f"only {len(pairs)} pairs: of {problems} problems, answered {samples} times each, too few have both a right and "
-            "a wrong answer. Ask more problems or each more often, or choose a base model that is neither hopeless nor "
-            "perfect at this task."
+            f"a wrong answer. Raise {keys}, or choose a base model that is neither hopeless nor perfect at this task."
         )
 
 
