@@ -11,7 +11,7 @@ ROOT = Path(__file__).resolve().parents[1]
 READMES = sorted(
     path
     for path in ROOT.rglob("*.md")
-    if not {"build", ".venv", ".venv-dev", "assets"} & set(path.relative_to(ROOT).parts)
+    if not any(part.startswith(".") or part in ("build", "assets") for part in path.relative_to(ROOT).parts)
 )
 PACKAGES = [
     ROOT / "scripts" / name for name in ("rl", "job", "compat", "launchers", "workshop", "local_sagemaker")
