@@ -20,6 +20,7 @@ import torch
 import transformers
 from rl.evaluation import evaluate
 from rl.tasks import make_splits
+from rl.verifiers import number
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast, Qwen2Config, Qwen2ForCausalLM
 
@@ -175,7 +176,8 @@ def measure(
 ) -> dict[str, float]:
     """pass@1 on held-out problems, and the accuracy of each style when sampled at temperature 1."""
     rows = make_splits("chain_sum", {"train": 2000, "test": problems})["test"]
-    result = evaluate(model, tokenizer, rows, samples=4, max_new_tokens=96, batch_size=300, seed=SEED)
+    decoding = {"samples": 4, "max_new_tokens": 96, "batch_size": 300, "seed": SEED}
+    result = evaluate(model, tokenizer, rows, verifier=number, **decoding)
     sampled = [item for item in result.completions if item["decoding"] == "sampled"]
     thinks = [item["correct"] for item in sampled if re.match(r"<think>\d", item["completion"])]
     direct = [item["correct"] for item in sampled if item["completion"].startswith("<think></think>")]

@@ -133,10 +133,10 @@ def measure(
     into the answer, or guess right without it. All but `problems` are shares, from 0 to 1.
     """
     rows = make_splits("long_sum", {"train": 2000, "test": problems})["test"]
-    sample = {"max_new_tokens": 96, "temperature": 1.0, "seed": SEED, "tools": [CALCULATOR]}
+    sample: dict[str, Any] = {"max_new_tokens": 96, "temperature": 1.0, "seed": SEED, "tools": [CALCULATOR]}
     conversations, faithful, guessed = [], 0, []
     first_turns = generate(model, tokenizer, [row["prompt"] for row in rows], **sample)
-    for row, (text, _) in zip(rows, first_turns, strict=True):
+    for row, (text, *_) in zip(rows, first_turns, strict=True):
         call = only_call(text)
         if call is None:
             guessed.append(text in (f"<answer>{row['answer']}</answer>", f"The answer is {row['answer']}."))
@@ -147,7 +147,7 @@ def measure(
     answers = generate(model, tokenizer, [conversation for _, conversation in conversations], **sample)
     copied = [
         text == f"<answer>{row['answer']}</answer>"
-        for (row, _), (text, _) in zip(conversations, answers, strict=True)
+        for (row, _), (text, *_) in zip(conversations, answers, strict=True)
     ]
     return {
         "problems": problems,

@@ -6,17 +6,17 @@ import pytest
 from rl.evaluation import score_completions
 from rl.preferences import (
     FEWEST,
-    as_texts,
     check_contrast,
-    count_tokens,
     drop_duplicates,
     hold_out,
+    length_report,
+    normal_form,
     preference_pairs,
     read_pairs,
     write_pairs,
 )
 from rl.tasks import DataError, make_splits
-from tiny import tiny_tokenizer
+from rl.verifiers import get_verifier
 from when2call import as_pairs, load_when2call
 
 ROWS = make_splits("chain_sum", {"train": 4})["train"]
@@ -35,7 +35,7 @@ def sampled(answers: list[list[str]]):
         for decoding, number, text in tries:
             item = {key: row[key] for key in ("index", "question", "answer")}
             items.append(item | {"decoding": decoding, "sample": number, "completion": text, "tokens": 1})
-    return score_completions(items)
+    return score_completions(items, get_verifier("number"))
 
 
 @pytest.fixture
@@ -119,23 +119,110 @@ def test_a_line_that_was_cut_off_is_named(pairs, tmp_path):
         read_pairs(tmp_path / "pairs.jsonl")
 
 
-def test_lengths_are_those_that_dpo_trains_on(pairs, tmp_path):
-    """The end token counts, and the line break that ChatML's template writes behind it does not."""
-    from datasets import Dataset
-    from tiny import tiny_model
-    from trl import DPOConfig, DPOTrainer
+def says(role: str, content: str, **more) -> dict:
+    return {"role": role, "content": content, **more}
 
-    model, tokenizer = tiny_model()
-    config = DPOConfig(output_dir=str(tmp_path), use_cpu=True, bf16=False, report_to="none")
-    texts = Dataset.from_list([as_texts(pair, tokenizer) for pair in pairs])
-    reference, _ = tiny_model()
-    trainer = DPOTrainer(
-        model=model, ref_model=reference, args=config, train_dataset=texts, processing_class=tokenizer
-    )
-    for counted, row in zip(count_tokens(pairs, tokenizer), trainer.train_dataset, strict=True):
-        for name in ("prompt", "chosen", "rejected"):
-            assert counted[f"{name}_tokens"] == len(row[f"{name}_ids"])
-        assert row["chosen_ids"][-1] == tokenizer.eos_token_id
+
+ASKED = [says("user", "Which is the largest planet?")]
+FIRST, AGAIN = says("assistant", "Saturn."), says("user", "Are you sure?")
+
+
+def exchange(chosen: list[dict], rejected: list[dict], prompt: list[dict] = ASKED) -> dict:
+    return {**ROWS[0], "prompt": prompt, "chosen": chosen, "rejected": rejected}
+
+
+GOOD, BAD = says("assistant", "No: Jupiter."), says("assistant", "Yes.")
+
+
+def test_what_both_sides_begin_with_belongs_to_the_prompt(tmp_path):
+    pair = exchange([FIRST, AGAIN, GOOD], [FIRST, AGAIN, BAD])
+    write_pairs([pair], tmp_path / "pairs.jsonl")
+    [read] = read_pairs(tmp_path)
+    assert read["prompt"] == [*ASKED, FIRST, AGAIN]
+    assert (read["chosen"], read["rejected"]) == ([GOOD], [BAD])
+    assert normal_form(read) == read
+
+
+@pytest.mark.parametrize("prompt", [ASKED, [says("system", "Be brief."), *ASKED]])
+def test_a_prompt_that_both_sides_repeat_is_asked_once(prompt):
+    """As UltraFeedback and its kin are written."""
+    for repeated in (ASKED, prompt):
+        formed = normal_form(exchange([*repeated, GOOD], [*repeated, BAD], prompt))
+        assert (formed["prompt"], formed["chosen"], formed["rejected"]) == (prompt, [GOOD], [BAD])
+    longer = [*ASKED, FIRST, AGAIN]
+    assert normal_form(exchange([*longer, GOOD], [*longer, BAD]))["prompt"] == longer
+
+
+@pytest.mark.parametrize(
+    "chosen, rejected, said",
+    [
+        ([GOOD, AGAIN, FIRST], [BAD, AGAIN, FIRST], "part at message 1 and go on after it"),
+        ([GOOD], [BAD, AGAIN, FIRST], "part at message 1 and go on after it"),
+        ([FIRST, AGAIN, GOOD], [FIRST, says("user", "Really?"), GOOD], "part at message 2 and go on"),
+        ([FIRST, AGAIN, GOOD], [FIRST], "the same as far as the shorter goes"),
+        ([FIRST, GOOD], [FIRST, BAD], "the assistant speaks last"),
+        ([says("user", "x")], [BAD], "has the role 'user'"),
+        (
+            [says("assistant", "x", reasoning_content="y")],
+            [BAD],
+            "'chosen' has 'reasoning_content', which would not",
+        ),
+        ([AGAIN, GOOD], [AGAIN, BAD], "which is asked?"),
+        ([says("assistant", None)], [BAD], "'chosen' must be a list"),
+        ([says("assistant", [{"type": "text", "text": "x"}])], [BAD], "'chosen' must be a list"),
+        ([says("assistant", "", tool_calls=[{"name": None}])], [BAD], "'chosen' must be a list"),
+    ],
+)
+def test_a_pair_that_does_not_compare_two_answers_is_named(tmp_path, chosen, rejected, said):
+    fine = exchange([GOOD], [BAD])
+    write_pairs([fine, exchange(chosen, rejected)], tmp_path / "pairs.jsonl")
+    with pytest.raises(DataError, match=r"pairs\.jsonl, row 2: ") as error:
+        read_pairs(tmp_path / "pairs.jsonl")
+    assert said in str(error.value)
+
+
+def test_fields_that_parquet_filled_with_nothing_do_not_count(tmp_path):
+    import pyarrow
+    import pyarrow.parquet
+
+    call = {"function": {"name": "planets", "arguments": {"sort": "size"}}}
+    other = {"function": {"name": "moons", "arguments": {"of": "Saturn"}}}
+    rows = [
+        exchange([says("assistant", None, tool_calls=[call])], [says("assistant", None, tool_calls=[other])]),
+        exchange([GOOD], [BAD]),
+    ]
+    pyarrow.parquet.write_table(pyarrow.Table.from_pylist(rows), tmp_path / "pairs.parquet")
+    called, plain = read_pairs(tmp_path)
+    assert called["chosen"] == [says("assistant", "", tool_calls=[call])]
+    assert called["rejected"] == [says("assistant", "", tool_calls=[other])]
+    assert (plain["chosen"], plain["rejected"]) == ([GOOD], [BAD])
+
+
+def counted(prompt: int, chosen: int, rejected: int) -> dict:
+    return {"prompt_tokens": prompt, "chosen_tokens": chosen, "rejected_tokens": rejected}
+
+
+def test_pairs_that_are_too_long_are_counted():
+    pairs = [counted(10, 5, 9), counted(10, 5, 11), counted(20, 1, 1), counted(70, 9, 1)]
+    assert length_report(pairs, None) == length_report(pairs, 79) == length_report([{}], 1) == []
+    full, cut = length_report(pairs, 20, least=2)
+    assert full.startswith("2 of 4 pairs are left out") and "the longest has 70; with its answer" in full
+    assert cut.startswith("1 of 4 pairs lose the end of an answer") and "up to 79 tokens" in cut
+
+
+@pytest.mark.parametrize(
+    "limit, least, said", [(10, 1, "0 pairs are left"), (20, 3, "2 pairs are left to train on")]
+)
+def test_fewer_pairs_than_a_step_takes_are_refused(limit, least, said):
+    pairs = [counted(10, 5, 9), counted(10, 5, 11), counted(20, 1, 1), counted(70, 9, 1)]
+    with pytest.raises(
+        DataError, match=f"{said}.*a step takes {least}.*the longest has 70.*raise max_length"
+    ):
+        length_report(pairs, limit, least=least)
+    with pytest.raises(
+        DataError, match="3 pairs are left to train on, and a step takes 4. Bring more pairs, or take"
+    ):
+        length_report([{}] * 3, 20, least=4)
 
 
 TOOL = {"name": "get_weather", "description": "Current weather.", "parameters": {}}
@@ -150,17 +237,11 @@ CALL = {
 }
 
 
-def test_when2call_rows_become_pairs_whose_tools_reach_the_template(tmp_path):
+def test_when2call_rows_become_pairs(tmp_path):
     pairs = as_pairs([CALL])
     write_pairs(pairs, tmp_path / "pairs.jsonl")
     assert read_pairs(tmp_path) == pairs
     assert pairs[0]["question"] == "Do I need an umbrella?"
-    tokenizer = tiny_tokenizer()
-    tokenizer.chat_template = (
-        "{% for tool in tools or [] %}[{{ tool.function.name }}]{% endfor %}" + tokenizer.chat_template
-    )
-    assert as_texts(pairs[0], tokenizer)["prompt"].startswith("[get_weather]<|im_start|>system")
-    assert as_texts({**pairs[0], "tools": None}, tokenizer)["chosen"] == "In which city are you?"
 
 
 def test_tool_calls_are_written_as_the_template_writes_them():

@@ -19,6 +19,7 @@ from sagemaker.train import ModelTrainer
 from workshop.checks.preflight import PreflightError, preflight, run_checks
 from workshop.checks.request import NOTE, OK, PROBLEM, WARNING, read_request
 from workshop.checks.request_checks import check_quota
+from workshop.session.staging import stage_source
 
 MODULE = Path(__file__).parents[1] / "02_grpo_trl_accelerate" / "scripts"
 IMAGE = "763104351884.dkr.ecr.us-east-1.amazonaws.com/pytorch-training:2.10.0-cpu-py312"
@@ -32,12 +33,8 @@ def data(tmp_path_factory) -> dict[str, Path]:
 
 @pytest.fixture
 def source(tmp_path) -> Path:
-    """The module's own scripts, with a model asset beside them."""
-    folder = tmp_path / "source"
-    shutil.copytree(MODULE, folder)
-    (folder / "assets" / "tiny").mkdir(parents=True)
-    (folder / "assets" / "tiny" / "config.json").write_text("{}")
-    return folder
+    """The module's scripts and what all modules share, as a job is sent them."""
+    return stage_source(MODULE, build=tmp_path)
 
 
 @pytest.fixture
@@ -90,7 +87,8 @@ def test_a_sound_request_passes_and_says_what_it_checked(make_request):
     assert "40 rows, task chain_sum" in text and "10 rows" in text
     assert "64 completions a step on 2 processes: 8 prompts x 8 completions each" in text
     assert "no cost" in text and "stops after 60 min" in text
-    assert "accuracy, format" in result._repr_html_()
+    assert "reward accuracy  1 for the known answer, 0 for an empty one (mean of 32 rows)" in text
+    assert "reward format" in result._repr_html_()
 
 
 def test_all_problems_are_listed_at_once(make_request, tmp_path):
@@ -125,7 +123,7 @@ def test_the_error_shows_as_its_message_alone_in_a_notebook(make_request):
         ("save_strategy: no", 'write the word in quotes ("no")'),
         ("save_strategy: sometimes", "must be one of no, steps, epoch, best"),
         ("eval_samples: two", "'eval_samples' must be int"),
-        ("reward_model: asset:none", "there is no asset 'none' in the source (there: tiny)"),
+        ("reward_model: asset:none", "there is no asset 'none' in the source (there: tiny, tiny-tools)"),
         ("seed: 1\nseed: 2", "twice"),
         ("a: [", "not valid YAML"),
     ],
@@ -154,7 +152,7 @@ def test_a_missing_recipe_names_those_there_are(make_request):
         ({"experiment": "x" * 3000}, "the limit is 2500"),
         ({"run.name": "x"}, "cannot be an environment variable"),
         ({"base_model": "tiny"}, "says no source"),
-        ({"base_model": "asset:big"}, "there is no asset 'big' in the source (there: tiny)"),
+        ({"base_model": "asset:big"}, "there is no asset 'big' in the source (there: tiny, tiny-tools)"),
         ({"base_model": "pypi:gpt"}, "known: smollm2"),
         ({"base_model": "channel:model"}, "add InputData(channel_name='model'"),
         ({"num_generations": 6}, "64 completions a step on 2 processes are not whole groups"),
@@ -380,6 +378,6 @@ def test_a_hub_out_of_reach_is_a_warning(make_request, hub, monkeypatch):
 
 def test_the_packaged_models_are_those_that_jobs_know():
     from job.packaged import PACKAGES
-    from workshop.checks.recipe_checks import PACKAGED_MODELS
+    from workshop.checks.model_checks import PACKAGED_MODELS
 
     assert set(PACKAGED_MODELS) == set(PACKAGES)

@@ -2,12 +2,14 @@
 
 import difflib
 import html
+import json
 import re
+from typing import Any
 
 from job.metrics import Metrics
 from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
-from rl.preferences import Pair
+from rl.preferences import Pair, normal_form
 from workshop.views.html import HtmlView
 from workshop.views.plots import BLUE, GREY, INK, VERMILLION, Plot, clean, new_figure, points
 
@@ -16,11 +18,16 @@ _WORDS = re.compile(r"\s+|\w+|[^\w\s]")
 
 
 def show_pairs(pairs: list[Pair], n: int = 4) -> HtmlView:
-    """The first `n` pairs, chosen beside rejected, with what only one of them says marked (in text: in [brackets])."""
+    """The first `n` pairs, chosen beside rejected, with what only one of them says marked (in text: in [brackets]).
+
+    Shown is what is trained on: the answers in which the two sides differ, and what was said before them.
+    """
     rows, lines = [], []
-    for pair in pairs[:n]:
-        chosen, rejected = _difference(pair["chosen"][0]["content"], pair["rejected"][0]["content"])
-        cells = [f"{html.escape(pair['question'])}<br><b>answer: {html.escape(pair['answer'])}</b>"]
+    for pair in map(normal_form, pairs[:n]):
+        chosen, rejected = _difference(_text(pair["chosen"][0]), _text(pair["rejected"][0]))
+        asked = _exchange(pair)
+        question = html.escape(asked).replace("\n", "<br>")
+        cells = [f"{question}<br><b>answer: {html.escape(pair['answer'])}</b>"]
         for side, parts in (("chosen", chosen), ("rejected", rejected)):
             marked = "".join(
                 f'<mark style="background:{_MARK[side]};color:inherit">{html.escape(text)}</mark>'
@@ -33,13 +40,28 @@ def show_pairs(pairs: list[Pair], n: int = 4) -> HtmlView:
         style = 'style="text-align:left;vertical-align:top"'
         rows.append(f"<tr>{''.join(f'<td {style}>{cell}</td>' for cell in cells)}</tr>")
         lines += [
-            pair["question"],
+            asked,
             *(f"  {name}: {_bracketed(parts)}" for name, parts in _named(chosen, rejected)),
         ]
     head = "".join(f'<th style="text-align:left">{name}</th>' for name in ("problem", "chosen", "rejected"))
     return HtmlView(
         f"<table><thead><tr>{head}</tr></thead><tbody>{''.join(rows)}</tbody></table>", "\n".join(lines)
     )
+
+
+def _exchange(pair: Pair) -> str:
+    """The question, or all that was said before the answers where that is more; without a system prompt."""
+    turns = [message for message in pair["prompt"] if message["role"] != "system"]
+    if len(turns) < 2:
+        return pair["question"]
+    return "\n".join(f"{message['role']}: {_text(message)}" for message in turns)
+
+
+def _text(message: Any) -> str:
+    """What a message says, and below it the tools that it calls."""
+    calls = [call.get("function", call) for call in message.get("tool_calls") or ()]
+    called = [f"calls {call['name']}({json.dumps(call.get('arguments', {}))})" for call in calls]
+    return "\n".join([message["content"], *called] if message["content"] else called)
 
 
 def _named(chosen: list, rejected: list) -> list[tuple[str, list]]:
@@ -64,10 +86,10 @@ def _bracketed(parts: list[tuple[str, bool]]) -> str:
 def plot_lengths(pairs: list[Pair], max_length: int) -> Plot:
     """Histogram of prompt + answer, in tokens, of chosen and rejected, with their 95th percentiles and `max_length`.
 
-    Raises ValueError when the pairs have no lengths (rl.preferences.count_tokens adds them).
+    Raises ValueError when the pairs have no lengths; the jobs that make pairs add them.
     """
     if not pairs or "chosen_tokens" not in pairs[0]:
-        raise ValueError("These pairs have no lengths: they come from rl.preferences.count_tokens.")
+        raise ValueError("These pairs have no lengths: the jobs that make pairs count them.")
     figure = new_figure(8.5, 3.2)
     axes = figure.subplots()
     totals = {

@@ -16,24 +16,34 @@ from job.arguments import (
     QuantizationArguments,
     RunArguments,
     Script,
+    TemplateArguments,
     argument,
 )
 
 
 @dataclasses.dataclass
-class TrainArguments(RunArguments, ModelArguments, LoraArguments, QuantizationArguments, EvaluationArguments):
+class TrainArguments(
+    RunArguments,
+    ModelArguments,
+    LoraArguments,
+    QuantizationArguments,
+    TemplateArguments,
+    EvaluationArguments,
+):
     """train.py, beside trl.DPOConfig."""
 
 
 @dataclasses.dataclass
-class SampledPairsArguments(ModelArguments, QuantizationArguments, PairArguments, DecodingArguments):
+class SampledPairsArguments(
+    ModelArguments, QuantizationArguments, TemplateArguments, PairArguments, DecodingArguments
+):
     """pairs_sampled.py."""
 
     seed: int = argument(42, "Random seed of the sampled completions.")
 
 
 @dataclasses.dataclass
-class When2CallArguments(BaseModelArguments):
+class When2CallArguments(BaseModelArguments, TemplateArguments):
     """pairs_when2call.py."""
 
     LEAST: ClassVar[dict[str, float]] = {"pair_problems": 1}

@@ -11,7 +11,8 @@ from job.container import is_main_process, output_data_dir
 from job.failure import report_failure
 from job.models import load_tokenizer
 from job.recipe import parse_arguments
-from rl.preferences import count_tokens, write_pairs
+from pair_tokens import count_tokens
+from rl.preferences import write_pairs
 from when2call import load_when2call
 
 
@@ -19,7 +20,7 @@ def main() -> None:
     job, _ = parse_arguments(SCRIPTS["pairs_when2call.py"])
     if is_main_process():  # no work to share
         found = load_when2call(job.pair_problems, seed=job.seed)
-        pairs = count_tokens(found, load_tokenizer(job.base_model))
+        pairs = count_tokens(found, load_tokenizer(job.base_model), job.chat_template_kwargs)
         print(f"{len(pairs)} pairs", flush=True)
         write_pairs(pairs, output_data_dir() / "pairs.jsonl")
 

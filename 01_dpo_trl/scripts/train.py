@@ -16,12 +16,10 @@ quantization); on several processes DDP, or FSDP2 where the recipe says `fsdp: t
 
 import json
 import time
-from pathlib import Path
 from typing import Any
 
 from arguments import SCRIPTS, TrainArguments
 from compat.fsdp_on_cpu import enable_fsdp_on_cpu
-from datasets import Dataset, load_dataset
 from job.checkpoints import CheckpointMarker, newest_complete
 from job.container import channel, checkpoint_dir, model_dir, output_data_dir
 from job.failure import report_failure
@@ -33,21 +31,24 @@ from job.summary import write_summary
 from job.tracking import finish_tracking, log_evaluation, start_tracking
 from pair_log_probs import pair_log_probs
 from peft import get_peft_model
+from prepared_pairs import PreparedDPOTrainer, prepared
 from rl.evaluation import evaluate, greedy_pass_at_1
-from rl.preferences import as_texts, read_pairs
-from rl.tasks import Row, data_file, fingerprint, read_rows
-from transformers import PreTrainedModel, PreTrainedTokenizerBase, PrinterCallback, set_seed
-from trl import DPOTrainer
+from rl.preferences import read_pairs
+from rl.tasks import Row, fingerprint, read_rows
+from rl.verifiers import Verifier, get_verifier
+from transformers import PreTrainedModel, PrinterCallback, set_seed
 
 PAIRS_TO_SHOW = 8  # of the validation pairs; their log-probabilities by token are kept for the notebook
 
 
-class PassAtOneDPOTrainer(DPOTrainer):
+class PassAtOneDPOTrainer(PreparedDPOTrainer):
     """A DPOTrainer whose evaluations, besides the validation pairs, measure greedy pass@1 on held-out problems."""
 
-    def __init__(self, *args: Any, job: TrainArguments, problems: list[Row], **kwargs: Any) -> None:
+    def __init__(
+        self, *args: Any, job: TrainArguments, problems: list[Row], verifier: Verifier, **kwargs: Any
+    ) -> None:
         super().__init__(*args, **kwargs)
-        self.job, self.problems = job, problems
+        self.job, self.problems, self.verifier = job, problems, verifier
 
     def evaluation_loop(self, *args: Any, **kwargs: Any) -> Any:
         output = super().evaluation_loop(*args, **kwargs)
@@ -55,6 +56,8 @@ class PassAtOneDPOTrainer(DPOTrainer):
             self.whole_policy(),
             self.processing_class,
             self.problems,
+            verifier=self.verifier,
+            chat_template_kwargs=self.job.chat_template_kwargs,
             max_new_tokens=self.job.eval_max_new_tokens,
             batch_size=self.job.eval_batch_size,
         )
@@ -72,25 +75,27 @@ class PassAtOneDPOTrainer(DPOTrainer):
         return copy_trained(policy, whole)
 
 
-def pair_dataset(folder: Path, tokenizer: PreTrainedTokenizerBase) -> Dataset:
-    """A channel's pairs as a data set that lies on disk: there all processes of a host find what one precomputed."""
-    path = data_file(folder)
-    pairs = load_dataset(path.suffix[1:].replace("jsonl", "json"), data_files=str(path), split="train")
-    others = [name for name in pairs.column_names if name != "question"]
-    return pairs.map(as_texts, fn_kwargs={"tokenizer": tokenizer}, remove_columns=others)
-
-
 def main() -> None:
     enable_fsdp_on_cpu()
     job, config = parse_arguments(SCRIPTS["train.py"])
-    train_pairs, test_rows = read_pairs(channel("train")), read_rows(channel("test"))[: job.eval_problems]
-    read_pairs(channel("validation"))  # a damaged row is named before anything is computed
+    verifier = get_verifier(job.verifier)
+    pairs = {name: read_pairs(channel(name)) for name in ("train", "validation")}
+    test_rows = read_rows(channel("test"))[: job.eval_problems]
     config.output_dir = str(checkpoint_dir())
 
     set_seed(config.seed)  # every process begins with the same adapters
     policy, tokenizer = load_base(job.base_model, job.dtype, job.quantization)
-    start_tracking(job, config, data_fingerprint=fingerprint(train_pairs))
+    # What one step takes, on all processes; of the validation pairs, one is enough.
+    step = config.per_device_train_batch_size * config.gradient_accumulation_steps * config.world_size
+    template = {"chat_template_kwargs": job.chat_template_kwargs}
+    datasets = {
+        name: prepared(pairs[name], tokenizer, config, name=name, least=least, **template)
+        for name, least in (("train", step), ("validation", 1))
+    }
+    start_tracking(job, config, data_fingerprint=fingerprint(pairs["train"]))
     decoding = {
+        "verifier": verifier,
+        **template,
         "samples": job.eval_samples,
         "max_new_tokens": job.eval_max_new_tokens,
         "batch_size": job.eval_batch_size,
@@ -102,13 +107,14 @@ def main() -> None:
     trainer = PassAtOneDPOTrainer(
         model=policy,
         args=config,
-        train_dataset=pair_dataset(channel("train"), tokenizer),
-        eval_dataset=pair_dataset(channel("validation"), tokenizer),
+        train_dataset=datasets["train"],
+        eval_dataset=datasets["validation"],
         processing_class=tokenizer,
         peft_config=lora_config(job),
         callbacks=[MetricLines(), CheckpointMarker()],
         job=job,
         problems=test_rows,
+        verifier=verifier,
     )
     trainer.remove_callback(PrinterCallback)  # MetricLines says the same in one line
     reference = pair_log_probs(trainer, PAIRS_TO_SHOW)

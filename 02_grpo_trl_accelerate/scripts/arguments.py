@@ -10,6 +10,7 @@ from job.arguments import (
     RewardModelArguments,
     RunArguments,
     Script,
+    TemplateArguments,
 )
 
 
@@ -21,7 +22,7 @@ class TrainArguments(
 
 
 @dataclasses.dataclass
-class TrainRewardModelArguments(RunArguments, ModelArguments, EvaluationArguments):
+class TrainRewardModelArguments(RunArguments, ModelArguments, TemplateArguments, EvaluationArguments):
     """train_reward_model.py, beside trl.RewardConfig; the completions it makes pairs from are those of an evaluation."""
 
 

@@ -11,21 +11,23 @@ not with a loss. GRPO: Shao et al. 2024, https://arxiv.org/abs/2402.03300; the l
 that of DAPO: Yu et al. 2025, https://arxiv.org/abs/2503.14476.
 """
 
-import time
-
 from arguments import SCRIPTS
 from datasets import Dataset
-from job.checkpoints import CheckpointMarker, newest_complete
+from job.checkpoints import CheckpointMarker, newest_complete, train
 from job.container import channel, checkpoint_dir, model_dir
 from job.failure import report_failure
+from job.fingerprints import fingerprints
 from job.history import MetricLines
-from job.models import load_base, load_reward_model, lora_config, save_model
+from job.models import load_base, load_reward_model, load_tokenizer, lora_config, save_model
 from job.recipe import parse_arguments
 from job.summary import write_summary
 from job.tracking import finish_tracking, log_evaluation, start_tracking
+from job.zero_rewards import ZeroRewardWarnings
 from rl.evaluation import evaluate
 from rl.rewards import get_rewards
 from rl.tasks import fingerprint, read_rows
+from rl.templates import opening
+from rl.verifiers import get_verifier
 from transformers import PrinterCallback
 from trl import GRPOTrainer
 
@@ -35,18 +37,27 @@ def main() -> None:
     train_rows, test_rows = read_rows(channel("train")), read_rows(channel("test"))[: job.eval_problems]
     config.output_dir = str(checkpoint_dir())
 
-    policy, tokenizer = load_base(job.base_model, job.dtype)
-    limits = {"max_completion_length": config.max_completion_length}
-    rewards = get_rewards(job.rewards, **limits) if job.rewards else []
+    tokenizer, verifier = load_tokenizer(job.base_model), get_verifier(job.verifier)
+    bound = {
+        "verifier": verifier,
+        "opening": opening(tokenizer, config.chat_template_kwargs),
+        "max_completion_length": config.max_completion_length,
+    }
+    rewards = get_rewards(job.rewards, **bound) if job.rewards else []
+    made_of = fingerprints(job, train_rows, reward_weights=config.reward_weights)
+    checkpoint = newest_complete(checkpoint_dir(), fingerprints=made_of)
+
+    policy, _ = load_base(job.base_model, job.dtype)
     if job.reward_model:
         rewards.append(load_reward_model(job.reward_model))
-
     start_tracking(job, config, data_fingerprint=fingerprint(train_rows))
     decoding = {
+        "verifier": verifier,
         "samples": job.eval_samples,
         "max_new_tokens": job.eval_max_new_tokens,
         "batch_size": job.eval_batch_size,
         "seed": config.seed,
+        "chat_template_kwargs": config.chat_template_kwargs,
     }
     before = evaluate(policy, tokenizer, test_rows, **decoding)
     log_evaluation("before", before)
@@ -58,20 +69,17 @@ def main() -> None:
         train_dataset=Dataset.from_list(train_rows),
         processing_class=tokenizer,
         peft_config=lora_config(job),
-        callbacks=[MetricLines(), CheckpointMarker()],
+        callbacks=[MetricLines(), ZeroRewardWarnings(before), CheckpointMarker(made_of)],
     )
     trainer.remove_callback(PrinterCallback)  # MetricLines says the same in one line
-    checkpoint = newest_complete(checkpoint_dir())
-    started = time.perf_counter()
-    trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
-    train_seconds = time.perf_counter() - started
+    training = train(trainer, checkpoint)
 
     policy = trainer.accelerator.unwrap_model(trainer.model)
     after = evaluate(policy, tokenizer, test_rows, **decoding)
     log_evaluation("after", after)
     if trainer.accelerator.is_main_process:
         save_model(policy, tokenizer, model_dir(), base_spec=job.base_model)
-    write_summary(job, trainer, before, after, train_seconds=train_seconds)
+    write_summary(job, trainer, before, after, training)
     finish_tracking()
 
 

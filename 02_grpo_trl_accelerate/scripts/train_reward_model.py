@@ -8,9 +8,10 @@ https://arxiv.org/abs/2203.02155). Recipe: recipes/reward_model.yaml.
 
 from arguments import SCRIPTS
 from datasets import Dataset
-from job.checkpoints import CheckpointMarker, newest_complete
+from job.checkpoints import CheckpointMarker, newest_complete, train
 from job.container import channel, checkpoint_dir, model_dir
 from job.failure import report_failure
+from job.fingerprints import fingerprints, verifier_fingerprint
 from job.history import MetricLines
 from job.models import load_base
 from job.recipe import parse_arguments
@@ -18,6 +19,7 @@ from job.tracking import finish_tracking, start_tracking
 from rl.evaluation import evaluate
 from rl.preferences import SIDES, check_contrast, preference_pairs
 from rl.tasks import fingerprint, read_rows
+from rl.verifiers import get_verifier
 from transformers import AutoModelForSequenceClassification, PrinterCallback, set_seed
 from trl import RewardTrainer
 
@@ -26,20 +28,26 @@ def main() -> None:
     job, config = parse_arguments(SCRIPTS["train_reward_model.py"])
     rows = read_rows(channel("train"))[: job.eval_problems]
     config.output_dir = str(checkpoint_dir())
+    verifier = get_verifier(job.verifier)
+    made_of = fingerprints(job, rows) | {"verdict": verifier_fingerprint(job.verifier)}
+    checkpoint = newest_complete(checkpoint_dir(), fingerprints=made_of)
 
     base, tokenizer = load_base(job.base_model, job.dtype)
     sampled = evaluate(
         base,
         tokenizer,
         rows,
+        verifier=verifier,
         samples=job.eval_samples,
         max_new_tokens=job.eval_max_new_tokens,
         batch_size=job.eval_batch_size,
         seed=config.seed,
+        chat_template_kwargs=job.chat_template_kwargs,
     )
     pairs = preference_pairs(rows, sampled)
     check_contrast(pairs, len(rows), job.eval_samples, keys="eval_samples or eval_problems")
-    messages = [{name: pair[name] for name in ("prompt", *SIDES)} for pair in pairs]
+    template = {"chat_template_kwargs": job.chat_template_kwargs} if job.chat_template_kwargs else {}
+    messages = [{name: pair[name] for name in ("prompt", *SIDES)} | template for pair in pairs]
     pairs = Dataset.from_list(messages).train_test_split(test_size=0.2, seed=config.seed)
     print(f"{len(pairs['train'])} pairs to learn from, {len(pairs['test'])} held out", flush=True)
 
@@ -53,11 +61,10 @@ def main() -> None:
         train_dataset=pairs["train"],
         eval_dataset=pairs["test"],
         processing_class=tokenizer,
-        callbacks=[MetricLines(), CheckpointMarker()],
+        callbacks=[MetricLines(), CheckpointMarker(made_of)],
     )
     trainer.remove_callback(PrinterCallback)  # MetricLines says the same in one line
-    checkpoint = newest_complete(checkpoint_dir())
-    trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+    train(trainer, checkpoint)
     held_out = trainer.evaluate()
     print(f"held-out pairs ranked the right way round: {held_out['eval_accuracy']:.3f}", flush=True)
     if trainer.accelerator.is_main_process:

@@ -6,7 +6,6 @@ All of them take the recipe that train.py trains with, so that what is measured 
 import dataclasses
 from collections.abc import Iterator
 
-import rewards_hackable  # noqa: F401  registers two rewards by their names
 from job.arguments import (
     Arguments,
     BaseModelArguments,
@@ -18,6 +17,7 @@ from job.arguments import (
     RewardArguments,
     RunArguments,
     Script,
+    TemplateArguments,
     WeightsArguments,
 )
 
@@ -43,7 +43,7 @@ class MeasureArguments(BaseModelArguments, LoraArguments, GreedyEvaluationArgume
 
 
 @dataclasses.dataclass
-class ExportArguments(WeightsArguments, QuantizationArguments, GreedyEvaluationArguments):
+class ExportArguments(WeightsArguments, QuantizationArguments, TemplateArguments, GreedyEvaluationArguments):
     """export.py. Its base model is that of the result it is given."""
 
 

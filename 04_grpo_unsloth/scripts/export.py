@@ -29,6 +29,7 @@ from job.recipe import parse_arguments
 from peft import PeftModel
 from rl.evaluation import PassAtOne, greedy_pass_at_1
 from rl.tasks import read_rows
+from rl.verifiers import get_verifier
 from transformers import AutoModelForCausalLM, PreTrainedModel, PreTrainedTokenizerBase
 
 GGUF = "model-Q8_0.gguf"
@@ -109,15 +110,17 @@ def reload(folder: Path, **options: str) -> PreTrainedModel:
 def main() -> None:
     job, _ = parse_arguments(SCRIPTS["export.py"])
     rows = read_rows(channel("test"))[: job.eval_problems]
-    trained = read_result(job)
+    verifier, trained = get_verifier(job.verifier), read_result(job)
 
     def evaluate(model: PreTrainedModel) -> PassAtOne:
         return greedy_pass_at_1(
             model,
             trained.tokenizer,
             rows,
+            verifier=verifier,
             max_new_tokens=job.eval_max_new_tokens,
             batch_size=job.eval_batch_size,
+            chat_template_kwargs=job.chat_template_kwargs,
         )
 
     untrained = evaluate(load_base(trained.base_model, job.dtype, job.quantization)[0])

@@ -29,6 +29,7 @@ from job.summary import peak_rss, versions
 from peft import PeftModel
 from rl.evaluation import greedy_pass_at_1
 from rl.tasks import Row, read_rows
+from rl.verifiers import get_verifier
 from transformers import PreTrainedTokenizerBase
 
 PRECISIONS: dict[str, dict[str, Any]] = {
@@ -47,6 +48,7 @@ def main(precision: str, result: Path, arguments: list[str]) -> None:
     job, config = parse_arguments(SCRIPTS["measure.py"], arguments)
     own = {field.name: getattr(job, field.name) for field in dataclasses.fields(LoraArguments)}
     measured_policy = AdapterArguments(base_model=job.base_model, **own, **PRECISIONS[precision])
+    verifier = get_verifier(job.verifier)
     config.use_vllm = False  # training is measured; vLLM would take its own share of the memory
     rows, tokenizer = read_rows(channel("test")), load_tokenizer(job.base_model)
     peak = {"imported": peak_bytes()}
@@ -74,8 +76,10 @@ def main(precision: str, result: Path, arguments: list[str]) -> None:
             policy,
             tokenizer,
             rows[: job.eval_problems],
+            verifier=verifier,
             max_new_tokens=job.eval_max_new_tokens,
             batch_size=job.eval_batch_size,
+            chat_template_kwargs=config.chat_template_kwargs,
         )
     seconds["evaluate"] = time.perf_counter() - started
 

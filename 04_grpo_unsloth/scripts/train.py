@@ -12,15 +12,14 @@ QLoRA: Dettmers et al. 2023, https://arxiv.org/abs/2305.14314.
 
 from unsloth_first import FastLanguageModel  # isort: skip
 
-import time
-
 import torch
 from arguments import SCRIPTS, AdapterArguments, TrainArguments
 from compat.float32_adapters import keep_adapters_in_float32
 from datasets import Dataset
-from job.checkpoints import CheckpointMarker, newest_complete
+from job.checkpoints import CheckpointMarker, newest_complete, train
 from job.container import channel, checkpoint_dir, model_dir
 from job.failure import report_failure
+from job.fingerprints import fingerprints
 from job.history import MetricLines
 from job.models import load_base, load_tokenizer, local_source, lora_config, save_model
 from job.quantization import check_packed
@@ -28,10 +27,13 @@ from job.recipe import parse_arguments
 from job.sharding import copy_trained
 from job.summary import write_summary
 from job.tracking import finish_tracking, log_evaluation, start_tracking
+from job.zero_rewards import ZeroRewardWarnings
 from peft import PeftModel, get_peft_model
 from rl.evaluation import evaluate
 from rl.rewards import get_rewards
 from rl.tasks import fingerprint, read_rows
+from rl.templates import opening
+from rl.verifiers import get_verifier
 from transformers import PrinterCallback
 from trl import GRPOConfig, GRPOTrainer
 
@@ -41,37 +43,46 @@ def main() -> None:
     train_rows, test_rows = read_rows(channel("train")), read_rows(channel("test"))[: job.eval_problems]
     config.output_dir = str(checkpoint_dir())
 
-    policy, tokenizer = load_policy(job, config), load_tokenizer(job.base_model)
+    tokenizer, verifier = load_tokenizer(job.base_model), get_verifier(job.verifier)
+    bound = {
+        "verifier": verifier,
+        "opening": opening(tokenizer, config.chat_template_kwargs),
+        "max_completion_length": config.max_completion_length,
+    }
+    rewards = get_rewards(job.rewards, **bound)
+    made_of = fingerprints(job, train_rows, reward_weights=config.reward_weights)
+    checkpoint = newest_complete(checkpoint_dir(), fingerprints=made_of)
+
+    policy = load_policy(job, config)
     start_tracking(job, config, data_fingerprint=fingerprint(train_rows))
     decoding = {
+        "verifier": verifier,
         "samples": job.eval_samples,
         "max_new_tokens": job.eval_max_new_tokens,
         "batch_size": job.eval_batch_size,
         "seed": config.seed,
+        "chat_template_kwargs": config.chat_template_kwargs,
     }
     before = evaluate(policy, tokenizer, test_rows, **decoding)
     log_evaluation("before", before)
 
     trainer = GRPOTrainer(
         model=policy,
-        reward_funcs=get_rewards(job.rewards, max_completion_length=config.max_completion_length),
+        reward_funcs=rewards,
         args=config,
         train_dataset=Dataset.from_list(train_rows),
         processing_class=tokenizer,
-        callbacks=[MetricLines(), CheckpointMarker()],
+        callbacks=[MetricLines(), ZeroRewardWarnings(before), CheckpointMarker(made_of)],
     )
     trainer.remove_callback(PrinterCallback)  # MetricLines says the same in one line
     keep_adapters_in_float32(policy)  # or a resumed job would end with other weights
-    checkpoint = newest_complete(checkpoint_dir())
-    started = time.perf_counter()
-    trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
-    train_seconds = time.perf_counter() - started
+    training = train(trainer, checkpoint)
 
     policy = trainer.accelerator.unwrap_model(trainer.model)
     after = evaluate(policy, tokenizer, test_rows, **decoding)
     log_evaluation("after", after)
     save_model(merge_into_full_precision(policy, job), tokenizer, model_dir(), base_spec=job.base_model)
-    write_summary(job, trainer, before, after, train_seconds=train_seconds)
+    write_summary(job, trainer, before, after, training)
     finish_tracking()
 
 

@@ -1,21 +1,53 @@
-"""Completions of several turns: the model calls a tool, reads the result, and goes on.
+"""Completions of several turns: the model calls tools, reads the results, and goes on.
 
 This is how verl's agent loop `tool_agent` carries out a rollout, for the evaluation before and after training.
 """
 
 import asyncio
-import inspect
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
-from rl.generation import Messages, generate
-from tools import ToolCall, find_call, guarded
+from rl.generation import Generated, Messages, generate
+from tools import ToolCall, find_calls
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
-from transformers.utils import get_json_schema
 
 # Distance between the random seeds of two turns. The batches of an evaluation count their seeds up by one, so this must
 # be more than an evaluation has batches.
 SEED_STRIDE = 10_000
+
+
+@dataclass(frozen=True)
+class Tool:
+    """A tool as the model knows it and as it is called."""
+
+    schema: dict[str, Any]  # in OpenAI's form, which chat templates read
+    call: Callable[..., Awaitable[str]]
+
+    @property
+    def name(self) -> str:
+        """By which a model calls it."""
+        return self.schema["function"]["name"]
+
+
+@dataclass(frozen=True)
+class Turns:
+    """The rules of a conversation with tools, as `actor_rollout_ref.rollout.multi_turn` has them.
+
+    Attributes:
+        tools: those that the model may call.
+        most: turns of the assistant; a call in the last one is not carried out.
+        most_calls: calls that are carried out of one turn; further ones are passed over.
+        result_length: in characters; a longer result loses its left or right side or its middle, as `shorten` says.
+        find_calls: the calls in what the model wrote in one turn.
+    """
+
+    tools: Sequence[Tool]
+    most: int
+    result_length: int
+    most_calls: int = 1
+    shorten: str = "middle"
+    find_calls: Callable[[str], Sequence[ToolCall]] = find_calls
 
 
 def generate_with_tools(
@@ -23,36 +55,30 @@ def generate_with_tools(
     tokenizer: PreTrainedTokenizerBase,
     prompts: list[Messages],
     *,
-    tools: Sequence[Callable[..., Any]],
-    max_turns: int,
-    max_result_length: int,
+    turns: Turns,
     max_new_tokens: int,
     temperature: float,
     seed: int,
-) -> list[tuple[str, int]]:
-    """One completion of at most `max_turns` turns for each conversation; a batch like that of `rl.generation.generate`.
+    chat_template_kwargs: Mapping[str, Any] | None = None,
+) -> list[Generated]:
+    """One completion of several turns for each conversation; a batch like that of `rl.generation.generate`.
 
     Args:
-        tools: functions with type hints and an `Args:` block; those that are not guarded yet get a guard.
-        max_turns: turns of the assistant; a call in the last one is not carried out.
-        max_result_length: in characters; a longer result of a tool loses its middle, as in verl.
         max_new_tokens: the limit of each turn, in tokens.
         temperature: 0 is greedy decoding.
         seed: the random seed of the first turn.
+        chat_template_kwargs: passed on to the chat template.
 
     Returns:
-        (text, tokens that the model wrote) for each prompt. The text holds the tools' results too, with their roles, as
-        verl's rewards see it: `<tool_call>...</tool_call>`, a line `tool`, the result, a line `assistant`, then
-        `<answer>...</answer>`.
+        For each prompt the text, the number of tokens that the model wrote, and whether one of its turns was cut off. The
+        text holds the tools' results too, with their roles, as verl's rewards see it: `<tool_call>...</tool_call>`, a line
+        `tool`, the result, a line `assistant`, then `<answer>...</answer>`.
     """
-    by_name = {
-        tool.__name__: tool if inspect.iscoroutinefunction(tool) else guarded()(tool) for tool in tools
-    }
-    schemas = [get_json_schema(tool) for tool in tools]
+    tools = {tool.name: tool for tool in turns.tools}
     conversations = [list(prompt) for prompt in prompts]
-    texts, tokens = [""] * len(prompts), [0] * len(prompts)
+    done = [Generated("", 0, cut_off=False)] * len(prompts)
     active = list(range(len(prompts)))  # conversations in which the assistant's turn comes next
-    for turn in range(max_turns):
+    for turn in range(turns.most):
         outputs = generate(
             model,
             tokenizer,
@@ -60,41 +86,58 @@ def generate_with_tools(
             max_new_tokens=max_new_tokens,
             temperature=temperature,
             seed=seed + SEED_STRIDE * turn,
-            tools=schemas,
+            tools=[tool.schema for tool in turns.tools],
+            chat_template_kwargs=chat_template_kwargs,
         )
-        calls: dict[int, ToolCall] = {}
-        for index, (text, length) in zip(active, outputs, strict=True):
-            texts[index] += text
-            tokens[index] += length
-            conversations[index].append({"role": "assistant", "content": text})
-            if call := find_call(text):
-                calls[index] = call
-        if not calls or turn == max_turns - 1:
+        calls: dict[int, Sequence[ToolCall]] = {}
+        for index, output in zip(active, outputs, strict=True):
+            done[index] = _joined(done[index], output)
+            conversations[index].append({"role": "assistant", "content": output.text})
+            if found := turns.find_calls(output.text)[: turns.most_calls]:
+                calls[index] = found
+        if not calls or turn == turns.most - 1:
             break
-        results = asyncio.run(_run_calls(list(calls.values()), by_name))
-        for index, result in zip(calls, results, strict=True):
-            result = _shorten(result, max_result_length)
-            texts[index] += f"\ntool\n{result}\nassistant\n"
-            conversations[index].append({"role": "tool", "content": result})
+        results = asyncio.run(_run_all(list(calls.values()), tools))
+        for index, texts in zip(calls, results, strict=True):
+            for text in texts:
+                result = _shorten(text, turns.result_length, turns.shorten)
+                done[index] = _joined(done[index], Generated(f"\ntool\n{result}", 0, cut_off=False))
+                conversations[index].append({"role": "tool", "content": result})
+            done[index] = _joined(done[index], Generated("\nassistant\n", 0, cut_off=False))
         active = list(calls)
-    return list(zip(texts, tokens, strict=True))
+    return done
 
 
-def _shorten(result: str, length: int) -> str:
+def _joined(before: Generated, after: Generated) -> Generated:
+    return Generated(
+        before.text + after.text, before.tokens + after.tokens, cut_off=before.cut_off or after.cut_off
+    )
+
+
+def _shorten(result: str, length: int, side: str) -> str:
     if len(result) <= length:
         return result
+    if side == "left":
+        return f"(truncated)...{result[-length:]}"
+    if side == "right":
+        return f"{result[:length]}...(truncated)"
     half = length // 2
     return f"{result[:half]}...(truncated)...{result[-half:]}"
 
 
-async def _run_calls(calls: list[ToolCall], tools: dict[str, Callable[..., Any]]) -> list[str]:
-    return await asyncio.gather(*(_run_call(call, tools) for call in calls))
+async def _run_all(turns: list[Sequence[ToolCall]], tools: Mapping[str, Tool]) -> list[list[str]]:
+    """The results of each turn's calls, all run at once."""
+    return await asyncio.gather(
+        *(asyncio.gather(*(_run_call(call, tools) for call in calls)) for calls in turns)
+    )
 
 
-async def _run_call(call: ToolCall, tools: dict[str, Callable[..., Any]]) -> str:
-    tool = tools.get(str(call["name"]))
-    if tool is None:
-        return f"Error: there is no tool {call['name']}; there is {', '.join(tools)}"
-    if not isinstance(call["arguments"], dict):
-        return "Error: the arguments must have names"
-    return await tool(**call["arguments"])
+async def _run_call(call: ToolCall, tools: Mapping[str, Tool]) -> str:
+    """The result of a call; of one that is impossible or fails, what verl says to the model."""
+    name = call["name"]
+    if name not in tools:
+        return f"Unknown function '{name}'. Available tools: {list(tools)}"
+    try:
+        return await tools[name].call(**call["arguments"])
+    except Exception as error:  # whatever a tool raises is an answer, as in verl
+        return f"Error executing tool '{name}': {error}"

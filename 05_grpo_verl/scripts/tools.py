@@ -47,15 +47,22 @@ class ToolCall(TypedDict):
     arguments: Any  # a mapping if the model has the form right
 
 
-def find_call(text: str) -> ToolCall | None:
-    """The first complete call in a completion; None if there is none, or only damaged ones."""
+def find_calls(text: str) -> list[ToolCall]:
+    """The complete calls in a completion, in order; damaged ones are left out."""
+    calls: list[ToolCall] = []
     for match in re.findall(r"<tool_call>(.*?)</tool_call>", text, re.DOTALL):
         try:
             call = json.loads(match)
-            return {"name": call["name"], "arguments": call["arguments"]}
+            if isinstance(call["name"], str):
+                calls.append({"name": call["name"], "arguments": call["arguments"]})
         except (ValueError, KeyError, TypeError):
             continue
-    return None
+    return calls
+
+
+def find_call(text: str) -> ToolCall | None:
+    """The first complete call in a completion; None if there is none."""
+    return next(iter(find_calls(text)), None)
 
 
 def guarded(seconds: float = 2.0) -> Callable[[Callable[..., str]], Callable[..., Awaitable[str]]]:

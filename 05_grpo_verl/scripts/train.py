@@ -8,6 +8,7 @@ verl: Sheng et al. 2024, https://arxiv.org/abs/2409.19256; GRPO: Shao et al. 202
 """
 
 import argparse
+import functools
 import json
 import os
 import tempfile
@@ -16,18 +17,20 @@ from pathlib import Path
 
 import ray
 from job.checkpoints import newest_complete
-from job.container import channel, checkpoint_dir, host_count, model_dir, output_data_dir
+from job.container import channel, checkpoint_dir, host_count, model_dir, output_data_dir, print_line
 from job.failure import report_failure
+from job.fingerprints import fingerprints
 from job.models import load_tokenizer, local_source, save_model
 from job.summary import write_record
 from job.tracking import finish_tracking, log_evaluation, start_tracking
-from rl.evaluation import Evaluation, Generate, evaluate
+from rl.evaluation import evaluate
 from rl.rewards import compute_score
-from rl.tasks import Row, fingerprint, read_rows
-from transformers import PreTrainedModel
+from rl.tasks import fingerprint, read_rows
+from rl.templates import opening
+from rl.verifiers import get_verifier
 from verl_arguments import VerlJob
-from verl_data import write_data
-from verl_keys import Settings
+from verl_data import check_rows, data_columns, fitting_rows, write_data
+from verl_keys import Settings, value_of
 from verl_recipe import read_verl_recipe
 
 # Environment that verl and its libraries read, in every process, when they are imported. Those of CPU: see verl_cpu.
@@ -46,80 +49,90 @@ def read_arguments() -> tuple[VerlJob, Settings]:
     return read_verl_recipe(arguments.config, arguments.overrides)
 
 
-def measure(
-    name: str, model: PreTrainedModel, job: VerlJob, rows: list[Row], seed: int, generate: Generate | None
-) -> Evaluation:
-    """The common evaluation, logged as `name`; `generate` completes prompts where the model has tools."""
-    result = evaluate(
-        model,
-        load_tokenizer(job.base_model),
-        rows,
-        samples=job.eval_samples,
-        max_new_tokens=job.eval_max_new_tokens,
-        batch_size=job.eval_batch_size,
-        seed=seed,
-        generate=generate,
-    )
-    log_evaluation(name, result)
-    return result
-
-
 def main() -> None:
     job, settings = read_arguments()
+    verifier, tokenizer = get_verifier(job.verifier), load_tokenizer(job.base_model)
     train_rows, test_rows = read_rows(channel("train")), read_rows(channel("test"))[: job.eval_problems]
 
     variables = {**VARIABLES, **(ON_CPU if job.device == "cpu" else {})}
     os.environ.update(variables)
-    from verl.trainer.main_ppo import run_ppo
-    from verl_checkpoints import free_gpus, merged_model, open_model
-    from verl_config import evaluation_generate, trainer_config
+    from verl_checkpoints import free_gpus, merged_model, open_model, step_of
+    from verl_config import evaluation_generate, evaluation_tools, fill_in, trainer_config
     from verl_history import History
     from verl_timeline import write_timeline
-    from verl_trainer import task_runner
+    from verl_trainer import train
 
-    checkpoint = newest_complete(checkpoint_dir(), prefix="global_step_")
-    history = History(checkpoint)
-    trainer = {
-        "default_local_dir": str(checkpoint_dir()),
-        "resume_mode": "resume_path" if checkpoint else "disable",
-        "resume_from_path": checkpoint and str(checkpoint),
-        "logger": ["file"],  # verl_history carries it on to the job's log, MLflow and W&B
-        "project_name": job.experiment,
-        "experiment_name": job.recipe,
-    }
-    variables |= {"VERL_FILE_LOGGER_PATH": str(history.file)}
-    source = local_source(job.base_model)
-    given = {
-        "actor_rollout_ref": {"model": {"path": source}},
-        "data": write_data(train_rows, test_rows, Path(tempfile.mkdtemp())),
-        "trainer": trainer,
-        "ray_kwargs": {"ray_init": {"runtime_env": {"env_vars": variables}}},
-    }
-    slots = int(os.environ["RAY_SLOTS_PER_HOST"])
-    config = trainer_config(job, settings, hosts=host_count(), gpus_per_host=slots, given=given)
-    generate = evaluation_generate(config)
+    template, slots = (
+        value_of(settings, "data.apply_chat_template_kwargs"),
+        int(os.environ["RAY_SLOTS_PER_HOST"]),
+    )
+    opened = opening(tokenizer, template)
+    config = trainer_config(job, settings, hosts=host_count(), gpus_per_host=slots, opening=opened)
+    tools = evaluation_tools(config)
+    train_rows = fitting_rows(
+        tokenizer,
+        train_rows,
+        config.data.max_prompt_length,
+        drop=config.data.filter_overlong_prompts,
+        chat_template_kwargs=template,
+        tools=[tool.schema for tool in tools] or None,
+    )
+    epochs = check_rows(settings, len(train_rows))
     # Of a reward that raises verl says only that there are no trajectories to learn from; so it is tried here first.
     row, reward_kwargs = train_rows[0], config.reward.custom_reward_function.reward_kwargs
-    compute_score(row["task"], "<answer>0</answer>", row["answer"], **reward_kwargs)
+    origin = data_columns(row)["extra_info"]
+    compute_score(row["task"], "<answer>0</answer>", row["answer"], origin, **reward_kwargs)
+
+    made_of = fingerprints(job, train_rows, reward_weights=job.reward_weights)
+    checkpoint = newest_complete(checkpoint_dir(), prefix="global_step_", fingerprints=made_of)
+    history = History(checkpoint)
+    source = local_source(job.base_model)
+    variables |= {"VERL_FILE_LOGGER_PATH": str(history.file)}
+    config = fill_in(
+        config,
+        job,
+        model=source,
+        data=write_data(train_rows, test_rows, Path(tempfile.mkdtemp())),
+        epochs=epochs,
+        checkpoint=checkpoint,
+        made_of=made_of,
+        variables=variables,
+    )
+    measure = functools.partial(
+        evaluate,
+        tokenizer=tokenizer,
+        rows=test_rows,
+        verifier=verifier,
+        samples=job.eval_samples,
+        max_new_tokens=job.eval_max_new_tokens,
+        batch_size=job.eval_batch_size,
+        seed=config.data.seed,
+        chat_template_kwargs=template,
+        generate=evaluation_generate(config, tools),
+    )
 
     start_tracking(job, job, data_fingerprint=fingerprint(train_rows))
     dtype = "float32" if job.device == "cpu" else "bfloat16"
     # Nothing refers to the model after this line: verl's processes need the GPUs that it is on.
-    before = measure("before", open_model(source, dtype), job, test_rows, config.data.seed, generate)
+    before = measure(open_model(source, dtype))
+    log_evaluation("before", before)
     free_gpus()
 
-    started = time.perf_counter()
-    with history.following(steps=config.trainer.total_training_steps):
-        try:
-            run_ppo(config, task_runner)
-        except ray.exceptions.RayTaskError as error:
-            raise original_error(error) from error
+    steps, done, started = config.trainer.total_training_steps, step_of(checkpoint), time.perf_counter()
+    if done < steps:
+        with history.following(steps, before):
+            train(config)
+        write_timeline(output_data_dir() / "timeline.jsonl")
+    else:
+        print_line(f"{checkpoint.name} holds all {steps} steps: nothing is left to train.")
+        ray.init(runtime_env={"env_vars": variables})
     train_seconds = time.perf_counter() - started
-    write_timeline(output_data_dir() / "timeline.jsonl")
 
-    trained = merged_model(checkpoint_dir(), dtype)
-    after = measure("after", trained, job, test_rows, config.data.seed, generate)
-    save_model(trained, load_tokenizer(job.base_model), model_dir(), base_spec=job.base_model)
+    last = checkpoint_dir() / f"global_step_{max(done, steps)}"
+    trained = merged_model(last, dtype)
+    after = measure(trained)
+    log_evaluation("after", after)
+    save_model(trained, tokenizer, model_dir(), base_spec=job.base_model)
     write_record(
         job,
         before,
@@ -127,19 +140,12 @@ def main() -> None:
         trainer="verl.PPOTrainer",
         processes=host_count() * slots,
         seed=config.data.seed,
-        steps=history.rows[-1]["step"],
+        steps=step_of(last),
         tokens=sum(row["tokens"] for row in history.trained),
-        peak_rss_mb=max(row.get("peak_rss_mb", 0.0) for row in history.rows),
+        peak_rss_mb=max((row.get("peak_rss_mb", 0.0) for row in history.rows), default=0.0),
         train_seconds=train_seconds,
     )
     finish_tracking()
-
-
-def original_error(error: BaseException) -> BaseException:
-    """What really went wrong: Ray wraps an error once for each process that it passed through."""
-    while isinstance(error, ray.exceptions.RayTaskError) and error.cause is not error:
-        error = error.cause
-    return error
 
 
 if __name__ == "__main__":

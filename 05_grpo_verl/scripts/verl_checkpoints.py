@@ -17,6 +17,7 @@ import psutil
 import ray
 import torch
 from job.checkpoints import mark_complete
+from job.models import check_finite
 from peft import PeftModel
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from transformers import AutoModelForCausalLM, PreTrainedModel
@@ -36,12 +37,12 @@ def on_host(host: str, function: Callable, *arguments: Any) -> ray.ObjectRef:
     return ray.remote(num_cpus=0)(function).options(scheduling_strategy=strategy).remote(*arguments)
 
 
-def close_checkpoint(folder: Path) -> float:
-    """Mark a checkpoint as complete on this host.
+def close_checkpoint(folder: Path, made_of: dict[str, str]) -> float:
+    """Mark a checkpoint as complete on this host, and with the fingerprints of what it is made of.
 
     Returns the most memory that a process of Ray here has held so far, in MB (2**20 bytes).
     """
-    mark_complete(folder)
+    mark_complete(folder, made_of)
     peaks = [0.0]
     # The parent of a task's process is Ray on this host.
     for process in psutil.Process(os.getppid()).children():
@@ -51,33 +52,48 @@ def close_checkpoint(folder: Path) -> float:
     return max(peaks)
 
 
-def merged_model(checkpoints: Path, dtype: str) -> PreTrainedModel:
-    """The model of the newest checkpoint, merged from its shards by verl's own merger.
+def step_of(checkpoint: Path | None) -> int:
+    """The step after which a checkpoint (a folder global_step_<n>) was saved; 0 without one."""
+    return int(checkpoint.name.rpartition("_")[2]) if checkpoint else 0
+
+
+def merged_model(checkpoint: Path, dtype: str) -> PreTrainedModel:
+    """The model of a checkpoint, merged from its shards by verl's own merger.
 
     Adapters, if that is what was trained, are on it and not in its weights. `dtype` is that of the weights: float32,
     bfloat16 or float16.
 
     Raises:
-        RuntimeError: verl could not merge it; the message has the end of what verl said.
+        RuntimeError: verl did not save it, or could not merge it; the message has the end of what verl said.
     """
-    newest = max(checkpoints.glob("global_step_*"), key=lambda path: int(path.name.rpartition("_")[2]))
-    fetch_missing(newest)
-    backend = "megatron" if (newest / "actor" / "dist_ckpt").is_dir() else "fsdp"
+    if not checkpoint.is_dir():
+        saved = sorted((path.name for path in checkpoint.parent.glob("global_step_*")), key=len)
+        raise RuntimeError(
+            f"verl ended without saving {checkpoint.name}; it saved {', '.join(saved) or 'none'}."
+        )
+    fetch_missing(checkpoint)
+    backend = "megatron" if (checkpoint / "actor" / "dist_ckpt").is_dir() else "fsdp"
     target = Path(tempfile.mkdtemp())
     command = [sys.executable, "-m", "verl.model_merger", "merge", "--backend", backend]
-    command += ["--local_dir", str(newest / "actor"), "--target_dir", str(target)]
+    command += ["--local_dir", str(checkpoint / "actor"), "--target_dir", str(target)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode or not (target / "config.json").is_file():
-        raise RuntimeError(f"verl could not merge {newest}:\n{done.stderr[-2000:]}")
+        raise RuntimeError(f"verl could not merge {checkpoint}:\n{done.stderr[-2000:]}")
     model = open_model(target, dtype)
     adapter = target / "lora_adapter"
     return PeftModel.from_pretrained(model, adapter) if adapter.is_dir() else model
 
 
 def open_model(source: Path | str, dtype: str) -> PreTrainedModel:
-    """A model to evaluate, its layers spread over this host's GPUs: what verl trains is often too large for one."""
+    """A model to evaluate, its layers spread over this host's GPUs: what verl trains is often too large for one.
+
+    Raises:
+        job.models.ModelUnusable: weights that are no numbers.
+    """
     place = "auto" if torch.cuda.is_available() else None
-    return AutoModelForCausalLM.from_pretrained(source, dtype=dtype, device_map=place)
+    model = AutoModelForCausalLM.from_pretrained(source, dtype=dtype, device_map=place)
+    check_finite(model, str(source))
+    return model
 
 
 def free_gpus() -> None:

@@ -1,20 +1,29 @@
 """verl's configuration, made from a recipe and checked by verl itself; and the evaluation that goes with it."""
 
+import asyncio
 import contextlib
 import functools
 import io
+import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from hydra import compose, initialize_config_module
 from job.arguments import RecipeError
-from job.container import output_data_dir
+from job.container import checkpoint_dir, output_data_dir
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
-from rl import rewards
 from rl.evaluation import Generate
-from tool_use import generate_with_tools
-from verl.tools.function_tool import load_function_tools_from_path
+from tool_use import Tool, Turns, generate_with_tools
+from tools import ToolCall, find_calls
+from verl.experimental.agent_loop.tool_parser import ToolParser
+from verl.tools.function_tool import (
+    FunctionTool,
+    load_function_tools_from_path,
+    normalize_function_tool_return,
+)
+from verl.tools.schemas import OpenAIFunctionToolSchema
 from verl.trainer.ppo.utils import need_critic, need_reference_policy
 from verl.utils.config import omega_conf_to_dataclass, validate_config
 from verl_arguments import VerlJob
@@ -36,9 +45,11 @@ OPEN_SECTIONS = (
 
 
 def trainer_config(
-    job: VerlJob, settings: Settings, *, hosts: int, gpus_per_host: int, given: Settings
+    job: VerlJob, settings: Settings, *, hosts: int, gpus_per_host: int, opening: str = ""
 ) -> DictConfig:
-    """verl's whole configuration: its defaults, then the recipe's `settings`, then `given` (what the job knows: paths).
+    """verl's whole configuration: its defaults, then the recipe's `settings`; what a job alone knows, `fill_in` adds.
+
+    `opening` is what the model's chat template puts into an answer before the model writes (`rl.templates.opening`).
 
     Raises:
         RecipeError: all problems that are found, by the workshop's checks first and by verl's own validation after.
@@ -57,12 +68,12 @@ def trainer_config(
         "reward": {},
     }
     own["reward"]["custom_reward_function"] = {
-        "path": str(Path(rewards.__file__)),
+        "path": str(Path(__file__).with_name("verl_rewards.py")),
         "name": "compute_score",
-        "reward_kwargs": score_arguments(job, settings),
+        "reward_kwargs": score_arguments(job, settings, opening),
     }
     try:
-        config = OmegaConf.merge(config, settings, own, given)
+        config = OmegaConf.merge(config, settings, own)
         # verl prints "All configuration checks passed successfully!"
         with contextlib.redirect_stdout(io.StringIO()):
             validate_config(config, need_reference_policy(config), need_critic(config))
@@ -70,6 +81,47 @@ def trainer_config(
     except (AssertionError, ValueError, TypeError, OmegaConfBaseException) as error:
         raise RecipeError(f"verl refuses this recipe: {error}") from error
     _complete_paths(config)
+    return config
+
+
+def fill_in(
+    config: DictConfig,
+    job: VerlJob,
+    *,
+    model: str,
+    data: dict[str, str],
+    epochs: int,
+    checkpoint: Path | None,
+    made_of: dict[str, str],
+    variables: dict[str, str],
+) -> DictConfig:
+    """The configuration with what only the job knows (verl_keys.FILLED_IN).
+
+    Args:
+        model: what `from_pretrained` reads.
+        data: the settings of `data` that name verl's files.
+        epochs: how often verl may go through the training rows: often enough for all steps.
+        checkpoint: where to go on from.
+        made_of: the fingerprints with which checkpoints are marked.
+        variables: the environment of verl's processes.
+    """
+    trainer = {
+        "default_local_dir": str(checkpoint_dir()),
+        "resume_mode": "resume_path" if checkpoint else "disable",
+        "resume_from_path": checkpoint and str(checkpoint),
+        "total_epochs": epochs,
+        "logger": ["file"],  # verl_history carries it on to the job's log, MLflow and W&B
+        "project_name": job.experiment,
+        "experiment_name": job.recipe,
+    }
+    given = {
+        "actor_rollout_ref": {"model": {"path": model}},
+        "data": data,
+        "trainer": trainer,
+        "ray_kwargs": {"ray_init": {"runtime_env": {"env_vars": variables}}},
+    }
+    config = OmegaConf.merge(config, given)
+    OmegaConf.update(config, "fingerprints", made_of, force_add=True)  # verl passes it over
     return config
 
 
@@ -82,17 +134,63 @@ def _complete_paths(config: DictConfig) -> None:
         trainer.rollout_data_dir = str(output_data_dir() / trainer.rollout_data_dir)
 
 
-def evaluation_generate(config: DictConfig) -> Generate | None:
+def evaluation_tools(config: DictConfig) -> list[Tool]:
+    """The tools of the rollouts, with their schemas as verl offers them and called as verl calls them; none without
+    multi_turn."""
+    turns = config.actor_rollout_ref.rollout.multi_turn
+    return (
+        [_as_tool(tool) for tool in load_function_tools_from_path(turns.function_tool_path)]
+        if turns.enable
+        else []
+    )
+
+
+def _as_tool(tool: FunctionTool) -> Tool:
+    async def call(**arguments: Any) -> str:
+        response, _, _ = normalize_function_tool_return(await tool.call(arguments))
+        return response.text or ""
+
+    return Tool(tool.tool_schema.model_dump(exclude_unset=True, exclude_none=True), call)
+
+
+class _Text:
+    """In the place of a tokenizer, for a parser of verl's: completions of the evaluation are texts already."""
+
+    def decode(self, text: str) -> str:
+        return text
+
+
+def call_finder(form: str, tools: list[Tool]) -> Callable[[str], list[ToolCall]]:
+    """Finds calls in a text as verl's rollouts do with this multi_turn.format."""
+    if form == "hermes":
+        return find_calls  # the same, without a line in the log for each damaged call
+    parser = ToolParser.get_tool_parser(form, _Text())
+    schemas = [OpenAIFunctionToolSchema.model_validate(tool.schema) for tool in tools]
+
+    def find(text: str) -> list[ToolCall]:
+        _, calls = asyncio.run(parser.extract_tool_calls(text, schemas))
+        return [{"name": call.name, "arguments": json.loads(call.arguments)} for call in calls]
+
+    return find
+
+
+def evaluation_generate(config: DictConfig, tools: list[Tool]) -> Generate | None:
     """How the common evaluation completes prompts so that the model has the tools and turns of its rollouts.
 
     None without tools: the evaluation then has its own way.
     """
-    turns = config.actor_rollout_ref.rollout.multi_turn
-    if not turns.enable:
+    if not tools:
         return None
-    return functools.partial(
-        generate_with_tools,
-        tools=[tool.fn for tool in load_function_tools_from_path(turns.function_tool_path)],
-        max_turns=turns.max_assistant_turns,
-        max_result_length=turns.max_tool_response_length,
+    rules = config.actor_rollout_ref.rollout.multi_turn
+    most = rules.max_assistant_turns
+    if rules.max_user_turns:  # verl counts each turn of tools as one, and ends behind the answer to the last
+        most = min(most, rules.max_user_turns + 1)
+    turns = Turns(
+        tools=tools,
+        most=most,
+        most_calls=rules.max_parallel_calls,
+        result_length=rules.max_tool_response_length,
+        shorten=rules.tool_response_truncate_side,
+        find_calls=call_finder(rules.format, tools),
     )
+    return functools.partial(generate_with_tools, turns=turns)

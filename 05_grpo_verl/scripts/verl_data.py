@@ -1,9 +1,20 @@
-"""The workshop's rows as verl reads them: parquet files with the columns of `verl.utils.dataset.RLHFDataset`."""
+"""The workshop's rows as verl reads them, and what keeps verl from training on them.
 
+verl's data set is a parquet file with the columns of `verl.utils.dataset.RLHFDataset`. Needs neither torch nor verl, so
+that a notebook looks at it too.
+"""
+
+import json
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TypedDict
+from typing import TYPE_CHECKING, Any, TypedDict
 
-from rl.tasks import Message, Row
+from rl.tasks import DataError, Message, Row
+from rl.templates import render
+from verl_keys import Settings, given_value, value_of
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 
 class GroundTruth(TypedDict):
@@ -14,10 +25,13 @@ class GroundTruth(TypedDict):
 
 
 class Origin(TypedDict):
-    """Where a row comes from."""
+    """Where a row comes from, and all that it holds."""
 
     index: int
     split: str
+    columns: (
+        str  # the row as JSON text: columns of one's own, of any types, for the rewards that ask for them
+    )
 
 
 class VerlRow(TypedDict):
@@ -47,5 +61,70 @@ def data_columns(row: Row) -> VerlRow:
         "data_source": row["task"],
         "prompt": row["prompt"],
         "reward_model": {"style": "rule", "ground_truth": row["answer"]},
-        "extra_info": {"index": row["index"], "split": row["split"]},
+        "extra_info": {
+            "index": row["index"],
+            "split": row["split"],
+            "columns": json.dumps(row, ensure_ascii=False, default=str),
+        },
     }
+
+
+def check_rows(settings: Settings, rows: int) -> int:
+    """How often verl must go through so many training rows for the steps that the recipe asks for.
+
+    verl calls that total_epochs, and ends there, whatever total_training_steps says.
+
+    Raises:
+        DataError: the rows do not fill one step.
+    """
+    most, prompts = value_of(settings, "data.train_max_samples"), value_of(settings, "data.train_batch_size")
+    used = min(rows, most) if most > 0 else rows
+    if used < prompts:
+        limit = f" (data.train_max_samples lets no more than {most} in)" if used < rows else ""
+        raise DataError(
+            f"A step takes data.train_batch_size = {prompts} prompts, and the channel 'train' has {used}{limit}: give "
+            f"it {prompts} rows or more, or lower data.train_batch_size."
+        )
+    return -(-given_value(settings, "trainer.total_training_steps") // (used // prompts))
+
+
+def fitting_rows(
+    tokenizer: "PreTrainedTokenizerBase",
+    rows: list[Row],
+    longest: int,
+    *,
+    drop: bool = False,
+    chat_template_kwargs: dict[str, Any] | None = None,
+    tools: Sequence[dict[str, Any]] | None = None,
+) -> list[Row]:
+    """The rows whose prompts have no more than `longest` tokens, which is data.max_prompt_length.
+
+    verl cuts off the beginning of longer ones, and says so only in the log of a worker.
+
+    Args:
+        drop: leave longer ones out and print how many, as data.filter_overlong_prompts asks.
+        tools: their schemas, which are part of each prompt.
+
+    Raises:
+        DataError: a prompt is longer and must not be dropped; names the rows and their lengths.
+    """
+    texts = [
+        render(tokenizer, row["prompt"], chat_template_kwargs=chat_template_kwargs, tools=tools)
+        for row in rows
+    ]
+    lengths = [len(ids) for ids in tokenizer(texts, add_special_tokens=False)["input_ids"]]
+    long = [(row, length) for row, length in zip(rows, lengths, strict=True) if length > longest]
+    if not long:
+        return rows
+    found = f"{len(long)} of {len(rows)} prompts are longer than data.max_prompt_length = {longest} tokens"
+    if not drop:
+        raise DataError(
+            f"{found}, and verl would cut off their beginning: {'; '.join(_describe(*one) for one in long[:3])}. "
+            f"Set data.max_prompt_length={max(lengths)} or more, or leave these rows out."
+        )
+    print(f"{found}: left out, as data.filter_overlong_prompts says.", flush=True)
+    return [row for row, length in zip(rows, lengths, strict=True) if length <= longest]
+
+
+def _describe(row: Row, length: int) -> str:
+    return f"{row['split']} row with index {row['index']}, {length} tokens ({row['question'][:40]!r}...)"

@@ -15,6 +15,8 @@ from typing import TypedDict
 from job.container import checkpoint_dir, output_data_dir, print_line
 from job.metrics import HISTORY, Metrics, metrics_line
 from job.tracking import log_metrics
+from job.zero_rewards import ZeroRewards
+from rl.evaluation import Evaluation
 
 POLL_S = 0.5
 # verl's name -> the one that TRL has for the same; tokens and turns, which TRL does not log, are the workshop's
@@ -62,6 +64,7 @@ class History:
         for step in sorted(earlier):
             self._add(earlier[step])
         self._before = len(self.rows)
+        self._zero = ZeroRewards()
 
     @property
     def trained(self) -> list[Metrics]:
@@ -69,13 +72,16 @@ class History:
         return self.rows[self._before :]
 
     @contextlib.contextmanager
-    def following(self, steps: int) -> Iterator[None]:
+    def following(self, steps: int, before: Evaluation | None = None) -> Iterator[None]:
         """While the block runs, report each of the `steps` as soon as verl has written it.
 
-        What goes wrong in reporting (a damaged line, a tracker) is raised when the block ends.
+        `before`, the evaluation of the base model, gives an example where a reward is 0 throughout. What goes wrong in reporting (a damaged line, a tracker) is raised when the block ends.
         """
         self.file.parent.mkdir(parents=True, exist_ok=True)
         self.file.write_text("")
+        self._zero = ZeroRewards(before)
+        for row in self.rows:
+            self._zero.add(row)
         ended = threading.Event()
         with ThreadPoolExecutor(1) as pool:
             follower = pool.submit(self._follow, ended, steps)
@@ -111,3 +117,6 @@ class History:
         if line:
             print_line(line)
         log_metrics(row, row["step"])
+        self._zero.add(row)
+        for warning in self._zero.warnings(row["step"]):
+            print_line(warning)

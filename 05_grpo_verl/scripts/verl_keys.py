@@ -19,6 +19,10 @@ DEFAULTS: dict[str, Any] = {
     "data.train_batch_size": 1024,
     "data.max_prompt_length": 512,
     "data.max_response_length": 512,
+    "data.truncation": "error",
+    "data.apply_chat_template_kwargs": {},
+    "data.filter_overlong_prompts": False,
+    "data.train_max_samples": -1,
     "actor_rollout_ref.model.lora_rank": 0,
     "actor_rollout_ref.model.use_remove_padding": True,
     "actor_rollout_ref.model.enable_gradient_checkpointing": True,
@@ -45,7 +49,9 @@ DEFAULTS: dict[str, Any] = {
     "actor_rollout_ref.rollout.multi_turn.enable": False,
     "actor_rollout_ref.rollout.multi_turn.function_tool_path": None,
     "actor_rollout_ref.rollout.multi_turn.max_assistant_turns": None,
+    "actor_rollout_ref.rollout.multi_turn.format": "hermes",
     "actor_rollout_ref.rollout.agent.default_agent_loop": "single_turn_agent",
+    "trainer.v1.trainer_mode": "sync",
 }
 # Keys that train.py fills in, so that what a recipe says there would be lost -> where to say it
 FILLED_IN = {
@@ -59,14 +65,26 @@ FILLED_IN = {
     "trainer.resume_mode": "the job's checkpoint_config: a job goes on from what it finds there",
     "trainer.resume_from_path": "the job's checkpoint_config: a job goes on from what it finds there",
     "trainer.logger": "job.report_to",
+    "trainer.total_epochs": "trainer.total_training_steps: the data is gone through as often as that takes",
     "trainer.project_name": "job.experiment",
     "trainer.experiment_name": "job.recipe",
+}
+# Keys that training would follow and the evaluation before and after it would not -> where to say it
+TRAINING_ALONE = {
+    "actor_rollout_ref.model.tokenizer_path": "job.base_model, a folder or repository with this tokenizer",
+    "actor_rollout_ref.model.custom_chat_template": "the tokenizer of job.base_model: save it with this template",
+    "actor_rollout_ref.rollout.prompt_length": "data.max_prompt_length",
+    "actor_rollout_ref.rollout.response_length": "data.max_response_length",
+    "actor_rollout_ref.rollout.multi_turn.tool_config_path": "multi_turn.function_tool_path, functions instead of classes",
+    "actor_rollout_ref.rollout.agent.agent_loop_config_path": "verl's own loops: single_turn_agent and tool_agent",
+    "data.custom_cls.path": "the channels train and test, made with the prompts as they shall be",
 }
 # Keys that hold whole numbers -> the least that they may be
 LEAST = {
     "data.train_batch_size": 1,
     "data.max_prompt_length": 1,
     "data.max_response_length": 1,
+    "data.train_max_samples": -1,  # all
     "actor_rollout_ref.model.lora_rank": 0,
     "actor_rollout_ref.actor.ppo_mini_batch_size": 1,
     "actor_rollout_ref.actor.ppo_micro_batch_size_per_gpu": 1,
@@ -80,12 +98,17 @@ LEAST = {
     "actor_rollout_ref.rollout.pipeline_model_parallel_size": 1,
     "actor_rollout_ref.rollout.data_parallel_size": 1,
     "actor_rollout_ref.rollout.multi_turn.max_assistant_turns": 1,
+    "actor_rollout_ref.rollout.multi_turn.max_parallel_calls": 1,
     "trainer.total_training_steps": 1,
     "trainer.save_freq": 1,
 }
 # Keys that hold one of a few words
 DTYPES = ("fp32", "float32", "bf16", "bfloat16", "fp16", "float16")
-CHOICES = {"actor_rollout_ref.actor.fsdp_config.model_dtype": DTYPES}
+CHOICES = {
+    "actor_rollout_ref.actor.fsdp_config.model_dtype": DTYPES,
+    "data.truncation": ("error",),  # verl 0.9 reads no other; a job refuses prompts that are too long
+    "trainer.v1.trainer_mode": ("sync",),  # the one that is extended by verl_trainer
+}
 SHARE = "actor_rollout_ref.rollout.gpu_memory_utilization"
 # Keys that a recipe must have -> what they say
 REQUIRED = {
@@ -121,7 +144,7 @@ def given_value(settings: Settings, key: str) -> Any:
 
 def key_problems(settings: Settings) -> Iterator[str]:
     """Keys that are missing, or hold something of another kind than verl and the workshop's checks reckon with."""
-    keys = (*DEFAULTS, *LEAST, *FILLED_IN)
+    keys = (*DEFAULTS, *LEAST, *FILLED_IN, *TRAINING_ALONE)
     sections = {key.rpartition(".")[0] for key in keys if "." in key} | {"actor_rollout_ref"}
     for key in sorted(sections):
         value = given_value(settings, key)
@@ -140,13 +163,22 @@ def key_problems(settings: Settings) -> Iterator[str]:
             yield problem
     for key, words in CHOICES.items():
         if value_of(settings, key) not in words:
-            yield f"{key} is {value_of(settings, key)!r}: write one of {', '.join(words)}."
+            known = f"one of {', '.join(words)}" if len(words) > 1 else words[0]
+            yield f"{key} is {value_of(settings, key)!r}: write {known}."
+    if not isinstance(variables := value_of(settings, "data.apply_chat_template_kwargs"), dict):
+        yield f"data.apply_chat_template_kwargs is {variables!r}: write names and values, such as {{enable_thinking: false}}."
     share = value_of(settings, SHARE)
     if type(share) not in (int, float) or not 0 < share <= 1:
         yield f"{SHARE} is {share!r}: write a share of the GPU's memory, above 0 and up to 1."
     for key, place in FILLED_IN.items():
         if given_value(settings, key) is not None:
             yield f"{key} is filled in by the job, so what the recipe says there would be lost. Its place is {place}."
+    for key, place in TRAINING_ALONE.items():
+        if given_value(settings, key) is not None:
+            yield (
+                f"{key} would be followed in training and not in the evaluation, so that pass@1 would measure something "
+                f"else. Its place is {place}."
+            )
 
 
 def not_whole(key: str, value: Any, least: int) -> str | None:

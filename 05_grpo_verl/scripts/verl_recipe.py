@@ -29,6 +29,8 @@ _BATCH_SIZES = (
     "ppo_mini_batch_size prompts (times n) in one optimizer step, ppo_micro_batch_size_per_gpu completions at a time "
     "on each GPU."
 )
+LOOPS = ("single_turn_agent", "tool_agent")
+TOOL_FORMATS = ("hermes", "qwen3_coder")  # of verl's, those that are plain text
 MAX_LORA_RANK = 512  # that vLLM serves
 _NUMBER = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+")
 _LEGACY_REWARDS = ("custom_reward_function", "reward_model", "sandbox_fusion")
@@ -89,11 +91,18 @@ def _apply(settings: Settings, override: str) -> None:
     settings[last] = value
 
 
-def score_arguments(job: VerlJob, settings: Settings) -> dict[str, Any]:
-    """The keyword arguments with which verl calls `rl.rewards.compute_score` under this recipe."""
-    weights = {"reward_weights": job.reward_weights} if job.reward_weights else {}
-    limit = value_of(settings, "data.max_response_length")
-    return {"rewards": job.rewards, **weights, "max_completion_length": limit}
+def score_arguments(job: VerlJob, settings: Settings, opening: str = "") -> dict[str, Any]:
+    """The keyword arguments with which verl calls `rl.rewards.compute_score` under this recipe.
+
+    `opening` is what the chat template puts into an answer before the model writes (`rl.templates.opening`).
+    """
+    return {
+        "rewards": job.rewards,
+        "reward_weights": job.reward_weights,
+        "verifier": job.verifier,
+        "opening": opening,
+        "max_completion_length": value_of(settings, "data.max_response_length"),
+    }
 
 
 def recipe_problems(job: VerlJob, settings: Settings, *, hosts: int, gpus_per_host: int) -> list[str]:
@@ -160,7 +169,13 @@ def _tools(job: VerlJob, settings: Settings, gpus: int, per_host: int) -> Proble
     enabled = bool(value_of(settings, f"{ROLLOUT}.multi_turn.enable"))
     turns = value_of(settings, f"{ROLLOUT}.multi_turn.max_assistant_turns")
     loop = value_of(settings, f"{ROLLOUT}.agent.default_agent_loop")
-    if enabled != (loop == "tool_agent"):
+    form = value_of(settings, f"{ROLLOUT}.multi_turn.format")
+    if loop not in LOOPS:
+        yield (
+            f"agent.default_agent_loop is {loop}: the evaluation before and after training knows verl's "
+            f"{' and '.join(LOOPS)}, and would measure something else than what is trained."
+        )
+    elif enabled != (loop == "tool_agent"):
         yield (
             f"multi_turn.enable is {enabled} and agent.default_agent_loop is {loop}: verl then rolls out single turns "
             "without a word, or calls tools that are not meant. Set true with tool_agent, or neither."
@@ -172,6 +187,12 @@ def _tools(job: VerlJob, settings: Settings, gpus: int, per_host: int) -> Proble
         )
     elif enabled and turns < 2:
         yield "multi_turn.max_assistant_turns is 1: the model would call a tool and never read its result. Set 2 or more."
+    elif enabled and form not in TOOL_FORMATS:
+        yield (
+            f"multi_turn.format is {form}: the evaluation before and after training reads calls in the formats "
+            f"{' and '.join(TOOL_FORMATS)}. Others are marked by special tokens, which a text does not show, so that "
+            "training would call tools and the evaluation never."
+        )
 
 
 def _parallel(job: VerlJob, settings: Settings, gpus: int, per_host: int) -> Problems:

@@ -4,15 +4,16 @@ verl logs the mean of the summed reward during training, and the parts only in v
 each process wrote them. And it looks only every two seconds whether the completions of a step are there.
 """
 
+import math
 from collections import defaultdict
 from pathlib import Path
 from typing import Any
 
 import ray
 import transfer_queue
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 from transfer_queue import KVBatchMeta
-from verl.trainer.main_ppo import TaskRunnerV1
+from verl.trainer.main_ppo import TaskRunnerV1, run_ppo
 from verl.trainer.ppo.v1.replay_buffer import ReplayBuffer
 from verl.trainer.ppo.v1.trainer_sync import PPOTrainerSync
 from verl_checkpoints import close_checkpoint, on_every_host
@@ -50,7 +51,8 @@ class WorkshopTrainer(PPOTrainerSync):
     def _save_checkpoint(self) -> None:
         super()._save_checkpoint()
         folder = Path(self.config.trainer.default_local_dir, f"global_step_{self.global_steps}")
-        self.peak_rss_mb = max(on_every_host(close_checkpoint, folder).values())
+        made_of = OmegaConf.to_container(self.config.fingerprints)
+        self.peak_rss_mb = max(on_every_host(close_checkpoint, folder, made_of).values())
 
 
 def reward_metrics(keys: list[str], scores: list[dict[str, float]]) -> dict[str, float]:
@@ -58,7 +60,8 @@ def reward_metrics(keys: list[str], scores: list[dict[str, float]]) -> dict[str,
 
     Args:
         keys: a completion's key is <group>_<number>_<turn>.
-        scores: what `rl.rewards.compute_score` gave each: {"score": the sum, "accuracy": 1.0, ...}.
+        scores: what `rl.rewards.compute_score` gave each: {"score": the sum, "accuracy": 1.0, ...}; NaN of a reward
+            without an opinion, which its mean leaves out.
 
     Returns:
         TRL's names: {"rewards/accuracy/mean": ..., "frac_reward_zero_std": ...}.
@@ -66,13 +69,13 @@ def reward_metrics(keys: list[str], scores: list[dict[str, float]]) -> dict[str,
     groups = defaultdict(set)
     for key, score in zip(keys, scores, strict=True):
         groups[key.split("_")[0]].add(score["score"])
-    metrics = {
-        f"rewards/{name}/mean": sum(score[name] for score in scores) / len(scores)
-        for name in scores[0]
-        if name != "score"
-    }
+    named: dict[str, list[float]] = {name: [] for name in scores[0] if name != "score"}
+    for score in scores:
+        for name, opinions in named.items():
+            if not math.isnan(score[name]):
+                opinions.append(score[name])
     return {
-        **metrics,
+        **{f"rewards/{name}/mean": sum(found) / len(found) for name, found in named.items() if found},
         "frac_reward_zero_std": sum(len(found) == 1 for found in groups.values()) / len(groups),
     }
 
@@ -91,5 +94,15 @@ class TaskRunner(TaskRunnerV1.__ray_metadata__.modified_class):
         super().run(config)
 
 
-# The task runner's class for `verl.trainer.main_ppo.run_ppo`, placed on the head, where the job's outputs are.
-task_runner = TaskRunner.options(resources=HEAD)
+def train(config: DictConfig) -> None:
+    """Lets verl train, its task runner on the head, where the job's outputs are; returns when all steps are done.
+
+    What goes wrong is raised as it was: Ray wraps an error once for each process that it passed through.
+    """
+    try:
+        run_ppo(config, TaskRunner.options(resources=HEAD))
+    except ray.exceptions.RayTaskError as error:
+        original: BaseException = error
+        while isinstance(original, ray.exceptions.RayTaskError) and original.cause is not original:
+            original = original.cause
+        raise original from error

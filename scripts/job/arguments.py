@@ -16,7 +16,6 @@ from collections.abc import Callable, Iterator
 from typing import Any, ClassVar
 
 from rl.rewards import REWARDS
-from rl.spelling import unknown_name
 
 from job.settings import Setting, describe_config, problem_with
 
@@ -113,19 +112,26 @@ class QuantizationArguments(Arguments):
 
 
 @dataclasses.dataclass
-class RewardArguments(Arguments):
-    """The rewards, by name."""
+class VerdictArguments(Arguments):
+    """What decides whether an answer is right, in rewards and evaluations alike."""
+
+    verifier: str = argument(
+        "number",
+        "exact, number, choice, text or math (rl.verifiers), or file.function for one in a file beside the script.",
+    )
+
+
+@dataclasses.dataclass
+class RewardArguments(VerdictArguments):
+    """The rewards, by name. That a name leads to a function, rl.rewards.get_rewards checks, where the files are."""
 
     rewards: list[str] = argument(
-        ["accuracy", "format"], "Names in rl.rewards.REWARDS; weigh them with reward_weights."
+        ["accuracy", "format"],
+        "Names in rl.rewards.REWARDS, or file.function for those in a file beside the script.",
     )
 
     def problems(self) -> Iterator[str]:
         yield from super().problems()
-        names = self.rewards if isinstance(self.rewards, list) else []
-        for name in names:
-            if str(name) not in REWARDS:
-                yield f"rewards: {unknown_name('reward', name, REWARDS)}"
         if not self.rewards and not getattr(self, "reward_model", None):
             known = ", ".join(sorted(REWARDS))
             other = ", or a reward_model" if hasattr(self, "reward_model") else ""
@@ -155,8 +161,17 @@ class PairArguments(Arguments):
 
 
 @dataclasses.dataclass
-class DecodingArguments(Arguments):
-    """How completions are generated outside the training steps."""
+class TemplateArguments(Arguments):
+    """For scripts whose trainer's config has no such field (GRPOConfig has)."""
+
+    chat_template_kwargs: dict | None = argument(
+        None, "Variables for the model's chat template, such as {enable_thinking: false}."
+    )
+
+
+@dataclasses.dataclass
+class DecodingArguments(VerdictArguments):
+    """How completions are generated outside the training steps, and judged."""
 
     LEAST: ClassVar[dict[str, float]] = {"eval_batch_size": 1, "eval_max_new_tokens": 1}
 

@@ -1,22 +1,72 @@
-"""Checkpoints that are known to be whole, so that an interrupted job goes on from the newest of them.
+"""Checkpoints that are known to be whole and one's own, so that an interrupted job goes on from the newest of them.
 
 A spot interruption, or a copy to S3 that was cut short, can leave part of a checkpoint. So when all of one is written,
-each host adds a file with the names and sizes of what it wrote.
+each host adds a file with the names and sizes of what it wrote, and with what it was made of (job.fingerprints).
 """
 
 import json
 import os
 import re
+import time
+from collections.abc import Mapping
 from pathlib import Path
+from typing import NamedTuple
 
 from accelerate import PartialState
-from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from torch.utils.data import DataLoader
+from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from job.container import host_count, is_main_process, print_line
 
+Fingerprints = Mapping[
+    str, str
+]  # what a checkpoint is made of, such as {"data": "3fa2c1", "base": "asset:tiny"}
+
+
+class CheckpointError(Exception):
+    """A checkpoint that belongs to another job; the message says in what they differ and what to do."""
+
+
+class Training(NamedTuple):
+    """What `train` did since the script was started."""
+
+    seconds: float
+    steps: int  # after a resume fewer than the trainer counts; 0 where a checkpoint held them all
+
+
+def train(trainer: Trainer, checkpoint: Path | None) -> Training:
+    """Trains to the last step, going on from a checkpoint if there is one.
+
+    A checkpoint of the last step is loaded as any other, and nothing is trained: transformers asks only after a step
+    whether there were enough of them, and would make one more.
+    """
+    done = int(checkpoint.name.rpartition("-")[2]) if checkpoint else 0
+    if checkpoint:
+        asked = _steps_asked_for(trainer)
+        if done >= asked:
+            if is_main_process():
+                print_line(f"{checkpoint.name} holds all {asked} steps: nothing is left to train.")
+            # Epochs of one batch, as many as there were steps: all of them are over before the first begins.
+            trainer.args.max_steps = done
+            trainer.get_train_dataloader = lambda: DataLoader([None])  # ty: ignore[invalid-assignment, invalid-argument-type]
+    started = time.perf_counter()
+    trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+    return Training(time.perf_counter() - started, trainer.state.global_step - done)
+
+
+def _steps_asked_for(trainer: Trainer) -> int:
+    """How many steps make the training, by max_steps or else by num_train_epochs, as transformers counts them."""
+    if trainer.args.max_steps > 0:
+        return trainer.args.max_steps
+    *_, steps = trainer.set_initial_training_values(trainer.args, trainer.get_train_dataloader())
+    return steps
+
 
 class CheckpointMarker(TrainerCallback):
-    """Marks each checkpoint of a Trainer as complete."""
+    """Marks each checkpoint of a Trainer as complete, and with the fingerprints of what it is made of."""
+
+    def __init__(self, fingerprints: Fingerprints | None = None) -> None:
+        self._fingerprints = fingerprints
 
     def on_save(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: object
@@ -25,27 +75,46 @@ class CheckpointMarker(TrainerCallback):
         distributed.wait_for_everyone()  # every process writes its own random state
         folder = Path(args.output_dir) / f"checkpoint-{state.global_step}"
         if distributed.is_local_main_process and folder.is_dir():
-            mark_complete(folder)
+            mark_complete(folder, self._fingerprints)
 
 
-def mark_complete(folder: Path) -> None:
-    """Writes this host's marker of a checkpoint."""
+def mark_complete(folder: Path, fingerprints: Fingerprints | None = None) -> None:
+    """Writes this host's marker of a checkpoint.
+
+    Args:
+        fingerprints: what it is made of, by kind, in texts that a reader can compare; `newest_complete` refuses it to
+            a job that has another text of the same kind. Those of a job of transformers: job.fingerprints.fingerprints;
+            other trainers put theirs together from the functions there.
+    """
     host = int(os.environ.get("SM_CURRENT_HOST_RANK", "0"))
     files = {
         str(path.relative_to(folder)): path.stat().st_size
         for path in sorted(folder.rglob("*"))
         if path.is_file() and not path.name.startswith("complete-")
     }
+    content: dict[str, object] = {"hosts": host_count(), "files": files}
+    if fingerprints is not None:
+        content["fingerprints"] = dict(fingerprints)
     marker = folder / f"complete-{host}.json"
     partial = marker.with_suffix(".partial")
-    partial.write_text(json.dumps({"hosts": host_count(), "files": files}, indent=1))
+    partial.write_text(json.dumps(content, indent=1))
     partial.replace(marker)
 
 
-def newest_complete(folder: Path, prefix: str = "checkpoint-") -> Path | None:
+def newest_complete(
+    folder: Path, prefix: str = "checkpoint-", fingerprints: Fingerprints | None = None
+) -> Path | None:
     """The checkpoint (a folder named `prefix` and its step) to go on from, or None to start from the base model.
 
     Each incomplete checkpoint that is newer is skipped, and the main process prints why.
+
+    Args:
+        fingerprints: what this job's checkpoints are made of, as it gives them to `mark_complete` (or to
+            `CheckpointMarker`). Without them any checkpoint is taken; and so is, with a line in the log, one that
+            says nothing of the kind.
+
+    Raises:
+        CheckpointError: the checkpoint to go on from is made of something else.
     """
     steps = {
         int(match[1]): path
@@ -55,12 +124,36 @@ def newest_complete(folder: Path, prefix: str = "checkpoint-") -> Path | None:
     for _, path in sorted(steps.items(), reverse=True):
         problem = what_is_missing(path)
         if problem is None:
+            if fingerprints is not None:
+                _check_made_of(path, fingerprints)
             if is_main_process():
                 print_line(f"Going on from {path.name}.")
             return path
         if is_main_process():
             print_line(f"Skipping {path.name}, which is incomplete: {problem}.")
     return None
+
+
+def _check_made_of(checkpoint: Path, fingerprints: Fingerprints) -> None:
+    """Raises CheckpointError if a complete checkpoint belongs to another job."""
+    for marker in sorted(checkpoint.glob("complete-*.json")):
+        found: dict[str, str] = json.loads(marker.read_text()).get("fingerprints", {})
+        unknown = [kind for kind in fingerprints if kind not in found]
+        if unknown and is_main_process():
+            print_line(f"{checkpoint.name} does not say what {' and '.join(unknown)} it was made with.")
+        others = {
+            kind: found[kind]
+            for kind in fingerprints
+            if found.get(kind, fingerprints[kind]) != fingerprints[kind]
+        }
+        if others:
+            differences = "; ".join(
+                f"{checkpoint.name} was made with {kind} {other}, this job has {fingerprints[kind]}"
+                for kind, other in others.items()
+            )
+            raise CheckpointError(
+                f"{differences}: give the job a checkpoint folder of its own, or the {' and '.join(others)} back."
+            )
 
 
 def what_is_missing(checkpoint: Path) -> str | None:

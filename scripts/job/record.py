@@ -1,6 +1,6 @@
 """The form of summary.json, for what writes it in a job and what reads it in a notebook. No torch."""
 
-from typing import Any, TypedDict
+from typing import Any, NotRequired, TypedDict
 
 
 class Record(TypedDict):
@@ -17,8 +17,9 @@ class Record(TypedDict):
     base: dict[str, dict[str, Any]]  # pass@1 by decoding, as rl.evaluation.PassAtOne has it
     trained: dict[str, dict[str, Any]]
     completion_length: dict[str, float]  # tokens, sampled
-    train_seconds: float
+    cut_off: NotRequired[dict[str, dict[str, float]]]  # base and trained: share of completions by decoding
+    train_seconds: float  # since the script was last started
     phases_seconds: dict[str, float]
     peak_rss_mb: float  # of one process, MB of 2**20 bytes
-    tokens_per_second: float  # prompts and completions, all processes
+    tokens_per_second: float  # prompts and completions, all processes; 0 where a checkpoint held all steps
     versions: dict[str, str]

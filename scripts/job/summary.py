@@ -13,6 +13,7 @@ from accelerate.utils import gather_object
 from rl.evaluation import Evaluation
 from transformers import Trainer
 
+from job.checkpoints import Training
 from job.container import host_count, is_main_process, output_data_dir, process_count
 from job.record import Record
 
@@ -28,11 +29,14 @@ class TrainedRun(Protocol):
 
 
 def write_summary(
-    job: TrainedRun, trainer: Trainer, before: Evaluation, after: Evaluation, *, train_seconds: float
+    job: TrainedRun, trainer: Trainer, before: Evaluation, after: Evaluation, training: Training
 ) -> Path | None:
     """Writes summary.json, evaluation_before.json and evaluation_after.json to the job's outputs.
 
     Every process must call this, since each reports its own memory.
+
+    Args:
+        training: what job.checkpoints.train returned.
 
     Returns:
         Path of summary.json in the main process, None in the others.
@@ -48,9 +52,9 @@ def write_summary(
         processes=process_count(),
         seed=trainer.args.seed,
         steps=trainer.state.global_step,
-        tokens=_tokens(trainer),
+        tokens=_tokens(trainer) if training.steps else 0,
         peak_rss_mb=peak_rss_mb,
-        train_seconds=train_seconds,
+        train_seconds=training.seconds,
     )
 
 
@@ -87,6 +91,7 @@ def write_record(
             "base": before.mean_completion_length["sampled"],
             "trained": after.mean_completion_length["sampled"],
         },
+        "cut_off": {"base": before.cut_off, "trained": after.cut_off},
         "train_seconds": round(train_seconds, 3),
         "phases_seconds": {
             "evaluate_before": round(before.seconds, 3),
@@ -94,7 +99,7 @@ def write_record(
             "evaluate_after": round(after.seconds, 3),
         },
         "peak_rss_mb": round(peak_rss_mb, 1),
-        "tokens_per_second": round(tokens / train_seconds, 1),
+        "tokens_per_second": round(tokens / train_seconds, 1) if tokens else 0.0,
         "versions": versions(),
     }
     folder = output_data_dir()

@@ -151,6 +151,8 @@ def log_evaluation(name: str, evaluation: Evaluation) -> None:
     if not is_main_process():
         return
     print_line(f"[evaluation] {name}: pass@1 {evaluation.greedy}; {evaluation.sampled}")
+    if cut_off := _cut_off(evaluation):
+        print_line(f"[evaluation] {name}: {cut_off}")
     metrics = {}
     for rate in (evaluation.greedy, evaluation.sampled):
         metrics |= {
@@ -159,6 +161,7 @@ def log_evaluation(name: str, evaluation: Evaluation) -> None:
             f"{name}/pass_at_1_{rate.decoding}_high": rate.high,
             f"{name}/format_rate_{rate.decoding}": evaluation.format_rate[rate.decoding],
             f"{name}/completion_length_{rate.decoding}": evaluation.mean_completion_length[rate.decoding],
+            f"{name}/cut_off_{rate.decoding}": evaluation.cut_off[rate.decoding],
         }
     if mlflow := _open_run("mlflow"):
         mlflow.log_metrics(metrics)
@@ -167,6 +170,19 @@ def log_evaluation(name: str, evaluation: Evaluation) -> None:
     if wandb := _open_run("wandb"):
         rows = [[item[column] for column in COLUMNS] for item in evaluation.completions]
         wandb.log({**metrics, f"{name}/completions": wandb.Table(columns=list(COLUMNS), data=rows)})
+
+
+def _cut_off(evaluation: Evaluation) -> str | None:
+    """How many completions were cut off, and at which length; None if none were."""
+    parts = []
+    for decoding in evaluation.cut_off:
+        items = [item for item in evaluation.completions if item["decoding"] == decoding]
+        if cut := sum(item["cut_off"] for item in items):
+            parts.append(f"{cut} of {len(items)} {decoding}")
+    if not parts:
+        return None
+    limit = max(item["tokens"] for item in evaluation.completions if item["cut_off"])
+    return f"{' and '.join(parts)} completions were cut off at eval_max_new_tokens={limit}, before they could answer"
 
 
 def finish_tracking() -> None:

@@ -8,19 +8,23 @@ import dataclasses
 import json
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NotRequired, TypedDict
 
-from rl.rewards import extract_answer, is_formatted, same_answer
+from rl.answers import extract_answer, is_formatted
 from rl.tasks import DataError, Row
+from rl.templates import opening
+from rl.verifiers import Verifier
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+    from rl.generation import Generated
+
 GREEDY, SAMPLED = "greedy", "sampled"
-# generate(model, tokenizer, prompts, *, max_new_tokens, temperature, seed): (text, length in tokens) for each prompt
-Generate = Callable[..., list[tuple[str, int]]]
+# generate(model, tokenizer, prompts, *, max_new_tokens, temperature, seed, chat_template_kwargs)
+Generate = Callable[..., "list[Generated]"]
 
 
 class Completion(TypedDict):
@@ -33,6 +37,7 @@ class Completion(TypedDict):
     sample: int  # 0 for greedy, else 0..k-1
     completion: str
     tokens: int  # length, the end token included
+    cut_off: bool  # it reached the limit and had not ended
     extracted: NotRequired[str | None]
     correct: NotRequired[bool]
     formatted: NotRequired[bool]
@@ -62,6 +67,7 @@ class Evaluation:
             that of one sample a problem, which is wider than the true one.
         format_rate: by decoding, the share of completions in the format asked for.
         mean_completion_length: by decoding, in tokens, the end token included.
+        cut_off: by decoding, the share of completions that reached the limit and had not ended; they answer nothing.
         completions: all completions, each with what was judged of it.
         seconds: how long `evaluate` took.
     """
@@ -71,6 +77,7 @@ class Evaluation:
     format_rate: dict[str, float]
     mean_completion_length: dict[str, float]
     completions: list[Completion]
+    cut_off: dict[str, float]
     seconds: float = dataclasses.field(default=0.0, compare=False)
 
     def save(self, path: Path | str) -> None:
@@ -112,20 +119,22 @@ def wilson_interval(successes: float, n: int) -> tuple[float, float]:
     return max(0.0, (centre - margin) / scale), min(1.0, (centre + margin) / scale)
 
 
-def score_completions(items: list[Completion]) -> Evaluation:
+def score_completions(items: list[Completion], verifier: Verifier, opening: str = "") -> Evaluation:
     """Judges completions, wherever they come from.
 
     Args:
         items: every problem must have one greedy completion and the same number of samples.
+        verifier: says whether an answer is right (rl.verifiers).
+        opening: what the chat template has put before each completion (rl.templates).
 
     Raises:
         ValueError: a problem lacks a completion, or has one twice.
     """
     completions: list[Completion] = []
     for item in items:
-        extracted = extract_answer(item["completion"])
-        correct = same_answer(extracted, item["answer"])
-        formatted = is_formatted(item["completion"])
+        extracted = extract_answer(item["completion"], opening)
+        correct = extracted is not None and verifier(extracted, item["answer"])
+        formatted = is_formatted(item["completion"], opening)
         completions.append({**item, "extracted": extracted, "correct": correct, "formatted": formatted})
     groups = {name: [item for item in completions if item["decoding"] == name] for name in (GREEDY, SAMPLED)}
     problems = {item["index"] for item in completions}
@@ -142,6 +151,7 @@ def score_completions(items: list[Completion]) -> Evaluation:
         sampled=_pass_at_one(groups[SAMPLED], len(problems), SAMPLED),
         format_rate={name: _mean(group, "formatted") for name, group in groups.items()},
         mean_completion_length={name: _mean(group, "tokens") for name, group in groups.items()},
+        cut_off={name: _mean(group, "cut_off") for name, group in groups.items()},
         completions=completions,
     )
 
@@ -160,16 +170,19 @@ def evaluate(
     tokenizer: "PreTrainedTokenizerBase",
     rows: list[Row],
     *,
+    verifier: Verifier,
     samples: int,
     max_new_tokens: int,
     batch_size: int,
     seed: int,
     temperature: float = 1.0,
+    chat_template_kwargs: Mapping[str, Any] | None = None,
     generate: Generate | None = None,
 ) -> Evaluation:
     """Generates one greedy completion and `samples` sampled ones for each row, and scores them.
 
-    `generate` makes the completions of a batch; without it `rl.generation.generate` does. 05 passes one that calls tools.
+    `verifier` and `chat_template_kwargs` are those of the training: what is measured is what is trained. `generate` makes
+    the completions of a batch; without it `rl.generation.generate` does. 05 passes one that calls tools.
 
     In a distributed job every process must call this; each generates its share of the batches and all return the same
     result. Each batch has a random seed of its own, so the result does not depend on the number of processes. Neither
@@ -192,9 +205,11 @@ def evaluate(
         batch_size,
         seed=seed,
         temperature=temperature,
+        chat_template_kwargs=chat_template_kwargs,
         generate=generate,
     )
-    return dataclasses.replace(score_completions(items), seconds=time.perf_counter() - started)
+    scored = score_completions(items, verifier, opening(tokenizer, chat_template_kwargs))
+    return dataclasses.replace(scored, seconds=time.perf_counter() - started)
 
 
 def greedy_pass_at_1(
@@ -202,8 +217,10 @@ def greedy_pass_at_1(
     tokenizer: "PreTrainedTokenizerBase",
     rows: list[Row],
     *,
+    verifier: Verifier,
     max_new_tokens: int,
     batch_size: int,
+    chat_template_kwargs: Mapping[str, Any] | None = None,
 ) -> PassAtOne:
     """The greedy half of `evaluate` alone, for a look in the middle of training. Every process must call this.
 
@@ -212,8 +229,23 @@ def greedy_pass_at_1(
     """
     if not rows:
         raise ValueError("an evaluation needs rows; got none")
-    items = _complete(model, tokenizer, rows, 0, max_new_tokens, batch_size, seed=0, temperature=1.0)
-    right = [{"correct": same_answer(extract_answer(item["completion"]), item["answer"])} for item in items]
+    items = _complete(
+        model,
+        tokenizer,
+        rows,
+        0,
+        max_new_tokens,
+        batch_size,
+        seed=0,
+        temperature=1.0,
+        chat_template_kwargs=chat_template_kwargs,
+    )
+    opened = opening(tokenizer, chat_template_kwargs)
+    answers = [extract_answer(item["completion"], opened) for item in items]
+    right = [
+        {"correct": given is not None and verifier(given, item["answer"])}
+        for given, item in zip(answers, items, strict=True)
+    ]
     return _pass_at_one(right, len(rows), GREEDY)
 
 
@@ -227,6 +259,7 @@ def _complete(
     *,
     seed: int,
     temperature: float,
+    chat_template_kwargs: Mapping[str, Any] | None,
     generate: Generate | None = None,
 ) -> list[Completion]:
     """One greedy completion and `samples` sampled ones for each row, as `score_completions` takes them."""
@@ -253,6 +286,7 @@ def _complete(
                 max_new_tokens=max_new_tokens,
                 temperature=temperature if decoding == SAMPLED else 0.0,
                 seed=seed + number,
+                chat_template_kwargs=chat_template_kwargs,
             )
             items: list[Completion] = [
                 {
@@ -261,10 +295,11 @@ def _complete(
                     "answer": row["answer"],
                     "decoding": decoding,
                     "sample": sample,
-                    "completion": text,
-                    "tokens": tokens,
+                    "completion": output.text,
+                    "tokens": output.tokens,
+                    "cut_off": output.cut_off,
                 }
-                for row, (text, tokens) in zip(batch, outputs, strict=True)
+                for row, output in zip(batch, outputs, strict=True)
             ]
             done.append((number, items))
     gathered = sorted(gather_object(done), key=lambda numbered: numbered[0])

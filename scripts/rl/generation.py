@@ -1,15 +1,25 @@
 """Generating completions in batches with transformers, the same for every model."""
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from typing import Any, NamedTuple
 
 import torch
 from accelerate.utils import extract_model_from_parallel
 from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from rl.tasks import Message
+from rl.templates import render
 
 Messages = list[Message]
+
+
+class Generated(NamedTuple):
+    """One completion."""
+
+    text: str  # without special tokens
+    tokens: int  # the end token included
+    cut_off: bool  # it reached the limit and had not ended
 
 
 @contextlib.contextmanager
@@ -35,17 +45,19 @@ def generate(
     temperature: float,
     seed: int,
     tools: list[dict] | None = None,
-) -> list[tuple[str, int]]:
-    """One completion for each conversation, all in one batch: (text without special tokens, length in tokens).
+    chat_template_kwargs: Mapping[str, Any] | None = None,
+) -> list[Generated]:
+    """One completion for each conversation, all in one batch.
 
     The prompts are padded on the left to one tensor of shape (batch, prompt tokens); the model returns (batch, prompt
     tokens + up to `max_new_tokens`). The length counts the end token.
 
     Temperature 0 is greedy decoding; otherwise the model's own distribution is sampled, whatever top-k, top-p or penalty
-    its authors recommend: pass@1 shall measure what is trained. `tools` are offered to the model by its chat template.
+    its authors recommend: pass@1 shall measure what is trained. `tools` are offered to the model by its chat template,
+    which also gets `chat_template_kwargs`, as it does in training.
     """
     texts = [
-        tokenizer.apply_chat_template(prompt, tools=tools, add_generation_prompt=True, tokenize=False)
+        render(tokenizer, prompt, chat_template_kwargs=chat_template_kwargs, tools=tools)
         for prompt in prompts
     ]
     inputs = tokenizer(
@@ -73,8 +85,9 @@ def generate(
     completions = []
     for tokens in output[:, width:].tolist():
         # Behind the end token there is only padding, and the padding token may itself be an end token.
-        length = next((place + 1 for place, token in enumerate(tokens) if token in ends), len(tokens))
-        completions.append((tokenizer.decode(tokens[:length], skip_special_tokens=True), length))
+        end = next((place + 1 for place, token in enumerate(tokens) if token in ends), None)
+        text = tokenizer.decode(tokens[:end], skip_special_tokens=True)
+        completions.append(Generated(text, end or len(tokens), cut_off=end is None))
     return completions
 
 

@@ -1,21 +1,20 @@
 """Preference pairs: two answers to one prompt, of which the first is better. What DPO and reward models learn from.
 
-A pair is a problem's row (rl.tasks) with two answers more, each a list of messages. `count_tokens` adds their lengths
-in the model's own tokens, for those who look at the data without a tokenizer.
+A pair is a problem's row (rl.tasks) with two answers more, each a list of messages. What is compared is one message of
+the assistant with another: `normal_form` says how a pair comes to that, and which pairs cannot.
 """
 
 import json
 from collections import defaultdict
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NotRequired, cast
+from typing import Any, NotRequired, cast
 
 from rl.evaluation import SAMPLED, Evaluation
 from rl.tasks import DataError, Message, Row, read_rows, write_whole
 
-if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerBase
-
 SIDES = ("chosen", "rejected")
+PARTS = ("prompt", *SIDES)
 FEWEST = 20  # pairs; with less there is nothing to learn, and the reason should be looked at
 
 
@@ -94,28 +93,55 @@ def hold_out(pairs: list[Pair], share: float) -> tuple[list[Pair], list[Pair]]:
     return learned, kept
 
 
-def as_texts(pair: Pair, tokenizer: "PreTrainedTokenizerBase") -> dict[str, str]:
-    """The prompt as the model is asked it, by its own chat template with the pair's tools, and both answers bare.
+def length_report(pairs: Sequence[Mapping[str, Any]], max_length: int | None, *, least: int = 1) -> list[str]:
+    """What `max_length` does to the pairs, a sentence for each thing; nothing to say of pairs without lengths.
 
-    DPOTrainer adds the end token to an answer that is plain text, and nothing else. Given messages it would apply the
-    chat template to them, and ChatML's puts a line break behind the end token. No model ever writes that one, so its
-    log-probability is about -20, and DPO could earn margin with a token that no answer contains.
+    DPO leaves out a pair whose prompt alone has `max_length` tokens, and cuts what is longer with an answer.
+
+    Args:
+        pairs: with prompt_tokens, chosen_tokens and rejected_tokens, as the jobs that make pairs add them.
+        max_length: tokens of prompt and answer; None: no limit.
+        least: pairs that one step of training takes, on all processes.
+
+    Raises:
+        DataError: fewer than `least` pairs are left.
     """
-    tools = json.loads(pair["tools"]) if pair.get("tools") else None
-    prompt = tokenizer.apply_chat_template(
-        pair["prompt"], tools=tools, add_generation_prompt=True, tokenize=False
-    )
-    return {"prompt": prompt} | {side: pair[side][-1]["content"] for side in SIDES}
+    report, left = [], len(pairs)
+    if max_length is not None and all(
+        pair.get(f"{name}_tokens") is not None for pair in pairs for name in PARTS
+    ):
+        full = [pair["prompt_tokens"] for pair in pairs if pair["prompt_tokens"] >= max_length]
+        totals = [pair["prompt_tokens"] + max(pair[f"{side}_tokens"] for side in SIDES) for pair in pairs]
+        cut = sum(total > max_length for total in totals) - len(full)
+        left -= len(full)
+        if full:
+            report.append(
+                f"{len(full)} of {len(pairs)} pairs are left out: their prompt alone fills max_length, {max_length} tokens "
+                f"(the longest has {max(full)}; with its answer, a pair has up to {max(totals)})."
+            )
+        if cut:
+            report.append(
+                f"{cut} of {len(pairs)} pairs lose the end of an answer: with their prompt they have up to "
+                f"{max(totals)} tokens, and max_length is {max_length}."
+            )
+    check_enough(left, least, report)
+    return report
 
 
-def count_tokens(pairs: list[Pair], tokenizer: "PreTrainedTokenizerBase") -> list[Pair]:
-    """The pairs with prompt_tokens, chosen_tokens and rejected_tokens (the end token included), as DPOTrainer counts."""
-    counted = []
-    for pair in pairs:
-        texts = as_texts(pair, tokenizer)
-        lengths = {name: len(tokenizer(text)["input_ids"]) for name, text in texts.items()}
-        counted.append({**pair, **{f"{name}_tokens": lengths[name] + (name in SIDES) for name in texts}})
-    return cast(list[Pair], counted)
+def check_enough(left: int, least: int, reasons: Sequence[str] = ()) -> None:
+    """Raises DataError if fewer than `least` pairs are left, with what was said of those that are not."""
+    if left < least:
+        raise DataError(
+            " ".join(
+                [
+                    f"{left} pairs are left to train on, and a step takes {least}.",
+                    *reasons,
+                    "Bring more pairs, or raise max_length."
+                    if reasons
+                    else "Bring more pairs, or take smaller batches.",
+                ]
+            )
+        )
 
 
 def write_pairs(pairs: list[Pair], path: Path) -> None:
@@ -124,41 +150,128 @@ def write_pairs(pairs: list[Pair], path: Path) -> None:
 
 
 def read_pairs(path: Path | str) -> list[Pair]:
-    """Pairs of a JSONL or parquet file, or of the one such file in a channel's folder.
+    """Pairs of a JSONL or parquet file, or of the one such file in a channel's folder, in their normal form.
 
     Raises:
-        DataError: as `read_rows`; or an answer is missing, empty or no list of messages, or both answers are the same,
-            or `tools` is no JSON list. Names the file, the row (counted from 1) and the field.
+        DataError: as `read_rows` and `normal_form`; or an answer is missing, empty or no list of messages, or `tools` is
+            no JSON list. Names the file, the row (counted from 1) and the field.
     """
     pairs = cast(list[Pair], read_rows(path))
+    checked = []
     for number, pair in enumerate(pairs, start=1):
-        _check_pair(pair, f"{path}, row {number}")
-    return pairs
+        try:
+            _check_fields(pair)
+            checked.append(normal_form(pair))
+        except DataError as error:
+            raise DataError(f"{path}, row {number}: {error}") from error
+    return checked
 
 
-def _check_pair(pair: Pair, where: str) -> None:
+def normal_form(pair: Pair) -> Pair:
+    """The pair with one message of the assistant on each side. What both sides begin with belongs to the prompt.
+
+    So [call, result, answer] beside [call, result, other answer] becomes a longer prompt with two answers. Exchanges that
+    part earlier have no such form: the words of users and tools in them would be learned as if the model had said them.
+
+    Raises:
+        DataError: the pair has no such form; says why, and what to do.
+    """
+    prompt, chosen, rejected = ([_cleaned(message) for message in pair[field]] for field in PARTS)
+    if chosen == rejected:
+        raise DataError("'chosen' and 'rejected' are the same, so nothing is preferred.")
+    shared = _shared(chosen, rejected)
+    answers = chosen[shared:], rejected[shared:]
+    if not all(answers):
+        raise DataError(
+            "'chosen' and 'rejected' are the same as far as the shorter goes, so nothing is preferred."
+        )
+    if max(map(len, answers)) > 1:
+        raise DataError(
+            f"'chosen' and 'rejected' part at message {shared + 1} and go on after it. One answer on each side is compared, "
+            "and what users and tools say is no answer of the model: end both sides with the message at which they part."
+        )
+    for side, [answer] in zip(SIDES, answers, strict=True):
+        if answer["role"] != "assistant":
+            raise DataError(
+                f"the answer in '{side}' has the role '{answer['role']}'; it must be 'assistant'."
+            )
+        if more := [key for key in answer if key not in ("role", "content", "tool_calls") and answer[key]]:
+            raise DataError(
+                f"the answer in '{side}' has '{more[0]}', which would not be learned: write it into 'content' as the model "
+                "would write it (thoughts as <think>...</think>), or take it out."
+            )
+    # Some data sets repeat the prompt, or its end, at the beginning of both sides.
+    repeated = max(n for n in range(min(len(prompt), shared) + 1) if prompt[len(prompt) - n :] == chosen[:n])
+    asked = [*prompt, *chosen[repeated:shared]]
+    if asked[-1]["role"] == "assistant":
+        raise DataError(
+            "before both answers the assistant speaks last: a user or a tool must ask for an answer."
+        )
+    if shared > repeated and prompt[-1]["role"] == chosen[repeated]["role"] == "user":
+        raise DataError(
+            "'prompt' ends with a user's message and both answers begin with another: which is asked?"
+        )
+    return cast(Pair, {**pair, "prompt": asked, "chosen": answers[0], "rejected": answers[1]})
+
+
+def _shared(first: list[Any], second: list[Any]) -> int:
+    """How many messages both begin with."""
+    pairs = zip(first, second, strict=False)
+    return next((n for n, (one, other) in enumerate(pairs) if one != other), min(len(first), len(second)))
+
+
+def _cleaned(message: Any) -> dict[str, Any]:
+    """A message without empty fields: parquet gives every message all fields that any of them has."""
+    return {
+        "role": message["role"],
+        "content": message.get("content") or "",
+        **_without_none(message, ("content",)),
+    }
+
+
+def _without_none(value: Any, leave_out: tuple[str, ...] = ()) -> Any:
+    if isinstance(value, dict):
+        return {k: _without_none(v) for k, v in value.items() if v is not None and k not in leave_out}
+    return [_without_none(item) for item in value] if isinstance(value, list) else value
+
+
+def _check_fields(pair: Pair) -> None:
     for side in SIDES:
         if side not in pair:
-            raise DataError(f"{where}: the field '{side}' is missing. Are these problems and not pairs?")
+            raise DataError(f"the field '{side}' is missing. Are these problems and not pairs?")
         messages = pair[side]
         if not isinstance(messages, list) or not messages or not all(map(_is_message, messages)):
             raise DataError(
-                f"{where}: the field '{side}' must be a list of {{'role': ..., 'content': ...}} with text."
+                f"the field '{side}' must be a list of {{'role': ..., 'content': ...}} with text (or with tool_calls)."
             )
-    if pair["chosen"] == pair["rejected"]:
-        raise DataError(f"{where}: 'chosen' and 'rejected' are the same, so nothing is preferred.")
     if pair.get("tools"):
         try:
             tools = json.loads(pair["tools"])
         except (TypeError, ValueError) as error:
-            raise DataError(
-                f"{where}: the field 'tools' is not the JSON text of a list ({error})."
-            ) from error
+            raise DataError(f"the field 'tools' is not the JSON text of a list ({error}).") from error
         if not isinstance(tools, list):
-            raise DataError(f"{where}: the field 'tools' is not the JSON text of a list.")
+            raise DataError("the field 'tools' is not the JSON text of a list.")
 
 
 def _is_message(message: Any) -> bool:
-    return isinstance(message, dict) and all(
-        isinstance(message.get(key), str) and message[key].strip() for key in ("role", "content")
+    """Whether it has a role and a text; calls of tools need no text."""
+    if (
+        not isinstance(message, dict)
+        or not isinstance(message.get("role"), str)
+        or not message["role"].strip()
+    ):
+        return False
+    text = message.get("content")
+    calls = message.get("tool_calls")
+    if calls and not _are_calls(calls):
+        return False
+    return bool(calls) if text is None else isinstance(text, str) and bool(text.strip() or calls)
+
+
+def _are_calls(calls: Any) -> bool:
+    return isinstance(calls, list) and all(
+        isinstance(call, dict)
+        and isinstance(call.get("function", call), dict)
+        and call.get("function", call).get("name")
+        for call in calls
     )

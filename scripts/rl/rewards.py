@@ -1,25 +1,34 @@
-"""Rewards that can be verified: what a completion earns, given the question's known answer.
+"""Rewards: what a completion earns, given the question's known answer.
 
 Every reward is a function `fn(completions, answer, **kwargs) -> list[float]`, which is what TRL calls, with the data
-set's columns as keyword arguments. To add one, write such a function over plain texts and put `@reward("name")` above
-it: the decorator accepts TRL's conversational completions as well, and refuses a missing answer or a list of the wrong
-length instead of training on it. verl calls `compute_score` instead, which uses the same functions.
+set's columns as keyword arguments. There are two ways to one of your own:
+
+- any function that TRL takes, in a file beside the training script, named in the recipe as `file.function`. It gets what
+  TRL gives it (conversations, where prompts are conversations) and may return None for "no opinion", or be async;
+- a function over plain texts with `@reward("name")` above it: the decorator accepts conversations as well, and refuses a
+  missing answer.
+
+Both are refused a list of the wrong length or a value that is no number. verl calls `compute_score` instead, which uses
+the same functions.
 """
 
+import asyncio
 import functools
 import inspect
+import json
 import math
 import re
 from collections.abc import Callable, Sequence
-from decimal import Decimal
 from typing import Any
 
+from rl.answers import completion_text, extract_answer, is_formatted
+from rl.own_code import OwnCodeError, load_function
 from rl.spelling import unknown_name
+from rl.verifiers import Verifier, get_verifier, number
 
-Reward = Callable[..., list[float]]
+Reward = Callable[..., Any]  # to a list of float | None, or to an awaitable of one
 REWARDS: dict[str, Reward] = {}
 
-NUMBER = re.compile(r"[-+]?(?:[0-9]{1,3}(?:,[0-9]{3})+|[0-9]+)(?:\.[0-9]+)?")
 TOKEN_ESTIMATE = re.compile(r"[0-9]|[^\W\d]{1,4}|[^\w\s]")
 
 
@@ -33,8 +42,8 @@ def reward(name: str) -> Callable[[Reward], Reward]:
     The guarded function takes completions as plain texts or as lists of messages, treats None as an empty text, and
 
     Raises:
-        RewardError: no answer for a completion; or not exactly one finite number for each completion (where a list
-            of length 1 would reach every completion unseen: trl#6533).
+        RewardError: no answer for a completion; or not exactly one finite number (or None) for each completion (where
+            a list of length 1 would reach every completion unseen: trl#6533).
     """
 
     def register(function: Reward) -> Reward:
@@ -43,29 +52,50 @@ def reward(name: str) -> Callable[[Reward], Reward]:
         if before and _defined(inspect.unwrap(before)) != _defined(function):
             raise ValueError(f"There is a reward '{name}' already: choose another name.")
 
-        @functools.wraps(function)
-        def guarded(
-            completions: Sequence[Any], answer: Sequence[str] | None = None, **kwargs: Any
-        ) -> list[float]:
+        def over_texts(completions: Sequence[Any], answer: Sequence[str] | None = None, **kwargs: Any) -> Any:
             texts = [completion_text(completion) for completion in completions]
-            scores = function(completions=texts, answer=_known_answers(name, answer, len(texts)), **kwargs)
-            if not isinstance(scores, list) or len(scores) != len(texts):
-                got = f"{len(scores)} values" if isinstance(scores, list) else type(scores).__name__
-                raise RewardError(
-                    f"Reward '{name}' must return a list of {len(texts)} numbers, but returned {got}."
-                )
-            for position, score in enumerate(scores):
-                if not isinstance(score, int | float) or not math.isfinite(score):
-                    raise RewardError(
-                        f"Reward '{name}' gave {score!r} to completion {position}, which is no number."
-                    )
-            return [float(score) for score in scores]
+            return function(completions=texts, answer=_known_answers(name, answer, len(texts)), **kwargs)
 
-        guarded.__name__ = name  # TRL logs rewards/<name>/mean
-        REWARDS[name] = guarded
-        return guarded
+        REWARDS[name] = _guarded(name, function, over_texts)
+        return REWARDS[name]
 
     return register
+
+
+def _guarded(name: str, function: Reward, call: Reward) -> Reward:
+    """`call`, whose result is checked; it looks like `function`, and TRL logs it as rewards/<name>/mean."""
+    if inspect.iscoroutinefunction(function):
+
+        @functools.wraps(function)
+        async def guarded(completions: Sequence[Any], *args: Any, **kwargs: Any) -> list[float | None]:
+            return _scores(name, await call(completions, *args, **kwargs), len(completions))
+
+    else:
+
+        @functools.wraps(function)
+        def guarded(completions: Sequence[Any], *args: Any, **kwargs: Any) -> list[float | None]:
+            return _scores(name, call(completions, *args, **kwargs), len(completions))
+
+    guarded.__name__ = name
+    return guarded
+
+
+def _scores(name: str, result: Any, count: int) -> list[float | None]:
+    """What a reward returned as `count` floats or None; numpy's and torch's numbers and vectors are taken too."""
+    values = result.tolist() if hasattr(result, "tolist") else result
+    if not isinstance(values, list | tuple) or len(values) != count:
+        got = f"{len(values)} values" if isinstance(values, list | tuple) else type(result).__name__
+        raise RewardError(f"Reward '{name}' must return a list of {count} numbers, but returned {got}.")
+    scores: list[float | None] = []
+    for position, value in enumerate(values):
+        value = value.item() if hasattr(value, "item") else value
+        if value is not None and (not isinstance(value, int | float) or not math.isfinite(value)):
+            raise RewardError(
+                f"Reward '{name}' gave {value!r} to completion {position}, which is no number. "
+                "Where it has no opinion, return None."
+            )
+        scores.append(None if value is None else float(value))
+    return scores
 
 
 def _defined(function: Any) -> tuple[str, str]:
@@ -84,79 +114,26 @@ def _known_answers(name: str, answer: Sequence[str] | None, count: int) -> list[
     return list(answer)
 
 
-def completion_text(completion: Any) -> str:
-    """Text of a completion: a plain string, None, or a conversation (its assistant messages joined)."""
-    if completion is None:
-        return ""
-    if isinstance(completion, str):
-        return completion
-    return "".join(message.get("content") or "" for message in completion)
-
-
-def extract_answer(text: str) -> str | None:
-    """The answer of a completion, or None unless there is exactly one `<answer>` block, after the thinking, and only
-    white space behind it.
-
-    Plain string search takes linear time on any text, which a pattern with `.*` does not.
-    """
-    text = text.rstrip()
-    start, end = text.find("<answer>"), len(text) - len("</answer>")
-    if (
-        start < 0
-        or not text.endswith("</answer>")
-        or text.count("<answer>") > 1
-        or text.count("</answer>") > 1
-    ):
-        return None
-    before, inside = text[:start], text[start + len("<answer>") : end]
-    if "<think>" in inside or "</think>" in inside:
-        return None
-    if (
-        before.count("<think>") > 1
-        or before.count("</think>") > 1
-        or before.rfind("<think>") > before.rfind("</think>")
-    ):
-        return None
-    return inside.strip()
-
-
-def same_answer(given: str | None, gold: str) -> bool:
-    """Whether two answers are the same text, or the same number ("1,568" and "1568.0")."""
-    if given is None:
-        return False
-    given, gold = given.strip(), str(gold).strip()
-    if given == gold:
-        return True
-    # No number worth comparing is this long, and Decimal keeps 28 digits only in arithmetic, not in comparison.
-    if len(given) > 100 or not NUMBER.fullmatch(given) or not NUMBER.fullmatch(gold):
-        return False
-    return Decimal(given.replace(",", "")) == Decimal(gold.replace(",", ""))
-
-
-def is_formatted(text: str) -> bool:
-    """Whether a completion is `<think>...</think><answer>...</answer>`, each tag once, with nothing outside the tags.
-
-    The thinking may be empty or have many lines; the answer may not be empty.
-    """
-    text = text.strip()
-    thinking, closed, rest = text.removeprefix("<think>").partition("</think>")
-    if not text.startswith("<think>") or not closed or "<think>" in thinking or "<answer>" in thinking:
-        return False
-    return rest.lstrip().startswith("<answer>") and bool(extract_answer(text))
+def is_right(text: str, gold: str, verifier: Verifier, opening: str = "") -> bool:
+    """The one verdict: whether a completion's answer is right. `opening`: see rl.templates."""
+    given = extract_answer(text, opening)
+    return given is not None and verifier(given, str(gold))
 
 
 @reward("accuracy")
-def accuracy(completions: list[str], answer: list[str], **kwargs: Any) -> list[float]:
+def accuracy(
+    completions: list[str], answer: list[str], verifier: Verifier = number, opening: str = "", **kwargs: Any
+) -> list[float]:
     """1.0 for the right answer, else 0.0."""
     return [
-        float(same_answer(extract_answer(text), gold)) for text, gold in zip(completions, answer, strict=True)
+        float(is_right(text, gold, verifier, opening)) for text, gold in zip(completions, answer, strict=True)
     ]
 
 
 @reward("format")
-def format_tags(completions: list[str], answer: list[str], **kwargs: Any) -> list[float]:
+def format_tags(completions: list[str], answer: list[str], opening: str = "", **kwargs: Any) -> list[float]:
     """1.0 for thinking and an answer in their tags, else 0.0, whatever the answer is."""
-    return [float(is_formatted(text)) for text in completions]
+    return [float(is_formatted(text, opening)) for text in completions]
 
 
 @reward("soft_overlong")
@@ -192,51 +169,86 @@ def soft_overlong(
 def get_rewards(names: Sequence[str], **bound: Any) -> list[Reward]:
     """The rewards with these names, in this order; `bound` values go to those that have such a parameter.
 
-        get_rewards(["accuracy", "soft_overlong"], max_completion_length=128)
+        get_rewards(["accuracy", "my_rewards.brevity"], verifier=get_verifier("number"), max_completion_length=128)
+
+    A name with a dot is a function of one's own, in a file beside the training script.
 
     Raises:
-        RewardError: no names at all, or one that is not registered.
+        RewardError: no names at all, one twice, or one that leads to no reward.
     """
     if not names:
         raise RewardError(f"rewards: name at least one of {', '.join(sorted(REWARDS))}.")
-    return [_bind(name, bound) for name in names]
+    for name in names:
+        if list(names).count(name) > 1:
+            raise RewardError(f"rewards: '{name}' stands there twice; weigh it with reward_weights instead.")
+    return [_bind(_find(str(name)), bound) for name in names]
 
 
-def _bind(name: str, bound: dict[str, Any]) -> Reward:
-    if name not in REWARDS:
-        raise RewardError(f"rewards: {unknown_name('reward', name, REWARDS)}")
-    function = REWARDS[name]
+def _find(name: str) -> Reward:
+    if name in REWARDS:
+        return REWARDS[name]
+    if "." not in name:
+        raise RewardError(
+            f"rewards: {unknown_name('reward', name, REWARDS)} "
+            "A reward of your own is named file.function, and the file lies beside the training script."
+        )
+    try:
+        function = load_function(name, "reward")
+    except OwnCodeError as error:
+        raise RewardError(f"rewards: {error}") from error
+    if function in REWARDS.values():  # it has the decorator
+        return function
+    return _guarded(name, function, function)
+
+
+def _bind(function: Reward, bound: dict[str, Any]) -> Reward:
     parameters = inspect.signature(function).parameters
     known = {key: value for key, value in bound.items() if key in parameters and value is not None}
+    if not known:
+        return function
     # A partial has no __name__, by which TRL names the metrics.
-    return functools.wraps(function)(functools.partial(function, **known)) if known else function
+    return functools.wraps(function)(functools.partial(function, **known))
 
 
 def compute_score(
-    data_source: str, solution_str: str, ground_truth: str, extra_info: dict | None = None, **kwargs: Any
+    data_source: str,
+    solution_str: str,
+    ground_truth: str,
+    extra_info: dict[str, Any] | None = None,
+    *,
+    rewards: Sequence[str] = ("accuracy",),
+    reward_weights: Sequence[float] | None = None,
+    verifier: str = "number",
+    **bound: Any,
 ) -> dict[str, float]:
-    """Score of one completion for verl (`reward.custom_reward_function`), with each reward by its name.
+    """Score of one completion for verl (`reward.custom_reward_function`, whose reward_kwargs are the rest).
 
-    `extra_info` (or verl's `reward_kwargs`, which win) may hold `rewards`, a list of names (accuracy alone if absent),
-    `reward_weights` (1.0 each) and values to bind, such as `max_completion_length`.
+    Args:
+        extra_info: its "columns", JSON text of the data's row, reach the rewards as TRL's keyword arguments would.
+        rewards: names, as in a recipe; `reward_weights`: one for each, 1.0 if not given; `verifier`: a name.
+        bound: values for the rewards that have such a parameter, such as `opening` and `max_completion_length`.
 
     Returns:
-        {"score": the weighted sum, "<name>": each reward}.
+        {"score": the weighted sum, "<name>": each reward}. Of a reward without an opinion the value is NaN, and the sum
+        leaves it out, as TRL's does.
 
     Raises:
         RewardError: unknown reward, not one weight for each, or `ground_truth` is missing.
     """
-    settings = {**(extra_info or {}), **kwargs}
-    names = list(settings.pop("rewards", ["accuracy"]))
-    weights = list(settings.pop("reward_weights", [1.0] * len(names)))
-    if len(weights) != len(names):
+    weights = [1.0] * len(rewards) if reward_weights is None else list(reward_weights)
+    if len(weights) != len(rewards):
         raise RewardError(
-            f"reward_weights: {len(weights)} weights for {len(names)} rewards ({', '.join(names)})."
+            f"reward_weights: {len(weights)} weights for {len(rewards)} rewards ({', '.join(rewards)})."
         )
-    functions = get_rewards(names, **settings)
-    answer = None if ground_truth is None else [ground_truth]
-    scores = {
-        name: function(completions=[solution_str], answer=answer)[0]
-        for name, function in zip(names, functions, strict=True)
-    }
-    return {"score": sum(w * s for w, s in zip(weights, scores.values(), strict=True)), **scores}
+    functions = get_rewards(list(rewards), verifier=get_verifier(verifier), **bound)
+    columns = {name: [value] for name, value in json.loads((extra_info or {}).get("columns", "{}")).items()}
+    prompts = columns.pop("prompt", [[]])
+    columns |= {"answer": None if ground_truth is None else [ground_truth]}
+    completion = [{"role": "assistant", "content": solution_str}]
+    scores = {}
+    for name, function in zip(rewards, functions, strict=True):
+        result = function([completion], prompts=prompts, **columns)
+        (score,) = asyncio.run(result) if inspect.isawaitable(result) else result
+        scores[name] = math.nan if score is None else score
+    total = sum(w * s for w, s in zip(weights, scores.values(), strict=True) if not math.isnan(s))
+    return {"score": total, **scores}

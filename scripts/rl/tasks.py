@@ -11,10 +11,12 @@ import hashlib
 import io
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypedDict
+from typing import Any, TypedDict, cast
 
+from rl.data_files import decoded, file_content, jsonl_values, kind_of, parquet_rows
+from rl.data_values import DataError, check_columns, json_value, same_columns
 from rl.spelling import unknown_name
 
 
@@ -26,7 +28,7 @@ class Message(TypedDict):
 
 
 class Row(TypedDict):
-    """One problem."""
+    """One problem. It may have more columns, which reach rewards of one's own as keyword arguments."""
 
     prompt: list[Message]
     question: str
@@ -41,10 +43,6 @@ FORMAT_INSTRUCTIONS = (
     "inside <answer> and </answer>, and nothing after it."
 )
 FIELDS = {"prompt": list, "question": str, "answer": str, "task": str, "split": str, "index": int}
-
-
-class DataError(Exception):
-    """Data that cannot be used; the message names the file, the line and the field."""
 
 
 def _chain_sum(seed: int) -> Iterator[tuple[str, str]]:
@@ -134,33 +132,45 @@ def make_splits(
     return splits
 
 
-def write_splits(splits: dict[str, list[Row]], folder: Path | str) -> dict[str, Path]:
+def write_splits(splits: Mapping[str, Sequence[Row]], folder: Path | str) -> dict[str, Path]:
     """Writes each split as JSONL and parquet into a folder of its own, which can be uploaded as a channel.
+
+    The rows may be problems or pairs, and have columns of their own. Parquet is written only where it can hold the rows
+    exactly as they are (no column of two types, no empty objects): the JSONL is what counts.
 
     Returns:
         The folder of each split: {"train": folder/train, ...}, holding train.jsonl and train.parquet.
 
     Raises:
-        DataError: a split is there already with other rows; nothing is overwritten then, in no split.
+        DataError: a split is there already with other rows; nothing is overwritten then, in no split. Or a row holds
+            a value that JSON cannot (see rl.data_values.json_value).
     """
     folders = {split: Path(folder) / split for split in splits}
-    for split, rows in splits.items():
+    contents = {split: _jsonl(rows) for split, rows in splits.items()}
+    for split, content in contents.items():
         jsonl = folders[split] / f"{split}.jsonl"
-        if jsonl.exists() and jsonl.read_bytes() != _jsonl(rows):
+        if jsonl.exists() and jsonl.read_bytes() != content:
             raise DataError(f"{jsonl} exists and holds other rows. Move it away, or write to another folder.")
-    for split, rows in splits.items():
-        _write_split(rows, folders[split], split)
+    for split, content in contents.items():
+        if (parquet := _parquet(content)) is not None:
+            write_whole(folders[split] / f"{split}.parquet", parquet)
+        write_whole(folders[split] / f"{split}.jsonl", content)
     return folders
 
 
-def _write_split(rows: list[Row], folder: Path, split: str) -> None:
+def _parquet(jsonl: bytes) -> bytes | None:
+    """The same rows as parquet; None where parquet would change them or cannot hold them."""
     import pyarrow
     import pyarrow.parquet
 
-    parquet = io.BytesIO()
-    pyarrow.parquet.write_table(pyarrow.Table.from_pylist(rows), parquet)
-    write_whole(folder / f"{split}.parquet", parquet.getvalue())
-    write_whole(folder / f"{split}.jsonl", _jsonl(rows))
+    rows = same_columns(json.loads(line) for line in jsonl.decode().split("\n")[:-1])
+    file = io.BytesIO()
+    try:
+        pyarrow.parquet.write_table(pyarrow.Table.from_pylist(rows), file)
+    except pyarrow.ArrowException:
+        return None
+    there = pyarrow.parquet.ParquetFile(file).read().to_pylist()
+    return file.getvalue() if json.dumps(there) == json.dumps(rows) else None
 
 
 def write_whole(path: Path, content: bytes) -> None:
@@ -171,26 +181,37 @@ def write_whole(path: Path, content: bytes) -> None:
     partial.replace(path)
 
 
-def _jsonl(rows: list[Row]) -> bytes:
-    return "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows).encode()
+def _jsonl(rows: Sequence[Row]) -> bytes:
+    plain = (json_value(row, f"row {number}") for number, row in enumerate(rows, start=1))
+    return "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in plain).encode()
 
 
 def read_rows(path: Path | str) -> list[Row]:
     """Rows of a JSONL or parquet file, or of the one such file in a channel's folder (of two, the JSONL).
 
+    All rows get the same columns (None where one is missing), with values as JSON has them.
+
     Raises:
-        DataError: nothing to read, an empty file, a line that is no JSON or not UTF-8, a field that is missing or of
-            the wrong type; names file, line (in parquet: row) and field, both counted from 1.
+        DataError: nothing to read, another kind of file, an empty one, a line that is no JSON or not UTF-8, a field
+            that is missing or of the wrong type, a column of two types; names file, line (in parquet: row) and field,
+            both counted from 1.
     """
     path = data_file(Path(path))
-    numbered = _parquet_rows(path) if path.suffix == ".parquet" else _jsonl_rows(path)
+    content = file_content(path)
+    if path.suffix == ".parquet":
+        numbered, unit = parquet_rows(path, content), "row"
+    else:
+        numbered, unit = jsonl_values(path, decoded(path, content)), "line"
     rows = []
-    for number, row in numbered:
-        _check_row(row, f"{path}, line {number}")
-        rows.append(row)
+    for number, value in numbered:
+        where = f"{path}, {unit} {number}"
+        row = json_value(value, where)
+        _check_row(row, where)
+        rows.append((where, row))
     if not rows:
         raise DataError(f"{path} is empty. Write it again with rl.tasks.write_splits.")
-    return rows
+    check_columns((where, {name: row[name] for name in row.keys() - FIELDS.keys()}) for where, row in rows)
+    return cast(list[Row], same_columns(row for _, row in rows))
 
 
 def data_file(path: Path) -> Path:
@@ -204,42 +225,25 @@ def data_file(path: Path) -> Path:
             files = sorted(path.glob(f"*{suffix}"))
             if len(files) > 1:
                 raise DataError(
-                    f"{path} holds several {suffix} files: {', '.join(file.name for file in files)}."
+                    f"{path} holds several {suffix} files: {', '.join(file.name for file in files)}. {_way_forward(path)}"
                 )
             if files:
                 return files[0]
-        raise DataError(f"{path} holds no .jsonl or .parquet file.")
+        others = [file for file in sorted(path.glob("*")) if kind_of(file)]
+        found = f" There is {others[0].name}. {_way_forward(others[0])}" if others else ""
+        raise DataError(f"{path} holds no .jsonl or .parquet file.{found}")
     if not path.is_file():
         raise DataError(f"There is no file {path}.")
     if path.suffix not in (".jsonl", ".parquet"):
-        raise DataError(f"{path} is neither .jsonl nor .parquet.")
+        raise DataError(f"{path} is neither .jsonl nor .parquet. {_way_forward(path)}")
     return path
 
 
-def _jsonl_rows(path: Path) -> Iterator[tuple[int, Any]]:
-    for number, line in enumerate(path.read_bytes().split(b"\n"), start=1):
-        if not line.strip():
-            continue
-        try:
-            yield number, json.loads(line.decode())
-        except UnicodeDecodeError as error:
-            raise DataError(
-                f"{path}, line {number}: not UTF-8 text ({error.reason} at byte {error.start})."
-            ) from error
-        except json.JSONDecodeError as error:
-            raise DataError(
-                f"{path}, line {number}: not a JSON object ({error.msg}). Is the file cut off?"
-            ) from error
-
-
-def _parquet_rows(path: Path) -> Iterator[tuple[int, Any]]:
-    import pyarrow
-    import pyarrow.parquet
-
-    try:
-        return enumerate(pyarrow.parquet.read_table(path).to_pylist(), start=1)
-    except (pyarrow.ArrowInvalid, OSError) as error:
-        raise DataError(f"{path} is no readable parquet file ({error}).") from error
+def _way_forward(path: Path) -> str:
+    return (
+        f"A job reads one file of rows: splits, report = rl.own_data.rows_from('{path}') (of pairs: pairs_from) makes them, "
+        "and rl.tasks.write_splits writes them."
+    )
 
 
 def _check_row(row: Any, where: str) -> None:
@@ -247,7 +251,10 @@ def _check_row(row: Any, where: str) -> None:
         raise DataError(f"{where}: expected an object with the fields {', '.join(FIELDS)}.")
     for field, kind in FIELDS.items():
         if field not in row:
-            raise DataError(f"{where}: the field '{field}' is missing.")
+            raise DataError(
+                f"{where}: the field '{field}' is missing; there are {', '.join(row) or 'none'}. rl.own_data.rows_from makes "
+                "such rows of questions and answers under any names."
+            )
         if not isinstance(row[field], kind) or isinstance(row[field], bool):
             raise DataError(
                 f"{where}: the field '{field}' must be {kind.__name__}, not {type(row[field]).__name__}."
@@ -265,9 +272,13 @@ def _is_message(message: Any) -> bool:
     return isinstance(message, dict) and all(isinstance(message.get(key), str) for key in ("role", "content"))
 
 
-def fingerprint(rows: list[Row]) -> str:
-    """SHA-256 of the rows' content: the same for the same data, whichever file format it came from."""
+def fingerprint(rows: Sequence[Row]) -> str:
+    """SHA-256 of the rows' content: the same for the same data, whichever file format it came from.
+
+    Raises:
+        DataError: a row holds a value that no file of ours can.
+    """
     digest = hashlib.sha256()
-    for row in rows:
-        digest.update(json.dumps(row, sort_keys=True).encode() + b"\n")
+    for number, row in enumerate(rows, start=1):
+        digest.update(json.dumps(json_value(row, f"row {number}"), sort_keys=True).encode() + b"\n")
     return digest.hexdigest()

@@ -12,7 +12,7 @@ from typing import Any
 from sagemaker.core.training.configs import InputData
 from sagemaker.train import ModelTrainer
 
-from workshop.checks import recipe_checks, request_checks
+from workshop.checks import data_checks, model_checks, recipe_checks, request_checks, reward_checks
 from workshop.checks.request import NOTE, OK, PROBLEM, WARNING, Check, JobRequest, read_request
 from workshop.checks.signatures import load_signature
 from workshop.errors import WorkshopError
@@ -94,11 +94,11 @@ def run_checks(request: JobRequest, recipe: ReadRecipe = recipe_checks.check_rec
     known = request.script.reads(load_signature) if request.script else {}
     numeric = {key for key, setting in known.items() if {"int", "float"} & set(setting.kinds)}
     checks += recipe_checks.check_script(request)
-    checks += recipe_checks.check_rewards(settings)
+    checks += reward_checks.check_rewards(request, settings)
     checks += recipe_checks.check_batch(request, settings)
-    checks += recipe_checks.check_model(request, settings)
+    checks += model_checks.check_model(request, settings)
     checks += request_checks.check_channels(request)
-    checks += recipe_checks.check_data(request, settings)
+    checks += data_checks.check_data(request, settings)
     checks += request_checks.check_hyperparameters(request, numeric)
     checks += request_checks.check_secrets(request)
     checks += request_checks.check_source(request)

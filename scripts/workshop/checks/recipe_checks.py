@@ -1,30 +1,17 @@
-"""Preflight of what the script will read: entry script, recipe, rewards, model and data."""
+"""Preflight of what the script will read: entry script, recipe and batch."""
 
 import ast
 import json
 import re
-import urllib.error
-import urllib.request
 from collections.abc import Iterator
-from os import environ
-from pathlib import Path
 from typing import Any
 
-from botocore.exceptions import BotoCoreError, ClientError
 from job.arguments import RecipeError, Script
 from job.recipe import read_recipe, setting_problems
 from job.settings import describe_config, problem_with
-from rl.preferences import read_pairs
-from rl.rewards import REWARDS
-from rl.tasks import DataError, read_rows
 
-from workshop.checks.request import NOTE, OK, PROBLEM, WARNING, Check, JobRequest
+from workshop.checks.request import NOTE, OK, PROBLEM, Check, JobRequest
 from workshop.checks.signatures import load_signature
-
-MODEL_SOURCES = ("asset", "pypi", "channel", "hub")
-PAIR_CHANNELS = ("train", "validation")  # of a DPO job; its other channels hold problems
-PACKAGED_MODELS = ("smollm2",)  # the names in job.packaged.PACKAGES, part of what a job imports
-_HUB_TIMEOUT_S = 5.0
 
 
 def check_recipe(request: JobRequest) -> tuple[dict[str, Any], list[Check]]:
@@ -89,21 +76,6 @@ def _problems_of_values(script: Script, settings: dict[str, Any]) -> list[str]:
     return []
 
 
-def check_rewards(settings: dict[str, Any]) -> Iterator[Check]:
-    """There is one weight for each reward. That their names exist, the script's arguments have checked."""
-    if "rewards" not in settings and not settings.get("reward_model"):
-        return
-    names = as_list(settings.get("rewards"))
-    weights = settings.get("reward_weights")
-    functions = len(names) + bool(settings.get("reward_model"))
-    if weights is not None and names and len(as_list(weights)) != functions:
-        counted = "rewards and the reward model" if settings.get("reward_model") else "rewards"
-        problem = f"reward_weights has {len(as_list(weights))} numbers for {functions} {counted}"
-        yield Check("rewards", PROBLEM, problem)
-    elif names and all(str(name) in REWARDS for name in names):
-        yield Check("rewards", OK, ", ".join(map(str, names)))
-
-
 def check_batch(request: JobRequest, settings: dict[str, Any]) -> Iterator[Check]:
     """GRPO compares `num_generations` completions of one prompt, so a step must hold whole groups of them."""
     if request.script is None or request.script.config != "trl.GRPOConfig":
@@ -138,60 +110,6 @@ def check_batch(request: JobRequest, settings: dict[str, Any]) -> Iterator[Check
         )
     else:
         yield Check("batch", OK, f"{sum_text}: {batch // group} prompts x {group} completions each")
-
-
-def check_model(request: JobRequest, settings: dict[str, Any]) -> Iterator[Check]:
-    """The models a recipe names exist, as far as that can be known from here."""
-    for key in ("base_model", "reward_model"):
-        spec = settings.get(key)
-        if not isinstance(spec, str):
-            continue
-        source, _, name = spec.partition(":")
-        if source not in MODEL_SOURCES or not name:
-            forms = "asset:tiny, pypi:smollm2, hub:ORG/NAME or channel:NAME"
-            yield Check(key, PROBLEM, f"{spec!r} says no source; write {forms}")
-        elif source == "asset":
-            yield _check_asset(key, name, request.source_dir)
-        elif source == "channel":
-            found = name in dict(request.channels)
-            missing = f"{spec!r} needs a channel: add InputData(channel_name={name!r}, data_source=...)"
-            yield Check(key, OK if found else PROBLEM, spec if found else missing)
-        elif source == "hub":
-            yield _check_hub(key, name)
-        elif name not in PACKAGED_MODELS:
-            yield Check(key, PROBLEM, f"no package holds {name!r}; known: {', '.join(PACKAGED_MODELS)}")
-        else:
-            yield Check(key, OK, spec)
-
-
-def _check_asset(key: str, name: str, source_dir: Path | None) -> Check:
-    if source_dir is None:
-        return Check(key, NOTE, f"asset:{name} (the source is not on this machine, so not checked)")
-    assets = source_dir / "assets"
-    if (assets / name / "config.json").is_file():
-        return Check(key, OK, f"asset:{name}")
-    there = sorted(path.parent.name for path in assets.glob("*/config.json"))
-    return Check(
-        key, PROBLEM, f"there is no asset {name!r} in the source (there: {', '.join(there) or 'none'})"
-    )
-
-
-def _check_hub(key: str, name: str) -> Check:
-    """Ask the Hugging Face Hub (HF_ENDPOINT, as its own libraries do) whether it has the model."""
-    address = f"{environ.get('HF_ENDPOINT', 'https://huggingface.co')}/api/models/{name}"
-    try:
-        with urllib.request.urlopen(address, timeout=_HUB_TIMEOUT_S):
-            return Check(key, OK, f"hub:{name}")
-    except urllib.error.HTTPError as error:
-        if error.code in (401, 403, 404):
-            return Check(
-                key, PROBLEM, f"the Hugging Face Hub has no public model {name!r}: check the spelling"
-            )
-        return Check(key, WARNING, f"hub:{name}: the Hub answered {error.code}, so not checked")
-    except (OSError, ValueError) as error:
-        return Check(
-            key, WARNING, f"hub:{name}: the Hub cannot be reached from here ({error}), so not checked"
-        )
 
 
 def check_script(request: JobRequest) -> Iterator[Check]:
@@ -234,54 +152,6 @@ def _channels_read(tree: ast.AST) -> set[str]:
                 names.add(str(node.args[0].value))
         names |= _channels_read(node)
     return names
-
-
-def check_data(request: JobRequest, settings: dict[str, Any]) -> Iterator[Check]:
-    """Every channel can be read, every row is valid, and no question is in two channels."""
-    models = {str(settings.get(key)).removeprefix("channel:") for key in ("base_model", "reward_model")}
-    questions: dict[str, set[str]] = {}
-    for name, source in request.channels:
-        uri = getattr(source, "s3_uri", source)
-        if name in models:
-            continue
-        if isinstance(uri, str) and uri.startswith("s3://"):
-            yield _check_s3(name, uri, request)
-            continue
-        if not isinstance(uri, str):
-            yield Check(f"data: {name}", NOTE, f"{type(source).__name__} cannot be read from here")
-            continue
-        config = request.script.config if request.script else None
-        read = read_pairs if config == "trl.DPOConfig" and name in PAIR_CHANNELS else read_rows
-        try:
-            rows = read(Path(uri.removeprefix("file://")))
-        except DataError as error:
-            yield Check(f"data: {name}", PROBLEM, str(error))
-            continue
-        questions[name] = {row["question"] for row in rows}
-        yield Check(f"data: {name}", OK, f"{len(rows):,} rows, task {rows[0]['task']}")
-        for other in questions:
-            shared = questions[other] & questions[name] if other != name else set()
-            if shared:
-                yield Check(
-                    "data",
-                    PROBLEM,
-                    f"{len(shared)} questions are in both {other!r} and {name!r}: an evaluation on what was trained on "
-                    "measures memory. Make both with one call of rl.tasks.make_splits",
-                )
-
-
-def _check_s3(name: str, uri: str, request: JobRequest) -> Check:
-    bucket, _, prefix = uri.removeprefix("s3://").partition("/")
-    try:
-        found = request.boto_session.client("s3").list_objects_v2(Bucket=bucket, Prefix=prefix, MaxKeys=1)
-    except (ClientError, BotoCoreError) as error:
-        code = error.response["Error"]["Code"] if isinstance(error, ClientError) else ""
-        if code in ("NoSuchBucket", "404"):
-            return Check(f"data: {name}", PROBLEM, f"there is no bucket {bucket}")
-        return Check(f"data: {name}", WARNING, f"{uri} cannot be looked at from here: {error}")
-    if not found.get("KeyCount"):
-        return Check(f"data: {name}", PROBLEM, f"there is nothing at {uri}")
-    return Check(f"data: {name}", OK, uri)
 
 
 def as_list(value: Any) -> list:

@@ -4,6 +4,7 @@ import importlib.util
 import sys
 from dataclasses import dataclass
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import boto3
@@ -108,12 +109,20 @@ def read_script(source_dir: Path, entry_script: str) -> Script | None:
     module = importlib.util.module_from_spec(spec)
     sys.path.append(str(source_dir))  # it may import what lies beside it
     sys.modules[spec.name] = module  # dataclasses look their module up
+    before = set(sys.modules)
     try:
         spec.loader.exec_module(module)
     finally:
         sys.path.remove(str(source_dir))
-        del sys.modules[spec.name]
+        for name in {spec.name, *(set(sys.modules) - before)}:
+            if _lies_in(source_dir, sys.modules[name]):
+                del sys.modules[name]  # the next job's file of that name is another
     return getattr(module, "SCRIPTS", {}).get(entry_script)
+
+
+def _lies_in(folder: Path, module: ModuleType) -> bool:
+    file = getattr(module, "__file__", None)
+    return bool(file) and Path(str(file)).resolve().is_relative_to(folder.resolve())
 
 
 def _set(value: Any) -> Any:

@@ -1,0 +1,129 @@
+"""Tries a job's rewards and verifier on its first rows, in the source as the job will have it.
+
+Preflight runs this file in the staged folder, in a process of its own: what only the notebook's kernel knows is not
+there, as it will not be in the job. A JSON object in (see `Trial`), a list of findings out:
+
+    python -m job.trial < trial.json
+"""
+
+import asyncio
+import dataclasses
+import inspect
+import json
+import math
+import sys
+from collections.abc import Iterator, Sequence
+from types import SimpleNamespace
+from typing import Any
+
+from rl.answers import END_THINK, THINK
+from rl.own_code import MissingPackage
+from rl.rewards import Reward, RewardError, compute_score, get_rewards
+from rl.tasks import Row
+from rl.verifiers import VerifierError, get_verifier, usable
+
+OK, NOTE, WARNING, PROBLEM = "ok", "note", "warning", "problem"
+EXAMPLES = 3
+Finding = tuple[str, str, str]  # what was tried, how it stands, in words
+
+
+@dataclasses.dataclass(frozen=True)
+class Trial:
+    """What is tried.
+
+    Attributes:
+        rewards: names, as in the recipe. `verifier`: likewise.
+        rows: the first rows of the training data; none: only the names are looked up.
+        trainer: trl, or verl, which calls rewards in another way.
+        bound: what the job binds to rewards, such as max_completion_length.
+    """
+
+    rewards: list[str]
+    verifier: str
+    rows: list[Row]
+    trainer: str = "trl"
+    bound: dict[str, Any] = dataclasses.field(default_factory=dict)
+
+
+def findings(trial: Trial) -> Iterator[Finding]:
+    """All that was found; what needs a package that is only in the job is said to be untried."""
+    try:
+        verifier = get_verifier(trial.verifier)
+    except VerifierError as error:
+        yield "verifier", *_not_found(error)
+        return
+    if "." in trial.verifier:
+        try:
+            yield (
+                "verifier",
+                *_golds(trial, [row["answer"] for row in trial.rows if not usable(verifier, row["answer"])]),
+            )
+        except VerifierError as error:
+            yield "verifier", PROBLEM, str(error)
+            return
+    for name in trial.rewards:
+        try:
+            (function,) = get_rewards([name], verifier=verifier, **trial.bound)
+        except RewardError as error:
+            yield f"reward {name}", *_not_found(error)
+            continue
+        if trial.rows:
+            yield f"reward {name}", *_tried(name, function, trial)
+
+
+def _not_found(error: Exception) -> tuple[str, str]:
+    if isinstance(error.__cause__, MissingPackage):
+        return NOTE, f"not tried: {error} The job has packages of its own."
+    return PROBLEM, str(error)
+
+
+def _golds(trial: Trial, unusable: list[str]) -> tuple[str, str]:
+    if not unusable:
+        return OK, f"{trial.verifier} takes each of {len(trial.rows)} known answers as right"
+    shown = ", ".join(map(repr, unusable[:EXAMPLES]))
+    return WARNING, (
+        f"{trial.verifier} does not take {len(unusable)} of {len(trial.rows)} known answers as right when they are given "
+        f"as the answer ({shown}): no completion can earn accuracy there, unless other spellings are meant"
+    )
+
+
+def _tried(name: str, function: Reward, trial: Trial) -> tuple[str, str]:
+    """What the reward says of completions with the known answer, and of empty ones."""
+    rows = trial.rows
+    right = [f"{THINK}{END_THINK}<answer>{row['answer']}</answer>" for row in rows]
+    try:
+        scores = [_call(name, function, trial, texts) for texts in (right, [""] * len(rows))]
+    except Exception as error:  # whatever the function does, its author is told
+        columns = ", ".join(sorted({key for row in rows for key in row}))
+        return PROBLEM, f"{type(error).__name__}: {error} (the data has the columns {columns})"
+    means = [_mean(found) for found in scores]
+    return OK, f"{means[0]} for the known answer, {means[1]} for an empty one (mean of {len(rows)} rows)"
+
+
+def _call(name: str, function: Reward, trial: Trial, texts: Sequence[str]) -> list[float | None]:
+    if trial.trainer == "verl":
+        options: dict[str, Any] = {"rewards": [name], "verifier": trial.verifier, **trial.bound}
+        return [
+            compute_score(row["task"], text, row["answer"], {"columns": json.dumps(row)}, **options)[name]
+            for row, text in zip(trial.rows, texts, strict=True)
+        ]
+    keys = [key for key in trial.rows[0] if key != "prompt"]  # as TRL does
+    result = function(
+        prompts=[row["prompt"] for row in trial.rows],
+        completions=[[{"role": "assistant", "content": text}] for text in texts],
+        completion_ids=[[0] * len(text) for text in texts],
+        trainer_state=SimpleNamespace(global_step=0, epoch=0.0, max_steps=1),
+        log_extra=lambda *_: None,
+        log_metric=lambda *_: None,
+        **{key: [row.get(key) for row in trial.rows] for key in keys},
+    )
+    return asyncio.run(result) if inspect.isawaitable(result) else result
+
+
+def _mean(scores: list[float | None]) -> str:
+    known = [score for score in scores if score is not None and not math.isnan(score)]
+    return f"{sum(known) / len(known):.3g}" if known else "no opinion"
+
+
+if __name__ == "__main__":
+    print("FINDINGS " + json.dumps(list(findings(Trial(**json.load(sys.stdin))))))

@@ -1,0 +1,49 @@
+"""Prompts as a model's chat template renders them. Works with any tokenizer of transformers, and needs no torch."""
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from rl.answers import TAGS, THINK
+from rl.tasks import Message
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+
+def render(
+    tokenizer: "PreTrainedTokenizerBase",
+    messages: Sequence[Message],
+    *,
+    chat_template_kwargs: Mapping[str, Any] | None = None,
+    tools: Sequence[dict[str, Any]] | None = None,
+) -> str:
+    """The prompt that a model is given to complete: its turn has been opened, and nothing of it written."""
+    options = {"tools": tools, **(chat_template_kwargs or {})}
+    return tokenizer.apply_chat_template(
+        list(messages), add_generation_prompt=True, tokenize=False, **options
+    )
+
+
+def opening(
+    tokenizer: "PreTrainedTokenizerBase", chat_template_kwargs: Mapping[str, Any] | None = None
+) -> str:
+    """What the chat template puts into the answer before the model writes, from `<think>` on; mostly nothing.
+
+    DeepSeek's R1 distills open the thinking ("<think>\\n"); Qwen3 without thinking gets an empty block
+    ("<think>\\n\\n</think>\\n\\n").
+    """
+    question: list[Message] = [{"role": "user", "content": "question"}]
+    prompt = render(tokenizer, question, chat_template_kwargs=chat_template_kwargs)
+    without = tokenizer.apply_chat_template(question, tokenize=False, **(chat_template_kwargs or {}))
+    added = prompt[len(without) :] if prompt.startswith(without) else prompt
+    return added[added.find(THINK) :] if THINK in added else ""
+
+
+def special_tags(tokenizer: "PreTrainedTokenizerBase") -> list[str]:
+    """Tags of the answer format that are special tokens of a tokenizer.
+
+    They are lost when a completion is decoded, as special tokens are: such a model can never be seen to answer.
+    """
+    special = set(tokenizer.all_special_tokens)
+    special |= {token.content for token in tokenizer.added_tokens_decoder.values() if token.special}
+    return [tag for tag in TAGS if tag in special]

@@ -1,0 +1,85 @@
+"""Preflight of rewards and verifier: tried on the first rows, in the staged source, by a process that has nothing else."""
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from rl.tasks import DataError, Row, read_rows
+
+from workshop.checks.recipe_checks import as_list
+from workshop.checks.request import NOTE, OK, PROBLEM, Check, JobRequest
+
+ROWS = 32  # of the training data that rewards are tried on
+SECONDS = 120.0
+
+
+def check_rewards(request: JobRequest, settings: dict[str, Any]) -> Iterator[Check]:
+    """There is one weight for each reward; each is found in the source that the job is sent, and scores the first rows."""
+    names = [str(name) for name in as_list(settings.get("rewards"))]
+    weights = settings.get("reward_weights")
+    functions = len(names) + bool(settings.get("reward_model"))
+    if weights is not None and names and len(as_list(weights)) != functions:
+        counted = "rewards and the reward model" if settings.get("reward_model") else "rewards"
+        problem = f"reward_weights has {len(as_list(weights))} numbers for {functions} {counted}"
+        yield Check("rewards", PROBLEM, problem)
+    verifier = str(settings.get("verifier") or "number")
+    if not names and "verifier" not in settings:
+        return
+    if request.source_dir is None or not (request.source_dir / "job" / "trial.py").is_file():
+        yield Check(
+            "rewards",
+            NOTE,
+            "not tried: the source with the shared packages (stage_source) is not on this machine",
+        )
+        return
+    verl = request.script is None and "max_completion_length" in settings
+    limit = settings.get("max_completion_length") or 256  # TRL's default
+    trial = {
+        "rewards": names,
+        "verifier": verifier,
+        "rows": _first_rows(request),
+        "trainer": "verl" if verl else "trl",
+        "bound": {"max_completion_length": int(limit)},
+    }
+    checks = [Check(name, status, detail) for name, status, detail in _try(trial, request.source_dir)]
+    yield from checks or [Check("verifier", OK, verifier)]
+
+
+def _first_rows(request: JobRequest) -> list[Row]:
+    """The first rows of the channel train, or of the one channel there is; none if they are not on this machine."""
+    channels = dict(request.channels)
+    source = channels.get("train", next(iter(channels.values()), None))
+    uri = getattr(source, "s3_uri", source)
+    if not isinstance(uri, str) or uri.startswith("s3://"):
+        return []
+    try:
+        return read_rows(Path(uri.removeprefix("file://")))[:ROWS]
+    except DataError:
+        return []  # another check says what is wrong with the data
+
+
+def _try(trial: dict[str, Any], source_dir: Path) -> list[tuple[str, str, str]]:
+    """The findings of job.trial, run in the staged folder."""
+    variables = {**os.environ, "PYTHONPATH": str(source_dir), "PYTHONDONTWRITEBYTECODE": "1"}
+    try:
+        done = subprocess.run(
+            [sys.executable, "-m", "job.trial"],
+            input=json.dumps(trial),
+            cwd=source_dir,
+            env=variables,
+            capture_output=True,
+            text=True,
+            timeout=SECONDS,
+        )
+    except subprocess.TimeoutExpired:
+        return [("rewards", PROBLEM, f"scoring {len(trial['rows'])} rows took over {SECONDS:.0f} s")]
+    lines = [line for line in done.stdout.splitlines() if line.startswith("FINDINGS ")]
+    if not lines:
+        return [
+            ("rewards", PROBLEM, f"could not be tried: {done.stderr.strip()[-500:] or done.stdout[-500:]}")
+        ]
+    return json.loads(lines[-1].removeprefix("FINDINGS "))

@@ -1,0 +1,147 @@
+"""Rewards and verifier are tried on the first rows in the staged source: what the job will find is what preflight says."""
+
+import sys
+import textwrap
+
+import pytest
+from rl.rewards import REWARDS, reward
+from rl.tasks import make_splits
+from workshop.checks.request import JobRequest, read_script
+from workshop.checks.reward_checks import check_rewards
+from workshop.session.staging import stage_source
+
+OWN = {
+    "length_of": "def score(completions, hint, **kwargs):\n    return [float(len(h)) for h in hint]\n",
+    "as_trl": "def first(completions, **kwargs):\n    return [float(len(c[0]['content'])) for c in completions]\n",
+    "later": "async def score(completions, **kwargs):\n    return [0.5] * len(completions)\n",
+    "unsure": "def score(completions, **kwargs):\n    return [None] * len(completions)\n",
+    "short": "def score(completions, **kwargs):\n    return [1.0]\n",
+    "heavy": "import torch\n\ndef score(completions, **kwargs):\n    return [1.0] * len(completions)\n",
+    "slip": "def score(completions, **kwargs)\n    return []\n",
+}
+
+
+@pytest.fixture
+def scripts(tmp_path):
+    """A module's scripts with files of one's own."""
+    folder = tmp_path / "mine" / "scripts"
+    folder.mkdir(parents=True)
+    (folder / "train.py").write_text("")
+    for name, text in OWN.items():
+        (folder / f"{name}.py").write_text(text)
+    return folder
+
+
+@pytest.fixture
+def findings(scripts, tmp_path):
+    """findings(rewards, verifier=..., ...) -> {name: (status, detail)}, as preflight would show them."""
+    rows = make_splits("chain_sum", {"train": 5})["train"]
+    rows = [{**row, "hint": "abc"} for row in rows]
+
+    def find(rewards, *, script=None, **settings):
+        from rl.tasks import write_splits
+
+        channels = [("train", str(write_splits({"train": rows}, tmp_path / "data")["train"]))]
+        request = JobRequest(
+            **{name: None for name in JobRequest.__dataclass_fields__}
+            | {"source_dir": stage_source(scripts, build=tmp_path), "channels": channels, "script": script}
+        )
+        checks = check_rewards(request, {"rewards": rewards, **settings})
+        return {check.name: (check.status, check.detail) for check in checks}
+
+    return find
+
+
+def test_rewards_score_the_first_rows_with_their_columns(findings):
+    found = findings(["accuracy", "length_of.score", "as_trl.first", "later.score", "unsure.score"])
+    assert found["reward accuracy"] == ("ok", "1 for the known answer, 0 for an empty one (mean of 5 rows)")
+    assert found["reward length_of.score"][1].startswith("3 for the known answer, 3 for an empty one")
+    assert found["reward as_trl.first"][1].endswith("0 for an empty one (mean of 5 rows)")
+    assert found["reward later.score"][1].startswith("0.5 for")
+    assert found["reward unsure.score"][1].startswith("no opinion for")
+    assert {status for status, _ in found.values()} == {"ok"}
+
+
+def test_verl_calls_them_with_the_same_result(findings):
+    found = findings(["length_of.score", "later.score", "unsure.score"], max_completion_length=96)
+    assert [detail.split(" ")[0] for _, detail in found.values()] == ["3", "0.5", "no"]
+
+
+@pytest.mark.parametrize(
+    ("name", "status", "message"),
+    [
+        ("no_such_file.score", "problem", "there is no file no_such_file.py beside the training script"),
+        ("length_of.scor", "problem", "did you mean 'score'? (in length_of.py)"),
+        ("short.score", "problem", "must return a list of 5 numbers, but returned 1 values"),
+        ("slip.score", "problem", "slip.py cannot be imported: SyntaxError"),
+        ("brevity", "problem", "unknown reward 'brevity'"),
+    ],
+)
+def test_what_the_job_would_stumble_over_is_a_problem(findings, name, status, message):
+    (found,) = findings([name]).values()
+    assert found[0] == status and message in found[1]
+
+
+def test_a_missing_column_is_named_with_those_there_are(findings, scripts):
+    (scripts / "length_of.py").write_text(OWN["length_of"].replace("hint", "clue"))
+    (found,) = findings(["length_of.score"]).values()
+    assert found[0] == "problem" and "'clue'" in found[1] and "columns answer, hint, index" in found[1]
+
+
+def test_a_package_that_only_the_job_has_is_no_problem(findings, scripts):
+    (scripts / "heavy.py").write_text(OWN["heavy"].replace("torch", "only_in_the_job"))
+    (found,) = findings(["heavy.score"]).values()
+    assert found[0] == "note" and "needs the package 'only_in_the_job'" in found[1]
+
+
+def test_a_reward_that_only_the_kernel_knows_is_refused(findings):
+    @reward("of the kernel")
+    def only_here(completions, answer, **kwargs):
+        return [1.0] * len(completions)
+
+    try:
+        (found,) = findings(["of the kernel"]).values()
+    finally:
+        del REWARDS["of the kernel"]
+    assert found[0] == "problem" and "unknown reward 'of the kernel'" in found[1]
+
+
+def test_the_file_as_staged_counts_and_not_one_that_was_imported_before(findings, scripts):
+    assert findings(["later.score"])["reward later.score"][1].startswith("0.5")
+    (scripts / "later.py").write_text(OWN["later"].replace("0.5", "0.25"))
+    assert findings(["later.score"])["reward later.score"][1].startswith("0.25")
+
+
+def test_own_verifiers_are_tried_on_the_known_answers(findings, scripts):
+    (scripts / "mine.py").write_text(
+        textwrap.dedent(
+            """
+            def same(given, gold):
+                return given == gold
+            def never(given, gold):
+                return False
+            def odd(given, gold):
+                return "yes"
+            """
+        )
+    )
+    assert findings([], verifier="mine.same")["verifier"][0] == "ok"
+    assert "does not take 5 of 5 known answers" in findings([], verifier="mine.never")["verifier"][1]
+    status, detail = findings([], verifier="mine.odd")["verifier"]
+    assert status == "problem" and "returned 'yes'" in detail
+    assert "unknown verifier 'numbr'; did you mean 'number'?" in findings([], verifier="numbr")["verifier"][1]
+
+
+def test_one_weight_for_each_reward(findings):
+    found = findings(["accuracy", "format"], reward_weights=[1.0])
+    assert found["rewards"] == ("problem", "reward_weights has 1 numbers for 2 rewards")
+
+
+def test_reading_a_script_leaves_no_module_of_the_staged_source_behind(tmp_path):
+    for number in (1, 2):
+        folder = tmp_path / str(number)
+        folder.mkdir()
+        (folder / "beside.py").write_text(f"VALUE = {number}\n")
+        (folder / "arguments.py").write_text("import beside\n\nSCRIPTS = {'train.py': beside.VALUE}\n")
+        assert read_script(folder, "train.py") == number
+    assert "beside" not in sys.modules
