@@ -16,7 +16,7 @@ from when2call import as_pairs
 CALLING = (
     "{% for tool in tools or [] %}[{{ tool.function.name }}]{% endfor %}"
     "{% for m in messages %}<|im_start|>{{ m.role }}\n{% if m.role == 'assistant' %}<think>\n\n</think>\n\n{% endif %}"
-    "{{ m.content }}{% for call in m.tool_calls or [] %}{% if m.content or not loop.first %}\n{% endif %}<tool_call>\n"
+    "{{ m.content }}{% for call in m.tool_calls or [] %}{% if m.content or not loop.first %}{{ '\n' }}{% endif %}<tool_call>\n"
     '{"name": "{{ call.function.name }}", "arguments": {{ call.function.arguments | tojson }}}\n</tool_call>{% endfor %}'
     "<|im_end|>\n{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant\n"
     "{% if enable_thinking is defined and not enable_thinking %}<think>\n\n</think>\n\n{% endif %}{% endif %}"
@@ -171,10 +171,30 @@ def test_calls_that_a_template_leaves_out_are_refused_by_row():
             count_tokens([pair("3", "4"), damaged], tiny_tokenizer())
 
 
-def test_what_a_template_refuses_is_said_by_row():
+def test_calls_that_a_template_writes_without_their_text_are_refused():
+    """As Llama's: a message is a text or a call."""
     tokenizer = tiny_tokenizer()
-    tokenizer.chat_template = "{{ raise_exception('roles must alternate') }}"
-    with pytest.raises(DataError, match="pair 1: .*refuses this exchange: roles must alternate"):
+    tokenizer.chat_template = (
+        "{% for m in messages %}<|im_start|>{{ m.tool_calls[0].function | tojson if m.tool_calls else m.content }}"
+        "<|im_end|>{% endfor %}"
+    )
+    function = json.dumps(CALL["function"])
+    assert as_texts(pair([says("assistant", "", tool_calls=[CALL])], "No."), tokenizer)["chosen"] == function
+    with pytest.raises(DataError, match="does not write behind a text. Write the call into 'content'"):
+        as_texts(pair([says("assistant", "Let me look.", tool_calls=[CALL])], "No."), tokenizer)
+
+
+@pytest.mark.parametrize(
+    "template, said",
+    [
+        ("{{ raise_exception('roles must alternate') }}", "roles must alternate"),
+        ("{{ 'a' + messages }}", "concatenate"),
+    ],
+)
+def test_what_a_template_refuses_is_said_by_row(template, said):
+    tokenizer = tiny_tokenizer()
+    tokenizer.chat_template = template
+    with pytest.raises(DataError, match=f"pair 1: .*refuses this exchange: .*{said}"):
         count_tokens([pair("3", "4")], tokenizer)
 
 
@@ -185,7 +205,7 @@ def test_pairs_that_nothing_can_be_learned_from_are_left_out_and_said(tmp_path, 
     same = pair("3", "3<|im_end|>")
     cut = pair("0" * 50 + "1", "0" * 50 + "2")
     shortened = pair("1" * 50, "2" * 50)
-    long = pair("3", "4", prompt=[says("user", "x" * 100)])
+    long = pair("3", "4", prompt=[says("user", "x" * 200)])
     limit = prompt + 20
     trainer = trainer_of([pair("3", "4"), same, cut, shortened, long], tokenizer, tmp_path, max_length=limit)
     assert [row["chosen_ids"][:1] for row in trainer.train_dataset] == [
@@ -203,6 +223,18 @@ def test_when_all_pairs_are_too_long_that_is_the_error(tmp_path):
         DataError, match="train: 0 pairs are left.*1 of 1 pairs are left out.*raise max_length"
     ):
         trainer_of([pair("3", "4")], tiny_tokenizer(), tmp_path, max_length=8)
+
+
+def test_answers_that_would_be_learned_as_thoughts_are_said(tmp_path, capsys):
+    """Templates as R1's or Qwen3.5's begin every answer with <think>."""
+    tokenizer = tiny_tokenizer()
+    tokenizer.chat_template = CHAT_TEMPLATE.replace(
+        "assistant\n{% endif %}", "assistant\n<think>\n{% endif %}"
+    )
+    trainer_of([pair("sum</think>3", "4"), pair("3", "4")], tokenizer, tmp_path)
+    assert "train: 1 of 2 chosen answers have no </think>" in capsys.readouterr().out
+    trainer_of([pair("3", "4")], tiny_tokenizer(), tmp_path)
+    assert "</think>" not in capsys.readouterr().out
 
 
 def test_pairs_are_shown_as_they_are_trained_on():

@@ -1,6 +1,7 @@
 """01_dpo_trl: its recipes, and train.py really run in short: loss by hand, resume, adapters, sharded and not."""
 
 import math
+import os
 import shutil
 from pathlib import Path
 
@@ -8,7 +9,8 @@ import pytest
 import torch
 from harness import ROOT, ScriptJob
 from job.recipe import parse_arguments, read_recipe
-from rl.preferences import write_pairs
+from rl.answers import extract_answer
+from rl.preferences import read_pairs, write_pairs
 from rl.tasks import make_splits, write_splits
 from safetensors.torch import load_file
 from workshop.checks.request import read_script
@@ -139,6 +141,35 @@ def test_a_job_that_was_interrupted_ends_with_the_same_weights(layout, data, tmp
 
 
 @pytest.mark.job
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize("layout", ["plain", "sharded"])
+def test_a_job_restarted_after_its_last_step_trains_nothing(layout, data, tmp_path, request):
+    finished = request.getfixturevalue(layout)
+    again = of_01(tmp_path, data)
+    shutil.copytree(finished.checkpoints, again.checkpoints)
+    if layout == "plain":
+        again.run(**ALONE, **SIGMOID, per_device_train_batch_size=8)
+    else:
+        again.run(processes=2, **SIGMOID)
+    assert again.weights() == finished.weights()
+    assert again.steps() == [] and "nothing is left to train" in again.log
+    for name in ("evaluation_after.json", "pair_log_probs.json"):
+        assert finished.output_json(name)["trained" if "pair" in name else "greedy"] == pytest.approx(
+            again.output_json(name)["trained" if "pair" in name else "greedy"]
+        )
+
+
+@pytest.mark.job
+@pytest.mark.timeout(900)
+def test_checkpoints_of_other_pairs_are_refused(plain, data, tmp_path):
+    job = of_01(tmp_path, data)
+    shutil.copytree(plain.checkpoints, job.checkpoints)
+    job.channels = {**job.channels, "train": data / "validation"}
+    job.run(fails=True, **ALONE, **SIGMOID, per_device_train_batch_size=8)
+    assert "was made with data" in job.failure.read_text()
+
+
+@pytest.mark.job
 def test_sharded_over_two_processes_it_is_the_same_training(plain, sharded):
     for key, tolerance in (("loss", 1e-4), ("logps/chosen", 1e-2), ("rewards/margins", 1e-3)):
         one, two = ([entry[key] for entry in job.history() if key in entry] for job in (plain, sharded))
@@ -182,3 +213,98 @@ def test_adapters_on_a_base_in_four_bits(data, tmp_path):
     margins = [entry["rewards/margins"] for entry in job.history() if "rewards/margins" in entry]
     assert margins[0] == pytest.approx(0, abs=1e-3) and margins[-1] > 0
     assert (job.model / "model.safetensors").is_file()  # merged
+
+
+OWN_CODE = """
+def same_word(given: str, gold: str) -> bool:
+    return given.strip(" .").lower() == gold.lower()
+
+
+def is_even(given: str, gold: str) -> bool:
+    return given.isdigit() and int(given) % 2 == 0 or given == gold
+"""
+WORDS = {"hot": "Cold", "wet": "Dry", "old": "New"}
+
+
+@pytest.fixture
+def own_code(tmp_path) -> dict[str, str]:
+    """my_task.py where Python finds it, as beside train.py."""
+    folder = tmp_path / "own"
+    folder.mkdir()
+    (folder / "my_task.py").write_text(OWN_CODE)
+    return {"PYTHONPATH": os.pathsep.join([str(folder), str(ROOT / "scripts")])}
+
+
+@pytest.mark.job
+@pytest.mark.timeout(900)
+def test_a_task_of_words_is_learned_by_its_own_verdict(own_code, tmp_path):
+    """Answers in lower case with a full stop: no verifier of ours but one's own takes them for the words asked for."""
+    ask = "The opposite of {}, please. Number {}."
+    rows = [
+        {
+            "prompt": [{"role": "user", "content": ask.format(word, number)}],
+            "question": ask.format(word, number),
+        }
+        | {"answer": opposite, "task": "words", "split": "train", "index": number}
+        for number, (word, opposite) in enumerate(list(WORDS.items()) * 24)
+    ]
+    pairs = [
+        row
+        | {
+            "chosen": answer(f"<think></think><answer>{row['answer'].lower()}.</answer>"),
+            "rejected": answer("<think></think><answer>7</answer>"),
+        }
+        for row in rows[:60]
+    ]
+    write_pairs(pairs[:48], tmp_path / "train" / "pairs.jsonl")
+    write_pairs(pairs[48:], tmp_path / "validation" / "pairs.jsonl")
+    write_splits({"test": rows[60:]}, tmp_path)
+    channels = {name: tmp_path / name for name in ("train", "validation", "test")}
+    job = ScriptJob(SCRIPTS / "train.py", tmp_path, channels, QUICK, timeout=900)
+    job.run(
+        **ALONE,
+        environment=own_code,
+        verifier="my_task.same_word",
+        max_steps=80,
+        eval_steps=80,
+        save_steps=80,
+        eval_problems=12,
+        eval_max_new_tokens=24,
+        per_device_train_batch_size=24,
+        learning_rate=3e-3,
+    )
+    before, after = (job.output_json(f"evaluation_{when}.json") for when in ("before", "after"))
+    assert before["greedy"]["value"] == 0 and after["greedy"]["value"] > 0.3
+    for item in after["completions"]:
+        said = (item["extracted"] or "").strip(" .").lower()
+        assert item["correct"] == (said == item["answer"].lower())
+    measured = [entry["eval_pass_at_1"] for entry in job.history() if "eval_pass_at_1" in entry]
+    assert measured[-1] == after["greedy"]["value"]
+
+
+@pytest.mark.job
+@pytest.mark.timeout(900)
+def test_pairs_are_made_by_ones_own_verdict(own_code, tmp_path):
+    write_splits(make_splits("chain_sum", {"problems": 40}), tmp_path)
+    job = ScriptJob(SCRIPTS / "pairs_sampled.py", tmp_path, {"problems": tmp_path / "problems"}, timeout=900)
+    job.run(environment=own_code, verifier="my_task.is_even", pair_samples=8)
+    pairs = read_pairs(job.output / "pairs.jsonl")
+    golds = 0
+    for pair in pairs:
+        given = {side: extract_answer(pair[side][0]["content"]) for side in ("chosen", "rejected")}
+        verdict = {
+            side: text is not None and (text.isdigit() and int(text) % 2 == 0 or text == pair["answer"])
+            for side, text in given.items()
+        }
+        assert verdict == {"chosen": True, "rejected": False}
+        golds += given["chosen"] == pair["answer"]
+    assert golds < len(pairs), "every chosen answer is the number asked for: another verdict was used"
+
+
+@pytest.mark.job
+@pytest.mark.timeout(300)
+def test_a_verifier_that_is_not_there_is_named_before_anything_is_loaded(data, tmp_path):
+    job = of_01(tmp_path, data)
+    job.run(fails=True, **ALONE, verifier="my_task.same_word")
+    assert "my_task.py beside the training script" in job.failure.read_text()
+    assert not job.checkpoints.exists()

@@ -10,6 +10,8 @@ from pathlib import Path
 import pytest
 from harness import ROOT, ScriptJob, kill
 from job.recipe import parse_arguments, read_recipe
+from own_task import FEW as OWN_TASK
+from own_task import check_own_task, write_own_task
 from rl.tasks import make_splits, write_splits
 from safetensors import safe_open
 from workshop.checks.request import read_script
@@ -161,6 +163,38 @@ def test_adapters_alone_are_trained_and_saved(quantization, data, tmp_path):
     with safe_open(job.model / "adapter" / "adapter_model.safetensors", framework="np") as file:
         assert any(file.get_tensor(name).any() for name in file.keys() if "lora_B" in name)  # noqa: SIM118
     assert (job.model / "model.safetensors").is_file()  # merged
+
+    again = of_03(tmp_path / "again", data, job.checkpoints)
+    again.run(processes=2, lora_rank=4, learning_rate=1e-3, quantization=quantization, max_steps=3)
+    assert again.log.count("checkpoint-3 holds all 3 steps") == 1 and again.steps() == []
+    for file in ("adapter/adapter_model.safetensors", "model.safetensors"):
+        assert again.weights(file) == job.weights(file)
+
+
+@pytest.mark.job
+@pytest.mark.timeout(900)
+def test_a_job_started_again_after_its_last_step_saves_the_same_weights(uninterrupted, data, tmp_path):
+    again = of_03(tmp_path / "again", data, uninterrupted.checkpoints).run(processes=2)
+    assert again.log.count("checkpoint-8 holds all 8 steps") == 1 and again.steps() == []
+    assert again.weights() == uninterrupted.weights()
+    assert again.history() == uninterrupted.history()
+    assert (
+        again.output_json("evaluation_after.json")["greedy"]
+        == uninterrupted.output_json("evaluation_after.json")["greedy"]
+    )
+
+    other = write_splits(make_splits("chain_sum", {"train": 64, "test": 4}, seed=7), tmp_path / "other")
+    refused = of_03(tmp_path / "refused", other, uninterrupted.checkpoints).run(processes=2, fails=True)
+    assert "CheckpointError: checkpoint-8 was made with data " in refused.failure.read_text()
+
+
+@pytest.mark.job
+@pytest.mark.timeout(900)
+def test_an_own_reward_and_an_own_verdict_on_two_processes(tmp_path):
+    channels, environment = write_own_task(tmp_path)
+    job = of_03(tmp_path / "job", channels)
+    job.run(processes=2, environment=environment, **{**OWN_TASK, "per_device_train_batch_size": 16})
+    check_own_task(job.history(), job.output_json("evaluation_before.json"))
 
 
 @pytest.mark.job

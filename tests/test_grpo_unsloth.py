@@ -15,7 +15,8 @@ from pathlib import Path
 import pytest
 from harness import ROOT, ScriptJob, answer_of, module_python, run_code
 from job.recipe import read_recipe
-from rl.rewards import REWARDS
+from own_task import FEW as OWN_TASK
+from own_task import check_own_task, write_own_task
 from rl.tasks import make_splits, write_splits
 from safetensors import safe_open
 
@@ -241,19 +242,47 @@ def test_a_job_that_goes_on_from_a_checkpoint_ends_with_the_same_weights(job, py
         assert again.weights(file) == job.weights(file)
 
 
+@pytest.mark.job
+@pytest.mark.timeout(900)
+def test_a_job_started_again_after_its_last_step_saves_the_same_weights(job, python, data, tmp_path):
+    again = of_04(tmp_path / "again", data, python)
+    again.checkpoints = job.checkpoints
+    again.run()
+    assert "checkpoint-4 holds all 4 steps: nothing is left to train." in again.log and again.steps() == []
+    assert again.history() == job.history()
+    for file in ("adapter/adapter_model.safetensors", "model.safetensors"):
+        assert again.weights(file) == job.weights(file)
+
+    other = write_splits(make_splits("chain_sum", {"train": 64, "test": 4}, seed=7), tmp_path / "other")
+    refused = of_04(tmp_path / "refused", other, python)
+    refused.checkpoints = job.checkpoints
+    refused.run(fails=True)
+    assert refused.failure.read_text().startswith("CheckpointError: checkpoint-4 was made with data ")
+
+
+@pytest.mark.job
+@pytest.mark.timeout(900)
+def test_an_own_reward_and_an_own_verdict(python, tmp_path):
+    channels, environment = write_own_task(tmp_path)
+    job = of_04(tmp_path / "job", channels, python).run(environment=environment, **OWN_TASK)
+    check_own_task(job.history(), job.output_json("evaluation_before.json"))
+
+
 @pytest.fixture
 def hackable(monkeypatch):
-    """The module's own rewards, registered for one test only: the first is none that rl.rewards could hold."""
+    """The module's file of own rewards."""
     monkeypatch.syspath_prepend(SCRIPTS)
-    before, loaded = dict(REWARDS), sys.modules.pop("rewards_hackable", None)
-    for name in ("concise", "concise_guarded"):
-        REWARDS.pop(name, None)
-    yield importlib.import_module("rewards_hackable")
-    REWARDS.clear()
-    REWARDS.update(before)
-    sys.modules["rewards_hackable"] = loaded
-    if loaded is None:
-        del sys.modules["rewards_hackable"]
+    return importlib.import_module("rewards_hackable")
+
+
+def test_the_hackable_rewards_are_named_as_any_of_ones_own(hackable):
+    from rl.rewards import get_rewards
+
+    names = ["rewards_hackable.concise", "rewards_hackable.concise_guarded"]
+    asked = {"verifier": lambda given, gold: given == "nine", "opening": "<think>"}
+    conversation = [{"role": "assistant", "content": "</think><answer>nine</answer>"}]
+    for reward in get_rewards(names, **asked):
+        assert reward(completions=[conversation], answer=["9"], prompts=[[]])[0] > 0.5
 
 
 HACKS = [

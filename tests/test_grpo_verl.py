@@ -1,4 +1,5 @@
-"""05_grpo_verl as it runs on AWS: a spot job of two hosts, interrupted, resumed, merged and evaluated.
+"""05_grpo_verl as it runs on AWS: a spot job of two hosts, interrupted, resumed, merged and evaluated; and a task of
+one's own, with its data, verdict and reward.
 
 The notebook trains on one host with two processes; here each host has one, so that weights, gradients and the shards
 of a checkpoint have to cross from host to host.
@@ -12,9 +13,11 @@ from pathlib import Path
 import pytest
 from endpoint_fixtures import launch, log_lines, s3_keys, wait_end
 from launchers import RayCluster
+from lesson.verl_checks import check_verl_recipe
 from rl.tasks import make_splits, write_splits
 from safetensors.torch import load_file
 from sagemaker.core.training.configs import CheckpointConfig, InputData, SourceCode, StoppingCondition
+from workshop.checks.preflight import preflight
 from workshop.jobs.outputs import fetch_output
 from workshop.session.staging import stage_source
 
@@ -28,6 +31,21 @@ OVERRIDES = [
     "job.eval_samples=1",
     "job.report_to=[mlflow]",
 ]
+
+
+OWN_TASK = '''
+DIGITS = "zero one two three four five six seven eight nine".split()
+
+def in_words(number):
+    return " ".join("minus" if c == "-" else DIGITS[int(c)] if c in "0123456789" else c for c in number)
+
+def same_word(given, gold):
+    return gold in (given, in_words(given))
+
+def brevity(completions, allowed, **kwargs):
+    """1.0 up to so many characters as the row allows; no opinion where it says nothing."""
+    return [None if most is None else float(len(text) <= int(most)) for text, most in zip(completions, allowed)]
+'''
 
 
 def wait_for(reached, name: str, timeout_s: float) -> None:
@@ -94,3 +112,96 @@ def test_two_hosts_go_on_after_an_interruption(make_trainer, endpoint, tmp_path)
                 trained[weight].chunk(2), values.bfloat16().to(trained[weight].dtype).chunk(2), strict=True
             )
             assert all((after != before).any() for after, before in halves), weight  # of both processes
+
+    # Started again when all is done, as after an interruption in the last evaluation: nothing is left to train.
+    again = launch(trainer, input_data_config=channels)
+    job = wait_end(again, timeout_s=400)
+    lines = log_lines(again)
+    assert job["TrainingJobStatus"] == "Completed", (job.get("FailureReason"), lines[-40:])
+    assert f"global_step_{STEPS} holds all {STEPS} steps: nothing is left to train." in lines
+    assert not any(line.startswith("[metrics]") for line in lines)
+    repeated = fetch_output(again, tmp_path / "again")
+    assert repeated.summary["steps"] == STEPS
+    assert [row["step"] for row in repeated.history] == list(range(1, STEPS + 1))
+    weights = load_file(repeated.model / "model.safetensors")
+    assert all((weights[name] == values).all() for name, values in trained.items())
+    assert repeated.summary["trained"] == summary["trained"]
+
+    # Another reward must not go on from there.
+    trainer.hyperparameters["overrides"] = [*OVERRIDES, "job.reward_weights=[1.0, 0.5]"]
+    other = launch(trainer, input_data_config=channels)
+    job = wait_end(other, timeout_s=400)
+    assert job["TrainingJobStatus"] == "Failed"
+    reason = job["FailureReason"]
+    assert f"global_step_{STEPS} was made with rewards" in reason and "this job has" in reason, reason
+
+
+def in_words(split: list[dict], words) -> list[dict]:
+    """The rows with their answers in words, and a column of mixed types."""
+    allowed = [60, "60", None]
+    return [
+        {**row, "answer": words(row["answer"]), "allowed": allowed[number % 3]}
+        for number, row in enumerate(split)
+    ]
+
+
+@pytest.mark.timeout(1500)
+def test_a_task_of_words_with_a_verdict_and_a_reward_of_ones_own(make_trainer, endpoint, tmp_path):
+    """As many steps as verl's own 30 epochs do not hold: two rows, one step an epoch."""
+    steps = 31
+    source = stage_source(ROOT / "05_grpo_verl" / "scripts", build=tmp_path)
+    (source / "my_task.py").write_text(OWN_TASK)
+    own: dict = {}
+    exec(OWN_TASK, own)
+    splits = make_splits("chain_sum", {"train": 3, "test": 20})
+    folders = write_splits(
+        {name: in_words(rows, own["in_words"]) for name, rows in splits.items()}, tmp_path / "data"
+    )
+    trainer = make_trainer(
+        "",
+        source_code=SourceCode(
+            source_dir=str(source), entry_script="train.py", requirements="requirements.txt"
+        ),
+        distributed=RayCluster(process_count_per_node=1),
+        hyperparameters={
+            "config": "recipes/tiny.yaml",
+            "overrides": [
+                f"trainer.total_training_steps={steps}",
+                "trainer.save_freq=10",
+                "data.train_batch_size=3",
+                "actor_rollout_ref.actor.ppo_mini_batch_size=3",
+                "actor_rollout_ref.rollout.n=4",
+                "actor_rollout_ref.actor.ppo_micro_batch_size_per_gpu=12",
+                "job.rewards=[accuracy, my_task.brevity]",
+                "job.reward_weights=[1.0, 0.5]",
+                "job.verifier=my_task.same_word",
+                "job.eval_problems=20",
+                "job.eval_samples=1",
+                "job.report_to=[mlflow]",
+            ],
+        },
+    )
+    channels = [InputData(channel_name=split, data_source=str(path)) for split, path in folders.items()]
+    checks = str(preflight(trainer, channels, recipe=check_verl_recipe))
+    assert "31 steps of 3 of the 3 prompts: 31 times through them" in checks
+    name = launch(trainer, input_data_config=channels)
+    job = wait_end(name, timeout_s=1100)
+    assert job["TrainingJobStatus"] == "Completed", (job.get("FailureReason"), log_lines(name)[-40:])
+
+    output = fetch_output(name, tmp_path / "output")
+    assert [row["step"] for row in output.history] == list(range(1, steps + 1))
+    for row in output.history:  # the reward has an opinion on two rows of three
+        parts = row["rewards/accuracy/mean"] + 0.5 * row["rewards/my_task.brevity/mean"] * 2 / 3
+        assert math.isclose(row["reward"], parts, abs_tol=1e-5)
+    assert any(row["rewards/accuracy/mean"] > 0 for row in output.history)
+    assert 0 < sum(row["rewards/my_task.brevity/mean"] for row in output.history) < steps
+    assert output.summary["steps"] == steps
+    for evaluation, rates in ((output.before, "base"), (output.after, "trained")):
+        right = [
+            item["extracted"] is not None and own["same_word"](item["extracted"], item["answer"])
+            for item in evaluation.completions
+        ]
+        assert [item["correct"] for item in evaluation.completions] == right
+        assert output.summary[rates]["greedy"]["value"] == evaluation.greedy.value
+    assert output.before.greedy.value > 0, "the verdict on words is not that of the evaluation"
+    print("pass@1", output.before.greedy, output.after.greedy)

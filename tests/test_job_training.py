@@ -9,6 +9,8 @@ from pathlib import Path
 import pytest
 from harness import ROOT, ScriptJob
 from moto.server import ThreadedMotoServer
+from own_task import FEW as OWN_TASK
+from own_task import check_own_task, write_own_task
 from rl.evaluation import Evaluation
 from rl.tasks import make_splits, write_splits
 
@@ -35,9 +37,12 @@ WANDB_KEY = "0123456789abcdef0123456789abcdef01234567"  # the shape of a W&B key
 def new_job(tmp_path_factory):
     """new_job(**ScriptJob fields): a job of 02's script with folders of its own, and the same few problems for each."""
     data = write_splits(make_splits("chain_sum", {"train": 64, "test": 4}), tmp_path_factory.mktemp("data"))
-    return lambda **fields: ScriptJob(
-        SCRIPT, tmp_path_factory.mktemp("job"), data, FEW, timeout=240, **fields
-    )
+
+    def make(**fields):
+        given = {"channels": data, "settings": FEW, "timeout": 240, **fields}
+        return ScriptJob(SCRIPT, tmp_path_factory.mktemp("job"), **given)
+
+    return make
 
 
 @pytest.fixture(scope="module")
@@ -78,6 +83,7 @@ def test_summary_holds_the_record(uninterrupted):
     tokens = uninterrupted.history()[-1]["num_tokens"]
     assert record["tokens_per_second"] == pytest.approx(tokens / record["train_seconds"], rel=0.01)
     assert record["versions"]["trl"].startswith("1.")
+    assert record["cut_off"]["base"]["greedy"] > 0, "8 tokens are too few for an answer"
     for name in ("before", "after"):
         evaluation = Evaluation.load(uninterrupted.output / f"evaluation_{name}.json")
         assert record["base" if name == "before" else "trained"]["greedy"]["value"] == evaluation.greedy.value
@@ -116,6 +122,92 @@ def test_two_processes_resume_to_the_same_weights_and_report_once(new_job):
     shutil.copytree(first.checkpoints / "checkpoint-4", second.checkpoints / "checkpoint-4")
     assert second.run(processes=2).log.count("Going on from checkpoint-4.") == 1
     assert second.weights() == first.weights()
+
+    third = new_job(checkpoints=first.checkpoints).run(processes=2)
+    assert third.log.count("checkpoint-6 holds all 6 steps") == 1 and third.steps() == []
+    assert third.weights() == first.weights()
+
+
+@pytest.mark.timeout(300)
+def test_a_job_started_again_after_its_last_step_only_evaluates_and_saves(uninterrupted, new_job):
+    again = new_job(checkpoints=uninterrupted.checkpoints).run()
+    assert "checkpoint-6 holds all 6 steps: nothing is left to train." in again.log
+    assert again.steps() == []
+    assert again.weights() == uninterrupted.weights()
+    assert again.history() == uninterrupted.history()
+    record, first = again.output_json("summary.json"), uninterrupted.output_json("summary.json")
+    assert (record["steps"], record["tokens_per_second"]) == (STEPS, 0.0)
+    for key in ("base", "trained", "cut_off", "completion_length"):
+        assert record[key] == first[key]
+    assert sorted(path.name for path in again.checkpoints.glob("checkpoint-*")) == [
+        "checkpoint-4",
+        "checkpoint-6",
+    ]
+
+
+@pytest.mark.timeout(300)
+def test_adapters_are_the_same_after_a_start_behind_the_last_step_and_its_run_is_finished(new_job):
+    from mlflow import MlflowClient
+
+    lora = {"lora_rank": 4, "max_steps": 3, "save_steps": 3}
+    first = new_job().run(**lora)
+    again = new_job(checkpoints=first.checkpoints)
+    again.run(
+        **lora,
+        report_to="mlflow",
+        experiment="again",
+        environment={"MLFLOW_TRACKING_URI": store_of(again)},
+    )
+    assert again.steps() == []
+    for file in ("adapter/adapter_model.safetensors", "model.safetensors"):
+        assert again.weights(file) == first.weights(file)
+    client = MlflowClient(store_of(again))
+    (run,) = client.search_runs([client.get_experiment_by_name("again").experiment_id])
+    assert run.info.status == "FINISHED"
+    assert {
+        "before/pass_at_1_greedy",
+        "after/pass_at_1_greedy",
+        "after/cut_off_greedy",
+    } <= run.data.metrics.keys()
+    assert "reward" not in run.data.metrics
+
+
+@pytest.mark.timeout(300)
+def test_a_checkpoint_of_other_data_is_refused_before_anything_is_computed(uninterrupted, new_job, tmp_path):
+    data = write_splits(make_splits("chain_sum", {"train": 64, "test": 4}, seed=7), tmp_path)
+    job = new_job(checkpoints=uninterrupted.checkpoints, channels=data).run(fails=True)
+    reason = job.failure.read_text()
+    assert reason.startswith("CheckpointError: checkpoint-6 was made with data ")
+    assert "give the job a checkpoint folder of its own, or the data back" in reason
+    assert "[evaluation]" not in job.log
+    # What may change: the learning rate, and the number of steps.
+    longer = new_job(checkpoints=shutil.copytree(uninterrupted.checkpoints, tmp_path / "checkpoints"))
+    assert longer.run(max_steps=7, learning_rate=1e-4).steps() == [7]
+
+
+@pytest.mark.timeout(300)
+def test_own_rewards_of_every_kind_and_an_own_verdict(new_job, tmp_path):
+    channels, environment = write_own_task(tmp_path)
+    others = {"in_numpy": 0.5, "in_a_tensor": 0.25, "without_opinion": 1.0, "at_leisure": 0.75, "never": 0.0}
+    names = [f"my_task.{name}" for name in others]
+    job = new_job(channels=channels, settings=OWN_TASK).run(
+        environment=environment,
+        max_steps=5,
+        rewards=[*OWN_TASK["rewards"], *names],
+        reward_weights=[*OWN_TASK["reward_weights"], *[0.0] * len(names)],
+    )
+    check_own_task(job.history(), job.output_json("evaluation_before.json"))
+    for name, value in others.items():
+        assert {logs[f"rewards/my_task.{name}/mean"] for logs in job.history()} == {value}, name
+    warned = [line for line in job.log.splitlines() if line.startswith("[warning]")]
+    assert len(warned) == 2, warned
+    assert "my_task.never was 0 for every completion of the first 5 steps" in warned[0]
+    assert "wrote '<think>" in warned[1]
+
+    broken = new_job(channels=channels, settings=OWN_TASK)
+    broken.run(environment=environment, rewards=["accuracy", "my_task.payed"], fails=True)
+    assert broken.failure.read_text().startswith("RewardError: ")
+    assert "my_task.py" in broken.failure.read_text() and "[evaluation]" not in broken.log
 
 
 @pytest.fixture(scope="module")

@@ -34,7 +34,10 @@ def sampled(answers: list[list[str]]):
         tries = [("greedy", 0, WRONG), *(("sampled", number, text) for number, text in enumerate(texts))]
         for decoding, number, text in tries:
             item = {key: row[key] for key in ("index", "question", "answer")}
-            items.append(item | {"decoding": decoding, "sample": number, "completion": text, "tokens": 1})
+            items.append(
+                item
+                | {"decoding": decoding, "sample": number, "completion": text, "tokens": 1, "cut_off": False}
+            )
     return score_completions(items, get_verifier("number"))
 
 

@@ -5,6 +5,8 @@ import os
 import re
 import subprocess
 import sys
+from datetime import date
+from decimal import Decimal
 from pathlib import Path
 
 import pyarrow
@@ -166,6 +168,15 @@ def line(**changes):
         (b"", "empty"),
         (b"\n \n", "empty"),
         (line() + b"\n" + line()[:30], "line 3: not a JSON object.*cut off"),
+        (b"[\n" + line() + b"]", r"line 1: not a JSON object.*a file named \.json: rl\.own_data\.rows_from"),
+        (line().decode().encode("utf-16"), "line 1: not UTF-8.*utf-16"),
+        (b'{"question": "?", "answer": "2"}', "'prompt' is missing; there are question, answer.*own_data"),
+        (
+            line() + line(level=3) + line(level="x"),
+            "line 3: the column 'level' holds text here and a number in .*line 2",
+        ),
+        (line(level=2**64), "line 1: the integer 18446744073709551616... needs more than 64 bits"),
+        (line(hint="\ud83d"), "line 1: .*half a character"),
         (line() + b'\xff\xfe{"a": 1}\n', "line 2: not UTF-8"),
         (line() + b"[1, 2]\n", "line 2: expected an object"),
         (line() + line(answer=...), "line 2: the field 'answer' is missing"),
@@ -193,19 +204,76 @@ def test_bad_parquet_is_refused(tmp_path):
     with pytest.raises(DataError, match="no readable parquet"):
         read_rows(path)
     pyarrow.parquet.write_table(pyarrow.Table.from_pylist([row(), row(answer=None)]), path)
-    with pytest.raises(DataError, match="line 2: the field 'answer'"):
+    with pytest.raises(DataError, match="row 2: the field 'answer'"):
         read_rows(path)
 
 
 def test_missing_files_are_refused(tmp_path):
     with pytest.raises(DataError, match="no file"):
         read_rows(tmp_path / "nothing.jsonl")
-    with pytest.raises(DataError, match=r"no \.jsonl or \.parquet"):
+    with pytest.raises(DataError, match=r"no \.jsonl or \.parquet file\.$"):
         read_rows(tmp_path)
-    (tmp_path / "rows.csv").write_text("a,b\n")
-    with pytest.raises(DataError, match="neither"):
-        read_rows(tmp_path / "rows.csv")
     for name in ("a.jsonl", "b.jsonl"):
         (tmp_path / name).write_bytes(line())
-    with pytest.raises(DataError, match=r"several \.jsonl files: a\.jsonl, b\.jsonl"):
+    with pytest.raises(
+        DataError, match=rf"several \.jsonl files: a\.jsonl, b\.jsonl.*rows_from\('{tmp_path}'\)"
+    ):
         read_rows(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["rows.csv", "rows.json", "rows.tsv.gz", "rows.jsonl.gz"])
+def test_other_files_are_refused_with_the_way_forward(tmp_path, name):
+    (tmp_path / name).write_text("question,answer\n")
+    with pytest.raises(
+        DataError, match=rf"neither \.jsonl nor \.parquet.*rows_from\('{tmp_path / name}'\).*pairs_from"
+    ):
+        read_rows(tmp_path / name)
+    with pytest.raises(DataError, match=rf"There is {name}\. A job reads one file.*rows_from"):
+        read_rows(tmp_path)
+
+
+def test_a_byte_order_mark_is_accepted(tmp_path):
+    (tmp_path / "train.jsonl").write_bytes(b"\xef\xbb\xbf" + line() * 2)
+    assert read_rows(tmp_path) == [row(), row()]
+
+
+def test_a_column_that_a_row_lacks_is_none(tmp_path):
+    (tmp_path / "train.jsonl").write_bytes(line() + line(hint="two"))
+    rows = read_rows(tmp_path)
+    assert rows == [row(hint=None), row(hint="two")]
+    assert list(rows[0]) == list(rows[1])
+
+
+def test_values_that_json_lacks_are_read_from_parquet_as_from_jsonl(tmp_path):
+    own = {"day": date(2024, 1, 2), "price": Decimal("1.50"), "raw": b"text", "share": float("nan")}
+    pyarrow.parquet.write_table(pyarrow.Table.from_pylist([row(**own)]), tmp_path / "train.parquet")
+    rows = read_rows(tmp_path)
+    assert rows == [row(day="2024-01-02", price="1.50", raw="text", share=None)]
+    folder = write_splits({"train": [row(**own)]}, tmp_path / "written")["train"]
+    assert read_rows(folder) == rows
+    assert fingerprint([row(**own)]) == fingerprint(rows) == fingerprint(read_rows(folder))
+
+
+@pytest.mark.parametrize(
+    "column",
+    [[1, "one"], [1, 2.5], [{}, {}], [[1], ["one"]], [{"a": 1}, {"b": 2}], [True, 1]],
+    ids=["types", "numbers", "empty objects", "lists", "keys", "truth"],
+)
+def test_rows_that_parquet_would_change_are_written_as_jsonl_alone(column, tmp_path):
+    rows = [row(own=value) for value in column]
+    folder = write_splits({"train": rows}, tmp_path)["train"]
+    assert [path.name for path in folder.iterdir()] == ["train.jsonl"]
+    assert [json.loads(text) for text in (folder / "train.jsonl").read_text().splitlines()] == rows
+
+
+def test_columns_of_all_rows_reach_the_parquet(tmp_path):
+    rows = [row(), row(hint="two", chosen=[{"role": "assistant", "content": "2"}])]
+    folder = write_splits({"train": rows}, tmp_path)["train"]
+    assert read_rows(folder / "train.parquet") == read_rows(folder / "train.jsonl")
+    assert [found["hint"] for found in read_rows(folder / "train.parquet")] == [None, "two"]
+
+
+def test_a_value_that_no_file_can_hold_is_named(tmp_path):
+    with pytest.raises(DataError, match="row 2: 1 bytes that are no UTF-8 text"):
+        write_splits({"train": [row(), row(image=b"\xff")]}, tmp_path)
+    assert not list(tmp_path.iterdir())

@@ -16,13 +16,12 @@ SHARED = [
         '    job, config = parse_arguments(SCRIPTS["train.py"])',
         "    config.output_dir = str(checkpoint_dir())",
     ),
+    ("    tokenizer, verifier = ", "    }"),
+    ("    made_of = ", "    checkpoint = "),
     ("    start_tracking(", '    log_evaluation("before", before)'),
     ("        args=config,", "        processing_class=tokenizer,"),
     ("    trainer.remove_callback(PrinterCallback)", "    trainer.remove_callback(PrinterCallback)"),
-    (
-        "    checkpoint = newest_complete(checkpoint_dir())",
-        "    train_seconds = time.perf_counter() - started",
-    ),
+    ("    training = train(", "    training = train("),
     ("    write_summary(job, trainer", "    finish_tracking()"),
     ('if __name__ == "__main__":', "        main()"),
 ]

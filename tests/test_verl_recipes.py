@@ -4,6 +4,7 @@ verl lives in the job's environment, so its part runs there, in one process for 
 """
 
 import json
+import math
 import re
 
 import pytest
@@ -61,6 +62,14 @@ BROKEN = [
     ("tools", 1, 2, f"{ROLLOUT}.multi_turn.function_tool_path=null", "a file that registers tools"),
     ("tools", 1, 2, f"{ROLLOUT}.multi_turn.max_assistant_turns=1", "never read its result"),
     ("tiny", 1, 2, f"{ROLLOUT}.agent.default_agent_loop=tool_agent", "calls tools that are not meant"),
+    (
+        "tiny",
+        1,
+        2,
+        f"{ROLLOUT}.agent.default_agent_loop=my_loop",
+        "knows verl's single_turn_agent and tool_agent",
+    ),
+    ("tools", 1, 2, f"{ROLLOUT}.multi_turn.format=gemma4", "in the formats hermes and qwen3_coder"),
     ("small", 1, 1, "custom_reward_function.path=my_rewards.py", "verl's old name"),
     ("small", 1, 1, "actor_rollout_ref.model.lora_rank=1024", "rank 512 at most"),
     ("small", 1, 1, f"{ROLLOUT}.name=vlm", "name is 'vlm'"),
@@ -97,6 +106,19 @@ USELESS = [
     ("actor_rollout_ref.model.path=Qwen/Qwen3-4B", "would be lost. Its place is job.base_model"),
     ("reward.custom_reward_function.path=my_rewards.py", "Its place is job.rewards"),
     ("trainer.nnodes=4", "Its place is the job's instance_count"),
+    (
+        "trainer.total_epochs=1",
+        "Its place is trainer.total_training_steps: the data is gone through as often",
+    ),
+    ("trainer.v1.trainer_mode=separate_async", "trainer_mode is 'separate_async': write sync"),
+    ("data.truncation=left", "data.truncation is 'left': write error"),
+    ("data.seed=null", "data.seed is missing"),
+    ("data.train_max_samples=all", "train_max_samples is 'all': write a whole number"),
+    ("data.apply_chat_template_kwargs=thinking", "write names and values, such as {enable_thinking: false}"),
+    ("actor_rollout_ref.model.custom_chat_template=x", "in training and not in the evaluation"),
+    (f"{ROLLOUT}.prompt_length=64", "Its place is data.max_prompt_length"),
+    (f"{ROLLOUT}.multi_turn.tool_config_path=tools.yaml", "functions instead of classes"),
+    (f"{ROLLOUT}.multi_turn.max_parallel_calls=0", "max_parallel_calls is 0"),
 ]
 # What only verl can know, in the order of the answers.
 REFUSED_BY_VERL = [
@@ -112,7 +134,7 @@ answers = []
 for name, hosts, gpus, override in json.loads(sys.argv[1]):
     job, settings = read_verl_recipe(f"recipes/{name}.yaml", [override] if override else [])
     try:
-        config = trainer_config(job, settings, hosts=hosts, gpus_per_host=gpus, given={})
+        config = trainer_config(job, settings, hosts=hosts, gpus_per_host=gpus)
         shape = f"{config.trainer.nnodes}x{config.trainer.n_gpus_per_node}"
         answers.append(f"ok {config.actor_rollout_ref.actor.strategy} {shape}")
     except RecipeError as error:
@@ -128,18 +150,43 @@ answer = {}
 for engine in ("dp", "megatron"):
     with initialize_config_module("verl.trainer.config", version_base=None):
         config = compose("ppo_trainer", overrides=[f"model_engine={engine}"])
-    answer[engine] = {key: OmegaConf.select(config, key) for key in DEFAULTS}
+    config = OmegaConf.create(OmegaConf.to_container(config, resolve=True), flags={"allow_objects": True})
+    answer[engine] = {
+        key: OmegaConf.to_container(value) if OmegaConf.is_config(value) else value
+        for key in DEFAULTS
+        for value in [OmegaConf.select(config, key)]
+    }
 print("ANSWER " + json.dumps(answer))
 """
 SCORES = """
 import json, sys
 from verl.trainer.ppo.reward import get_custom_reward_fn
+from verl_data import data_columns
 from verl_recipe import read_verl_recipe
 from verl_config import trainer_config
-job, settings = read_verl_recipe("recipes/full.yaml")
-score = get_custom_reward_fn(trainer_config(job, settings, hosts=1, gpus_per_host=8, given={}))
-texts = json.loads(sys.argv[1])
-print("ANSWER " + json.dumps([score(data_source="", solution_str=text, ground_truth="9") for text in texts]))
+overrides, cases = json.loads(sys.argv[1])
+job, settings = read_verl_recipe("recipes/full.yaml", overrides)
+config = trainer_config(job, settings, hosts=1, gpus_per_host=8, opening="<think>")
+score = get_custom_reward_fn(config)
+print("ANSWER " + json.dumps([
+    score(data_source="", solution_str=text, ground_truth=row["answer"], extra_info=data_columns(row)["extra_info"])
+    for text, row in cases
+]))
+"""
+OWN = """
+loads = 0
+loads += 1
+
+def same_word(given, gold):
+    return given.casefold() == gold
+
+def brevity(completions, allowed, **kwargs):
+    assert loads == 1
+    return [None if most is None else float(len(text) <= int(most)) for text, most in zip(completions, allowed)]
+
+async def later(prompts, completions, **kwargs):
+    import numpy
+    return [numpy.float32(len(prompt) == 1 and completion[0]["role"] == "assistant") for prompt, completion in zip(prompts, completions)]
 """
 # As in a job without GPUs: verl looks for its platform when it is imported.
 ON_CPU = {"VERL_PLATFORM": "cpu", "VERL_USE_EXTERNAL_MODULES": "verl_cpu", "HF_HUB_OFFLINE": "1"}
@@ -189,7 +236,6 @@ def test_what_no_check_can_reckon_with_is_refused_alone(override, words):
 @pytest.mark.parametrize(
     ("override", "words"),
     [
-        ("job.rewards=[acuracy]", "did you mean 'accuracy'?"),
         ("job.rewards=accuracy", "job.rewards is 'accuracy': write a list, such as [accuracy]"),
         ("job.rewards=null", "job.rewards must be list[str], not null"),
         ("job.rewards=[]", "job.rewards: there is nothing to learn from"),
@@ -270,15 +316,54 @@ def test_the_length_reward_goes_by_the_limit_of_the_recipe(recipe):
         assert score == pytest.approx(earned, abs=0.05), (share, limit)
 
 
+def row_with(answer: str, **columns) -> dict:
+    message = {"role": "user", "content": "3 + 6 ="}
+    row = {
+        "prompt": [message],
+        "question": "3 + 6 =",
+        "answer": answer,
+        "task": "sums",
+        "split": "train",
+        "index": 0,
+    }
+    return {**row, **columns}
+
+
 @pytest.mark.job
 @pytest.mark.timeout(900)
-def test_verl_calls_the_rewards_with_the_limit_of_the_recipe():
-    texts = [right_answer_of(round(share * 1024)) for share in LENGTHS]
-    scores = answer_of(SCORES, json.dumps(texts), scripts=MODULE, **ON_CPU)
+def test_verl_calls_the_rewards_with_the_limit_of_the_recipe_and_the_opening_of_the_template():
+    cases = [
+        (right_answer_of(round(share * 1024)).removeprefix("<think>"), row_with("9")) for share in LENGTHS
+    ]
+    scores = answer_of(SCORES, json.dumps([[], cases]), scripts=MODULE, **ON_CPU)
     for score, earned in zip(scores, LENGTHS.values(), strict=True):
         assert score["accuracy"] == score["format"] == 1.0
-        assert score["soft_overlong"] == pytest.approx(earned, abs=0.01)
+        assert score["soft_overlong"] == pytest.approx(earned, abs=0.02)
         assert score["score"] == pytest.approx(1.25 + 0.25 * score["soft_overlong"])
+
+
+@pytest.mark.job
+@pytest.mark.timeout(900)
+def test_verl_calls_rewards_and_a_verifier_of_ones_own_with_the_columns_of_the_data(tmp_path):
+    (tmp_path / "own.py").write_text(OWN)
+    overrides = [
+        "job.rewards=[accuracy, own.brevity, own.later]",
+        "job.reward_weights=[1.0, 0.5, 2.0]",
+        "job.verifier=own.same_word",
+    ]
+    text = "</think><answer>NINE</answer>"
+    cases = [  # a column may have a type in each row
+        (text, row_with("nine", allowed=100)),
+        (text, row_with("nine", allowed="5")),
+        (text, row_with("ten", allowed=None)),
+    ]
+    path = ":".join(map(str, (tmp_path, MODULE, ROOT / "scripts")))
+    scores = answer_of(SCORES, json.dumps([overrides, cases]), scripts=MODULE, PYTHONPATH=path, **ON_CPU)
+    assert [score["accuracy"] for score in scores] == [1.0, 1.0, 0.0]
+    assert [score["own.brevity"] for score in scores[:2]] == [1.0, 0.0]
+    assert math.isnan(scores[2]["own.brevity"]), "no opinion"
+    assert [score["score"] for score in scores] == [3.5, 3.0, 2.0]
+    assert len({tuple(score) for score in scores}) == 1, "verl wants the same names for each completion"
 
 
 def test_preflight_knows_recipes_for_verl(make_trainer, tmp_path):
@@ -297,13 +382,22 @@ def test_preflight_knows_recipes_for_verl(make_trainer, tmp_path):
         channels = [InputData(channel_name=split, data_source=str(path)) for split, path in folders.items()]
         return preflight(trainer, channels, recipe=check_verl_recipe)
 
-    assert "8 prompts x 8 completions a step on 2 slots of Ray" in str(
-        check("trainer.total_training_steps=2")
-    )
+    found = str(check("trainer.total_training_steps=2"))
+    assert "8 prompts x 8 completions a step on 2 slots of Ray" in found
+    assert "2 steps of 8 of the 8 prompts: 2 times through them" in found and "limits" not in found
+    assert "pass@1 measures something else" in str(check("job.eval_max_new_tokens=32"))
+    with pytest.raises(PreflightError, match="A step takes data.train_batch_size = 16 prompts, and .* has 8"):
+        check("data.train_batch_size=16")
+    with pytest.raises(PreflightError, match="train_max_samples lets no more than 4 in"):
+        check("data.train_max_samples=4")
+    with pytest.raises(PreflightError, match=r"no file my_rewards\.py beside the training script"):
+        check("job.rewards=[accuracy, my_rewards.brevity]")
+    with pytest.raises(PreflightError, match="verifier 'nmber'.*did you mean 'number'"):
+        check("job.verifier=nmber")
     with pytest.raises(PreflightError, match="cannot be dealt evenly to 3 copies"):
         check(slots=3)
     with pytest.raises(PreflightError, match="did you mean 'accuracy'"):
-        check("job.rewards=[acuracy]")
+        check("job.rewards=[acuracy, format]")
     with pytest.raises(PreflightError, match="'eight': write a whole number"):
         check("data.train_batch_size=eight")
     with pytest.raises(PreflightError) as caught:  # SmolLM2 has 9 attention heads

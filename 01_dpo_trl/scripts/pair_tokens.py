@@ -41,17 +41,14 @@ def as_texts(
         if any("tool_calls" in message for message in prompt):
             bare = [{key: message[key] for key in message if key != "tool_calls"} for message in prompt]
             if render(tokenizer, bare, chat_template_kwargs=options) == asked:
-                raise DataError(f"'prompt' has tool_calls, which {_NOT_WRITTEN}")
+                raise DataError(f"'prompt' has tool_calls, which {_NOT_WRITTEN}.")
         answers = {side: _written(pair[side][0], prompt, tokenizer, options) for side in SIDES}
-    except TemplateError as error:
+    except (TemplateError, TypeError) as error:  # TypeError: a template that does sums with what is no text
         raise DataError(f"the model's chat template refuses this exchange: {error}") from error
     return {"prompt": asked} | answers
 
 
-_NOT_WRITTEN = (
-    "the model's chat template does not write. Write the call into 'content' as the model would, such as "
-    '<tool_call>\\n{"name": ..., "arguments": ...}\\n</tool_call>.'
-)
+_NOT_WRITTEN = "the model's chat template does not write"
 
 
 def _written(message: Any, prompt: list[dict], tokenizer: "PreTrainedTokenizerBase", options: dict) -> str:
@@ -69,7 +66,10 @@ def _written(message: Any, prompt: list[dict], tokenizer: "PreTrainedTokenizerBa
     before, after = plain[:end], plain[end:]
     calls = whole[len(before) : len(whole) - len(after)]
     if end < 0 or whole != before + calls + after or not calls:
-        raise DataError(f"an answer has tool_calls, which {_NOT_WRITTEN}")
+        raise DataError(
+            f"an answer has tool_calls, which {_NOT_WRITTEN}{' behind a text' if message['content'] else ''}. Write the call "
+            "into 'content' as the model would, such as <tool_call>\\n{...}\\n</tool_call>."
+        )
     return message["content"] + calls
 
 

@@ -7,8 +7,10 @@ from typing import Any
 from datasets import Dataset
 from job.container import is_main_process, print_line
 from pair_tokens import Options, each_pairs_tokens, with_lengths
+from rl.answers import END_THINK, THINK
 from rl.preferences import SIDES, Pair, check_enough, length_report
 from rl.tasks import DataError
+from rl.templates import opening
 from transformers import PreTrainedTokenizerBase
 from trl import DPOConfig, DPOTrainer
 
@@ -57,9 +59,23 @@ def prepared(
                 f"trained on, so nothing is preferred. The first: {texts} (question: {equal[0]['question'][:60]!r})."
             )
         check_enough(len(rows), least, report)
+        report += _unended_thoughts(pairs, opening(tokenizer, chat_template_kwargs))
     except DataError as error:
         raise DataError(f"{name}: {error}") from error
     for line in report if is_main_process() else ():
         print_line(f"{name}: {line}")
     digest = hashlib.sha256(json.dumps(rows, sort_keys=True).encode()).hexdigest()
     return Dataset.from_generator(lambda: iter(rows), fingerprint=digest[:32])
+
+
+def _unended_thoughts(pairs: list[Pair], opened: str) -> list[str]:
+    """Chosen answers that do not end the thinking in which the chat template begins them."""
+    if THINK not in opened or END_THINK in opened:
+        return []
+    found = sum(END_THINK not in pair["chosen"][0]["content"] for pair in pairs)
+    report = (
+        f"{found} of {len(pairs)} chosen answers have no {END_THINK}, but the model's chat template begins every answer with "
+        f"{THINK}: they would be learned as thoughts. Write them with it, or set chat_template_kwargs (often "
+        "enable_thinking: false)."
+    )
+    return [report] if found else []

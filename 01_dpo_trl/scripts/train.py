@@ -15,16 +15,16 @@ quantization); on several processes DDP, or FSDP2 where the recipe says `fsdp: t
 """
 
 import json
-import time
 from typing import Any
 
 from arguments import SCRIPTS, TrainArguments
 from compat.fsdp_on_cpu import enable_fsdp_on_cpu
-from job.checkpoints import CheckpointMarker, newest_complete
+from job.checkpoints import CheckpointMarker, newest_complete, train
 from job.container import channel, checkpoint_dir, model_dir, output_data_dir
 from job.failure import report_failure
+from job.fingerprints import fingerprints
 from job.history import MetricLines
-from job.models import load_base, lora_config, save_model
+from job.models import load_base, load_tokenizer, lora_config, save_model
 from job.recipe import parse_arguments
 from job.sharding import copy_trained
 from job.summary import write_summary
@@ -82,9 +82,10 @@ def main() -> None:
     pairs = {name: read_pairs(channel(name)) for name in ("train", "validation")}
     test_rows = read_rows(channel("test"))[: job.eval_problems]
     config.output_dir = str(checkpoint_dir())
+    made_of = fingerprints(job, pairs["train"])
+    checkpoint = newest_complete(checkpoint_dir(), fingerprints=made_of)
 
-    set_seed(config.seed)  # every process begins with the same adapters
-    policy, tokenizer = load_base(job.base_model, job.dtype, job.quantization)
+    tokenizer = load_tokenizer(job.base_model)
     # What one step takes, on all processes; of the validation pairs, one is enough.
     step = config.per_device_train_batch_size * config.gradient_accumulation_steps * config.world_size
     template = {"chat_template_kwargs": job.chat_template_kwargs}
@@ -92,6 +93,8 @@ def main() -> None:
         name: prepared(pairs[name], tokenizer, config, name=name, least=least, **template)
         for name, least in (("train", step), ("validation", 1))
     }
+    set_seed(config.seed)  # every process begins with the same adapters
+    policy, _ = load_base(job.base_model, job.dtype, job.quantization)
     start_tracking(job, config, data_fingerprint=fingerprint(pairs["train"]))
     decoding = {
         "verifier": verifier,
@@ -111,7 +114,7 @@ def main() -> None:
         eval_dataset=datasets["validation"],
         processing_class=tokenizer,
         peft_config=lora_config(job),
-        callbacks=[MetricLines(), CheckpointMarker()],
+        callbacks=[MetricLines(), CheckpointMarker(made_of)],
         job=job,
         problems=test_rows,
         verifier=verifier,
@@ -119,16 +122,13 @@ def main() -> None:
     trainer.remove_callback(PrinterCallback)  # MetricLines says the same in one line
     reference = pair_log_probs(trainer, PAIRS_TO_SHOW)
 
-    checkpoint = newest_complete(checkpoint_dir())
-    started = time.perf_counter()
-    trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
-    train_seconds = time.perf_counter() - started
+    training = train(trainer, checkpoint)
 
     trained = pair_log_probs(trainer, PAIRS_TO_SHOW)
     policy = trainer.whole_policy()
     after = evaluate(policy, tokenizer, test_rows, **decoding)
     log_evaluation("after", after)
-    write_summary(job, trainer, before, after, train_seconds=train_seconds)
+    write_summary(job, trainer, before, after, training)
     if trainer.accelerator.is_main_process:
         shown = {key: getattr(config, key) for key in ("beta", "loss_type", "loss_weights")}
         shown |= {"reference": reference, "trained": trained}

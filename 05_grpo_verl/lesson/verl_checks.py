@@ -2,16 +2,19 @@
 
 import json
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 from job.arguments import RecipeError
 from lesson.verl_memory import ACTOR, FRAMEWORK_BYTES, ROLLOUT, actor_memory, fit_problems
+from rl.tasks import DataError, read_rows
 from verl_arguments import VerlJob
-from verl_keys import Settings, key_problems, value_of
+from verl_data import check_rows
+from verl_keys import TEMPLATE, Settings, key_problems, value_of
 from verl_recipe import read_verl_recipe, recipe_problems
 from workshop.checks.instances import gpu_bytes
 from workshop.checks.memory import GB, SHAPES, ModelShape
-from workshop.checks.request import NOTE, OK, PROBLEM, Check, JobRequest
+from workshop.checks.request import NOTE, OK, PROBLEM, WARNING, Check, JobRequest
 
 
 def check_verl_recipe(request: JobRequest) -> tuple[dict[str, Any], list[Check]]:
@@ -30,7 +33,7 @@ def check_verl_recipe(request: JobRequest) -> tuple[dict[str, Any], list[Check]]
     except RecipeError as error:
         return {}, [Check("recipe", PROBLEM, str(error))]
     if problems := list(key_problems(settings)):
-        return _in_words_of_trl(job), [Check("recipe", PROBLEM, problem) for problem in problems]
+        return {"base_model": job.base_model}, [Check("recipe", PROBLEM, problem) for problem in problems]
     unknown = sorted(set(request.hyperparameters) - {"config", "overrides"})
     problems = [f"hyperparameter {key!r}: write it as overrides=['{key}=...']" for key in unknown]
     problems += recipe_problems(job, settings, hosts=request.hosts, gpus_per_host=request.processes_per_host)
@@ -41,7 +44,8 @@ def check_verl_recipe(request: JobRequest) -> tuple[dict[str, Any], list[Check]]
         problems.append(f"multi_turn.function_tool_path: there is no {tools} in the source")
     checks = [Check("recipe", PROBLEM, problem) for problem in problems]
     checks = checks or [Check("recipe", OK, _describe(recipe_file, settings, request))]
-    return _in_words_of_trl(job), [*checks, *_check_memory(request, job, settings)]
+    checks += [*_check_limits(job, settings), *_check_rows(request, settings)]
+    return _in_words_of_trl(job, settings), [*checks, *_check_memory(request, job, settings)]
 
 
 def _shape(job: VerlJob) -> ModelShape | None:
@@ -62,6 +66,44 @@ def shape_problems(shape: ModelShape, settings: Settings) -> Iterator[str]:
         parts = value_of(settings, key)
         if count % parts:
             yield f"{key} is {parts}, and the model's {count} {what} cannot be dealt evenly to {parts} GPUs: choose a divisor of {count}."
+
+
+def _check_limits(job: VerlJob, settings: Settings) -> Iterator[Check]:
+    """An answer that is long enough in training is cut off in an evaluation with a lower limit."""
+    trained = value_of(settings, "data.max_response_length")
+    if job.eval_max_new_tokens != trained:
+        yield Check(
+            "limits",
+            WARNING,
+            f"job.eval_max_new_tokens is {job.eval_max_new_tokens} and data.max_response_length is {trained}: completions "
+            "are cut off elsewhere in the evaluation than in training, so that pass@1 measures something else than "
+            "what is trained. Make them equal",
+        )
+
+
+def _check_rows(request: JobRequest, settings: Settings) -> Iterator[Check]:
+    """Enough training rows for one step, as far as they lie on this machine."""
+    source = dict(request.channels).get("train")
+    uri = getattr(source, "s3_uri", source)
+    if not isinstance(uri, str) or uri.startswith("s3://"):
+        return
+    try:
+        rows = read_rows(Path(uri.removeprefix("file://")))
+    except DataError:
+        return  # another check says what is wrong with the file
+    try:
+        epochs = check_rows(settings, len(rows))
+    except DataError as error:
+        yield Check("steps", PROBLEM, str(error))
+        return
+    steps, prompts = settings["trainer"]["total_training_steps"], value_of(settings, "data.train_batch_size")
+    yield Check(
+        "steps", OK, f"{steps} steps of {prompts} of the {len(rows):,} prompts: {_times(epochs)} through them"
+    )
+
+
+def _times(epochs: int) -> str:
+    return "once" if epochs == 1 else f"{epochs} times"
 
 
 def _check_memory(request: JobRequest, job: VerlJob, settings: Settings) -> Iterator[Check]:
@@ -90,12 +132,17 @@ def _check_memory(request: JobRequest, job: VerlJob, settings: Settings) -> Iter
         yield from [Check("memory", PROBLEM, problem) for problem in problems] or [fits]
 
 
-def _in_words_of_trl(job: VerlJob) -> dict[str, Any]:
+def _in_words_of_trl(job: VerlJob, settings: Settings) -> dict[str, Any]:
     """The recipe under the names that TRL's recipes have, as far as the other checks read them."""
+    drops = value_of(settings, "data.filter_overlong_prompts")
     return {
         "base_model": job.base_model,
         "rewards": job.rewards,
         "reward_weights": job.reward_weights,
+        "verifier": job.verifier,
+        "max_prompt_length": None if drops else value_of(settings, "data.max_prompt_length"),
+        "max_completion_length": value_of(settings, "data.max_response_length"),
+        "chat_template_kwargs": value_of(settings, TEMPLATE),
         "use_cpu": job.device == "cpu",
         "save_strategy": "steps",  # verl_keys.REQUIRED has trainer.save_freq
     }

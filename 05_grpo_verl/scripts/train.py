@@ -30,7 +30,7 @@ from rl.templates import opening
 from rl.verifiers import get_verifier
 from verl_arguments import VerlJob
 from verl_data import check_rows, data_columns, fitting_rows, write_data
-from verl_keys import Settings, value_of
+from verl_keys import TEMPLATE, Settings, value_of
 from verl_recipe import read_verl_recipe
 
 # Environment that verl and its libraries read, in every process, when they are imported. Those of CPU: see verl_cpu.
@@ -62,26 +62,19 @@ def main() -> None:
     from verl_timeline import write_timeline
     from verl_trainer import train
 
-    template, slots = (
-        value_of(settings, "data.apply_chat_template_kwargs"),
-        int(os.environ["RAY_SLOTS_PER_HOST"]),
-    )
+    slots, template = int(os.environ["RAY_SLOTS_PER_HOST"]), value_of(settings, TEMPLATE)
     opened = opening(tokenizer, template)
     config = trainer_config(job, settings, hosts=host_count(), gpus_per_host=slots, opening=opened)
     tools = evaluation_tools(config)
-    train_rows = fitting_rows(
-        tokenizer,
-        train_rows,
-        config.data.max_prompt_length,
-        drop=config.data.filter_overlong_prompts,
-        chat_template_kwargs=template,
-        tools=[tool.schema for tool in tools] or None,
-    )
+    schemas = [tool.schema for tool in tools]
+    train_rows = fitting_rows(tokenizer, train_rows, settings, tools=schemas)
+    if config.trainer.val_before_train or config.trainer.test_freq > 0:  # verl's own validation
+        fitting_rows(tokenizer, test_rows, settings, tools=schemas)
     epochs = check_rows(settings, len(train_rows))
     # Of a reward that raises verl says only that there are no trajectories to learn from; so it is tried here first.
     row, reward_kwargs = train_rows[0], config.reward.custom_reward_function.reward_kwargs
-    origin = data_columns(row)["extra_info"]
-    compute_score(row["task"], "<answer>0</answer>", row["answer"], origin, **reward_kwargs)
+    columns = data_columns(row)["extra_info"]
+    compute_score(row["task"], "<answer>0</answer>", row["answer"], columns, **reward_kwargs)
 
     made_of = fingerprints(job, train_rows, reward_weights=job.reward_weights)
     checkpoint = newest_complete(checkpoint_dir(), prefix="global_step_", fingerprints=made_of)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, TypedDict
 
 from rl.tasks import DataError, Message, Row
 from rl.templates import render
-from verl_keys import Settings, given_value, value_of
+from verl_keys import TEMPLATE, Settings, given_value, value_of
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -91,33 +91,30 @@ def check_rows(settings: Settings, rows: int) -> int:
 def fitting_rows(
     tokenizer: "PreTrainedTokenizerBase",
     rows: list[Row],
-    longest: int,
+    settings: Settings,
     *,
-    drop: bool = False,
-    chat_template_kwargs: dict[str, Any] | None = None,
-    tools: Sequence[dict[str, Any]] | None = None,
+    tools: Sequence[dict[str, Any]] = (),
 ) -> list[Row]:
-    """The rows whose prompts have no more than `longest` tokens, which is data.max_prompt_length.
+    """The rows whose prompts have no more than data.max_prompt_length tokens.
 
     verl cuts off the beginning of longer ones, and says so only in the log of a worker.
 
     Args:
-        drop: leave longer ones out and print how many, as data.filter_overlong_prompts asks.
         tools: their schemas, which are part of each prompt.
 
     Raises:
-        DataError: a prompt is longer and must not be dropped; names the rows and their lengths.
+        DataError: a prompt is longer, and the recipe does not leave such ones out (data.filter_overlong_prompts); names
+            the rows and their lengths.
     """
-    texts = [
-        render(tokenizer, row["prompt"], chat_template_kwargs=chat_template_kwargs, tools=tools)
-        for row in rows
-    ]
+    longest = value_of(settings, "data.max_prompt_length")
+    options = {"chat_template_kwargs": value_of(settings, TEMPLATE), "tools": tools or None}
+    texts = [render(tokenizer, row["prompt"], **options) for row in rows]
     lengths = [len(ids) for ids in tokenizer(texts, add_special_tokens=False)["input_ids"]]
     long = [(row, length) for row, length in zip(rows, lengths, strict=True) if length > longest]
     if not long:
         return rows
     found = f"{len(long)} of {len(rows)} prompts are longer than data.max_prompt_length = {longest} tokens"
-    if not drop:
+    if not value_of(settings, "data.filter_overlong_prompts"):
         raise DataError(
             f"{found}, and verl would cut off their beginning: {'; '.join(_describe(*one) for one in long[:3])}. "
             f"Set data.max_prompt_length={max(lengths)} or more, or leave these rows out."

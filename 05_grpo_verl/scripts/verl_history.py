@@ -64,7 +64,6 @@ class History:
         for step in sorted(earlier):
             self._add(earlier[step])
         self._before = len(self.rows)
-        self._zero = ZeroRewards()
 
     @property
     def trained(self) -> list[Metrics]:
@@ -75,23 +74,24 @@ class History:
     def following(self, steps: int, before: Evaluation | None = None) -> Iterator[None]:
         """While the block runs, report each of the `steps` as soon as verl has written it.
 
-        `before`, the evaluation of the base model, gives an example where a reward is 0 throughout. What goes wrong in reporting (a damaged line, a tracker) is raised when the block ends.
+        What goes wrong in reporting (a damaged line, a tracker) is raised when the block ends. `before`, the evaluation
+        of the base model, gives an example where a reward is 0 throughout.
         """
         self.file.parent.mkdir(parents=True, exist_ok=True)
         self.file.write_text("")
-        self._zero = ZeroRewards(before)
+        zero = ZeroRewards(before)
         for row in self.rows:
-            self._zero.add(row)
+            zero.add(row)
         ended = threading.Event()
         with ThreadPoolExecutor(1) as pool:
-            follower = pool.submit(self._follow, ended, steps)
+            follower = pool.submit(self._follow, ended, steps, zero)
             try:
                 yield
             finally:
                 ended.set()
             follower.result()  # raises what went wrong there
 
-    def _follow(self, ended: threading.Event, steps: int) -> None:
+    def _follow(self, ended: threading.Event, steps: int, zero: ZeroRewards) -> None:
         read = 0
         while True:
             last = ended.wait(POLL_S)
@@ -99,7 +99,11 @@ class History:
             for line in lines:
                 if line.endswith(b"\n"):
                     read += len(line)
-                    self._report(self._add(json.loads(line)), steps)
+                    row = self._add(json.loads(line))
+                    _report(row, steps)
+                    zero.add(row)
+                    for warning in zero.warnings(row["step"]):
+                        print_line(warning)
             if last:
                 return
 
@@ -112,11 +116,9 @@ class History:
             file.write(json.dumps(row) + "\n")
         return row
 
-    def _report(self, row: Metrics, steps: int) -> None:
-        line = metrics_line(row, row["step"], steps)
-        if line:
-            print_line(line)
-        log_metrics(row, row["step"])
-        self._zero.add(row)
-        for warning in self._zero.warnings(row["step"]):
-            print_line(warning)
+
+def _report(row: Metrics, steps: int) -> None:
+    line = metrics_line(row, row["step"], steps)
+    if line:
+        print_line(line)
+    log_metrics(row, row["step"])

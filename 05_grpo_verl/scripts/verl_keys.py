@@ -85,6 +85,7 @@ LEAST = {
     "data.max_prompt_length": 1,
     "data.max_response_length": 1,
     "data.train_max_samples": -1,  # all
+    "data.seed": 0,
     "actor_rollout_ref.model.lora_rank": 0,
     "actor_rollout_ref.actor.ppo_mini_batch_size": 1,
     "actor_rollout_ref.actor.ppo_micro_batch_size_per_gpu": 1,
@@ -109,9 +110,11 @@ CHOICES = {
     "data.truncation": ("error",),  # verl 0.9 reads no other; a job refuses prompts that are too long
     "trainer.v1.trainer_mode": ("sync",),  # the one that is extended by verl_trainer
 }
+TEMPLATE = "data.apply_chat_template_kwargs"  # variables for the model's chat template
 SHARE = "actor_rollout_ref.rollout.gpu_memory_utilization"
 # Keys that a recipe must have -> what they say
 REQUIRED = {
+    "data.seed": "a whole number, from which shuffling and sampling start",
     "trainer.total_training_steps": "how many steps to train",
     "trainer.save_freq": "after how many steps to save: the trained model is made from the last checkpoint",
 }
@@ -165,8 +168,8 @@ def key_problems(settings: Settings) -> Iterator[str]:
         if value_of(settings, key) not in words:
             known = f"one of {', '.join(words)}" if len(words) > 1 else words[0]
             yield f"{key} is {value_of(settings, key)!r}: write {known}."
-    if not isinstance(variables := value_of(settings, "data.apply_chat_template_kwargs"), dict):
-        yield f"data.apply_chat_template_kwargs is {variables!r}: write names and values, such as {{enable_thinking: false}}."
+    if not isinstance(variables := value_of(settings, TEMPLATE), dict):
+        yield f"{TEMPLATE} is {variables!r}: write names and values, such as {{enable_thinking: false}}."
     share = value_of(settings, SHARE)
     if type(share) not in (int, float) or not 0 < share <= 1:
         yield f"{SHARE} is {share!r}: write a share of the GPU's memory, above 0 and up to 1."

@@ -48,7 +48,7 @@ def train(trainer: Trainer, checkpoint: Path | None) -> Training:
                 print_line(f"{checkpoint.name} holds all {asked} steps: nothing is left to train.")
             # Epochs of one batch, as many as there were steps: all of them are over before the first begins.
             trainer.args.max_steps = done
-            trainer.get_train_dataloader = lambda: DataLoader([None])  # ty: ignore[invalid-assignment, invalid-argument-type]
+            trainer.get_train_dataloader = lambda: DataLoader([None])  # ty: ignore[invalid-argument-type]
     started = time.perf_counter()
     trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
     return Training(time.perf_counter() - started, trainer.state.global_step - done)

@@ -58,10 +58,8 @@ def reward_fingerprint(names: Sequence[str], weights: Sequence[float] | None, ve
     Raises:
         rl.own_code.OwnCodeError: a function of one's own cannot be had.
     """
-    weighed = " + ".join(
-        f"{weight:g} {name}" for name, weight in zip(names, weights or [1.0] * len(names), strict=False)
-    )
-    return f"{weighed or 'none'}{_own_files(names)} by {verifier_fingerprint(verifier)}"
+    weighed = f" weighed {', '.join(f'{weight:g}' for weight in weights)}" if weights else ""
+    return f"{', '.join(names) or 'none'}{_own_files(names)}{weighed} by {verifier_fingerprint(verifier)}"
 
 
 def verifier_fingerprint(verifier: str) -> str:

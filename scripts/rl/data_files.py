@@ -138,11 +138,12 @@ def decoded(path: Path, content: bytes, encoding: str = "utf-8") -> str:
         ) from error
     except UnicodeError as error:
         start = error.start if isinstance(error, UnicodeDecodeError) else 0
+        line = content.count(b"\n", 0, start) + 1
         wide = content[:2] in (b"\xff\xfe", b"\xfe\xff") or b"\0" in content[:100]
         likely = "utf-16" if wide else "utf-8" if encoding.lower() not in ("utf-8", "utf8") else "cp1252"
         where = "an export of Excel or Windows often is" if likely != "utf-8" else "most files are"
         raise DataError(
-            f"{path}, line {content.count(b'\n', 0, start) + 1}: not {encoding.upper()} text ({error}). Try "
+            f"{path}, line {line}: not {encoding.upper()} text ({error}). Try "
             f"encoding='{likely}' in rl.own_data.rows_from ({where}), or save the file as UTF-8."
         ) from error
 

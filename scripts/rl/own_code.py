@@ -6,8 +6,11 @@ The file lies beside the training script, where Python finds it, in every proces
 import hashlib
 import importlib
 import inspect
+import sys
+import traceback
 from collections.abc import Callable, Iterable
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 from rl.spelling import unknown_name
@@ -31,30 +34,49 @@ def load_function(name: str, kind: str) -> Callable[..., Any]:
     module_name, _, attribute = name.rpartition(".")
     if not module_name or not all(part.isidentifier() for part in name.split(".")):
         raise OwnCodeError(f"{kind} '{name}': write file.function, such as my_{kind}s.mine.")
-    try:
-        module = importlib.import_module(module_name)
-    except ModuleNotFoundError as error:
-        if error.name and module_name.startswith(error.name):
-            raise OwnCodeError(
-                f"{kind} '{name}': there is no file {module_name.replace('.', '/')}.py beside the training script. "
-                "Write it into the module's folder `scripts`, which is what a job is sent."
-            ) from error
-        raise MissingPackage(
-            f"{kind} '{name}': {module_name}.py needs the package '{error.name}', which is not installed here."
-        ) from error
-    except Exception as error:  # whatever the file does when it is imported, its author is told
-        raise OwnCodeError(
-            f"{kind} '{name}': {module_name}.py cannot be imported: {type(error).__name__}: {error}"
-        ) from error
+    module = _load_file(module_name, f"{kind} '{name}'")
     if not hasattr(module, attribute):
         functions = [key for key, value in vars(module).items() if callable(value) and key[0] != "_"]
-        raise OwnCodeError(f"{unknown_name(kind, attribute, functions)} (in {module_name}.py)")
+        raise OwnCodeError(f"{unknown_name(kind, attribute, functions)} (in {_file(module)})")
     function = getattr(module, attribute)
     if not callable(function):
         raise OwnCodeError(
-            f"{kind} '{name}' is no function, but {type(function).__name__} in {module_name}.py."
+            f"{kind} '{name}' is no function, but {type(function).__name__} in {_file(module)}."
         )
     return function
+
+
+def _load_file(module_name: str, what: str) -> ModuleType:
+    path = f"{module_name.replace('.', '/')}.py"
+    if module_name not in sys.modules:
+        importlib.invalidate_caches()  # a notebook may have written the file a moment ago
+    try:
+        return importlib.import_module(module_name)
+    except ModuleNotFoundError as error:
+        if error.name and f"{module_name}.".startswith(f"{error.name}."):
+            raise OwnCodeError(
+                f"{what}: there is no file {path} beside the training script. "
+                "Write it into the module's folder `scripts`, which is what a job is sent."
+            ) from error
+        raise MissingPackage(
+            f"{what}: {path}{_line(error, path)} needs '{error.name}', which is neither a file beside it nor an "
+            "installed package (the job's are in requirements.txt)."
+        ) from error
+    except (Exception, SystemExit) as error:  # whatever the file does when it is imported, its author is told
+        raise OwnCodeError(
+            f"{what}: {path}{_line(error, path)} cannot be imported: {type(error).__name__}: {error}"
+        ) from error
+
+
+def _line(error: BaseException, path: str) -> str:
+    """Where in the file an import failed; Python says that of a syntax error by itself."""
+    frames = traceback.extract_tb(error.__traceback__)
+    lines = [frame.lineno for frame in frames if Path(frame.filename).as_posix().endswith(f"/{path}")]
+    return f", line {lines[-1]}," if lines else ""
+
+
+def _file(module: ModuleType) -> str:
+    return getattr(module, "__file__", None) or module.__name__
 
 
 def source_digest(names: Iterable[str]) -> str:
@@ -65,6 +87,9 @@ def source_digest(names: Iterable[str]) -> str:
     """
     digest = hashlib.sha256()
     for name in sorted(names):
-        file = inspect.getsourcefile(inspect.unwrap(load_function(name, "function")))
-        digest.update(f"{name}\n".encode() + (Path(file).read_bytes() if file else b""))
+        function = inspect.unwrap(load_function(name, "function"))
+        # The file that is named, and the one that it may have the function from.
+        modules = dict.fromkeys([name.rpartition(".")[0], getattr(function, "__module__", "")])
+        files = [getattr(sys.modules.get(module), "__file__", None) for module in modules]
+        digest.update(f"{name}\n".encode() + b"".join(Path(file).read_bytes() for file in files if file))
     return digest.hexdigest()

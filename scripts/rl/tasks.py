@@ -43,6 +43,11 @@ FORMAT_INSTRUCTIONS = (
     "inside <answer> and </answer>, and nothing after it."
 )
 FIELDS = {"prompt": list, "question": str, "answer": str, "task": str, "split": str, "index": int}
+_CHECKED = {
+    *FIELDS,
+    "chosen",
+    "rejected",
+}  # columns whose types are checked by name, the last two by read_pairs
 
 
 def _chain_sum(seed: int) -> Iterator[tuple[str, str]]:
@@ -210,7 +215,8 @@ def read_rows(path: Path | str) -> list[Row]:
         rows.append((where, row))
     if not rows:
         raise DataError(f"{path} is empty. Write it again with rl.tasks.write_splits.")
-    check_columns((where, {name: row[name] for name in row.keys() - FIELDS.keys()}) for where, row in rows)
+    own = [(where, {name: row[name] for name in row if name not in _CHECKED}) for where, row in rows]
+    check_columns(own)
     return cast(list[Row], same_columns(row for _, row in rows))
 
 

@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING, Any
 from rl.answers import TAGS, THINK
 from rl.tasks import Message
 
+QUESTION = "What is asked?"
+
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
@@ -32,10 +34,11 @@ def opening(
     DeepSeek's R1 distills open the thinking ("<think>\\n"); Qwen3 without thinking gets an empty block
     ("<think>\\n\\n</think>\\n\\n").
     """
-    question: list[Message] = [{"role": "user", "content": "question"}]
+    question: list[Message] = [{"role": "user", "content": QUESTION}]
     prompt = render(tokenizer, question, chat_template_kwargs=chat_template_kwargs)
     without = tokenizer.apply_chat_template(question, tokenize=False, **(chat_template_kwargs or {}))
-    added = prompt[len(without) :] if prompt.startswith(without) else prompt
+    # What stands before the question, such as a system prompt that explains the tags, is no part of the answer.
+    added = prompt[len(without) :] if prompt.startswith(without) else prompt.rpartition(QUESTION)[2]
     return added[added.find(THINK) :] if THINK in added else ""
 
 

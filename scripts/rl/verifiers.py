@@ -14,8 +14,9 @@ A verifier takes two texts, the given answer and the known one ("gold"), and ret
 what a model wrote, and takes linear time.
 
 What `number` takes, decided once: currency and per cent signs are units and do not count ("50 %" is 50, and not 0.5);
-simple fractions are numbers (1/2 is 0.5), so is 1e3; a comma or a space groups thousands only where it does so
-throughout (1,568 and 1 568; 3,5 is no number); any other unit is no part of a number ("18 apples" is none).
+simple fractions are numbers (1/2 is 0.5), so is 1e3; a comma, a space or an apostrophe groups thousands only where it
+does so throughout (1,568 and 1 568; neither 3,5 nor 0,123 is a number); any other unit is no part of a number ("18
+apples" is none), nor are superscripts (3\u00b2 is none). "- 5" is -5, and what names two numbers is none.
 """
 
 import re
@@ -31,21 +32,35 @@ LONGEST = 200  # characters of an answer that is a number or a choice; what is l
 
 _MINUS = str.maketrans(dict.fromkeys("\u2212\ufe63\uff0d\u2010\u2011\u2013", "-") | {"\uff0b": "+"})
 _POINTS = str.maketrans({"\u066b": ".", "\u066c": ",", "\uff0e": ".", "\uff0c": ",", "\u2044": "/"})
-_GROUPS = re.compile(r"[0-9]{1,3}(?:([, '\u2019\u00a0\u2009\u202f])[0-9]{3})(?:\1[0-9]{3})*(?=\.|$)")
+_LATEX_COMMAS = {"{,}": ",", "\\,": "\u2009", "\\!": ""}  # 1{,}568, 1\,568 and 1,\!568
+_SPACES = " '\u2019\u00a0\u2007\u2009\u202f"
+_GROUPS = re.compile(rf"[1-9][0-9]{{0,2}}(?:([,{_SPACES}])[0-9]{{3}})(?:\1[0-9]{{3}})*(?=\.|$)")
 _PLAIN = re.compile(r"([-+]?)((?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+)(?:[eE][-+]?[0-9]{1,3})?)")
 _QUOTIENT = re.compile(r"([-+]?)([0-9]+) ?/ ?([0-9]+)")
 _LATEX_QUOTIENT = re.compile(r"\\[dt]?frac\{([0-9]+)\}\{([0-9]+)\}")
 _WRAPPINGS = (
     ("\\boxed{", "}"),
     ("**", "**"),
+    ("*", "*"),
     ("__", "__"),
+    ("_", "_"),
     ("`", "`"),
     ("\\(", "\\)"),
+    ("\\[", "\\]"),
     ("$", "$"),
     ("\\text{", "}"),
+    ("\\textbf{", "}"),
+    ("\\mathrm{", "}"),
+    ("\\mathbf{", "}"),
 )
+_DEEPEST = 8  # wrappings around one answer; that no text takes long
 _CHOICE = re.compile(r"[(\[]?\s?([A-Za-z]|[0-9]{1,2})\s?(?:[)\].:]|$)(.*)")
 _QUOTES = "'\"`*_\u2018\u2019\u201c\u201d\u00ab\u00bb"
+_STOPS = ".\u3002"
+_STRAIGHT = str.maketrans(dict.fromkeys("\u2018\u2019\u02bc", "'") | dict.fromkeys("\u201c\u201d", '"'))
+# Variants of letters that mean another thing: 3\u00b2 is not 32, 1\u00bd not 11/2.
+_OTHER_MEANING = ("<super>", "<sub>", "<fraction>", "<circle>")
+_OPERATORS = "\u2061\u2062\u2063\u2064"  # invisible, but 3 times 2 is not 32
 
 
 class VerifierError(Exception):
@@ -54,7 +69,8 @@ class VerifierError(Exception):
 
 def exact(given: str, gold: str) -> bool:
     """The same text, but for white space around it; e and an accent is the letter e with the accent (Unicode NFC)."""
-    return unicodedata.normalize("NFC", given).strip() == unicodedata.normalize("NFC", gold).strip()
+    given, gold = given.strip(), gold.strip()
+    return _near(given, gold) and unicodedata.normalize("NFC", given) == unicodedata.normalize("NFC", gold)
 
 
 def number(given: str, gold: str) -> bool:
@@ -69,9 +85,13 @@ def as_number(text: str) -> Fraction | None:
     Taken: signs (also U+2212), digits of every script, thousands in groups, decimals (5. and .5 too), 1e3, 1/2,
     \\frac{1}{2}; a currency sign or a per cent sign; **bold**, $math$ and \\boxed{} around it; invisible characters.
     """
+    text = text.strip()
     if len(text) > LONGEST:
         return None
-    text = _unwrapped(_visible(text).translate(_MINUS).translate(_POINTS))
+    text = _visible(text).translate(_MINUS).translate(_POINTS)
+    for written, meant in _LATEX_COMMAS.items():
+        text = text.replace(written, meant)
+    text = _unwrapped(text[:-1] if text[-1:] in tuple(_STOPS) else text)  # one: 0.333... is not 0.333
     text = "".join(str(unicodedata.decimal(c)) if unicodedata.category(c) == "Nd" else c for c in text)
     text = _without_units(text)
     sign, text = (text[0], text[1:].lstrip()) if text[:1] in ("-", "+") else ("", text)
@@ -107,27 +127,35 @@ def choice(given: str, gold: str) -> bool:
 
 def _choice(text: str) -> tuple[str, str] | None:
     """(letter, words behind it) of a choice; None if the text is none."""
-    found = _CHOICE.fullmatch(_unwrapped(_compatible(_visible(text)))) if len(text) <= LONGEST else None
+    text = text.strip()
+    if len(text) > LONGEST:
+        return None
+    found = _CHOICE.fullmatch(_unwrapped(_compatible(_visible(text)).removesuffix(".")))
     return (found[1].casefold(), plain_words(found[2])) if found else None
 
 
 def text(given: str, gold: str) -> bool:
     """The same words."""
-    words = plain_words(given)
+    given, gold = (" ".join(_visible(text).split()) for text in (given, gold))
+    words = plain_words(given) if _near(given, gold) else ""
     return bool(words) and words == plain_words(gold)
 
 
 def plain_words(text: str) -> str:
     """A text without what does not count when words are compared: case, white space, quotes, a full stop at the end."""
-    text = _unwrapped(_compatible(_visible(text))).casefold()
-    return " ".join(text.split()).strip(_QUOTES).rstrip(".!").strip(_QUOTES + " ")
+    text = _compatible(_visible(text)).translate(_STRAIGHT).translate(_MINUS)
+    text = _unwrapped(text.rstrip(_STOPS)).casefold()
+    return " ".join(text.split()).strip(_QUOTES).rstrip(_STOPS).strip(_QUOTES + " ")
 
 
 def math(given: str, gold: str) -> bool:
-    """The same by math-verify (https://github.com/huggingface/Math-Verify)."""
+    """The same by math-verify (https://github.com/huggingface/Math-Verify); of two numbers `number` decides."""
+    values = as_number(given), as_number(gold)
+    if None not in values:
+        return values[0] == values[1]
     from rl.math_answers import same_value
 
-    return same_value(given, gold)
+    return same_value(_visible(given).translate(_MINUS), _visible(gold).translate(_MINUS))
 
 
 VERIFIERS: dict[str, Verifier] = {
@@ -179,23 +207,35 @@ def usable(verifier: Verifier, gold: str) -> bool:
     return verifier(gold, gold)
 
 
+def _near(given: str, gold: str) -> bool:
+    """Whether two texts can be the same at all, by their length: Unicode may need four characters for one.
+
+    Its normal forms take quadratic time on texts of accents alone, minutes for 100 kB of them.
+    """
+    return len(given) <= 4 * len(gold) + LONGEST
+
+
 def _visible(text: str) -> str:
     """Without characters that nobody sees: zero-width spaces and joiners, marks of writing direction, byte order marks."""
-    return "".join(c for c in text if unicodedata.category(c) != "Cf").strip()
+    return "".join(c for c in text if unicodedata.category(c) != "Cf" or c in _OPERATORS).strip()
 
 
 def _compatible(text: str) -> str:
-    """Full-width and other variants of letters as the usual ones; superscripts stay what they are (3\u00b2 is not 32)."""
-    usual = (c if unicodedata.category(c) == "No" else unicodedata.normalize("NFKC", c) for c in text)
+    """Full-width and other variants of letters as the usual ones, where they mean the same."""
+    usual = (
+        c if unicodedata.decomposition(c).startswith(_OTHER_MEANING) else unicodedata.normalize("NFKC", c)
+        for c in text
+    )
     return unicodedata.normalize("NFC", "".join(usual))
 
 
 def _unwrapped(text: str) -> str:
     """Without marks of Markdown and LaTeX around it."""
-    changed = True
-    while changed:
-        changed = False
+    for _ in range(_DEEPEST):
         for before, behind in _WRAPPINGS:
             if len(text) > len(before) + len(behind) and text.startswith(before) and text.endswith(behind):
-                text, changed = text[len(before) : -len(behind)].strip(), True
+                text = text[len(before) : -len(behind)].strip()
+                break
+        else:
+            break
     return text
