@@ -176,8 +176,9 @@ def measure(
 ) -> dict[str, float]:
     """pass@1 on held-out problems, and the accuracy of each style when sampled at temperature 1."""
     rows = make_splits("chain_sum", {"train": 2000, "test": problems})["test"]
-    decoding = {"samples": 4, "max_new_tokens": 96, "batch_size": 300, "seed": SEED}
-    result = evaluate(model, tokenizer, rows, verifier=number, **decoding)
+    result = evaluate(
+        model, tokenizer, rows, verifier=number, samples=4, max_new_tokens=96, batch_size=300, seed=SEED
+    )
     sampled = [item for item in result.completions if item["decoding"] == "sampled"]
     thinks = [item["correct"] for item in sampled if re.match(r"<think>\d", item["completion"])]
     direct = [item["correct"] for item in sampled if item["completion"].startswith("<think></think>")]

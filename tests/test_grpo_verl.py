@@ -44,7 +44,8 @@ def same_word(given, gold):
 
 def brevity(completions, allowed, **kwargs):
     """1.0 up to so many characters as the row allows; no opinion where it says nothing."""
-    return [None if most is None else float(len(text) <= int(most)) for text, most in zip(completions, allowed)]
+    texts = [completion[0]["content"] for completion in completions]
+    return [None if most is None else float(len(text) <= int(most)) for text, most in zip(texts, allowed)]
 '''
 
 
@@ -137,8 +138,8 @@ def test_two_hosts_go_on_after_an_interruption(make_trainer, endpoint, tmp_path)
 
 
 def in_words(split: list[dict], words) -> list[dict]:
-    """The rows with their answers in words, and a column of mixed types."""
-    allowed = [60, "60", None]
+    """The rows with their answers in words, and a column of numbers that some rows lack."""
+    allowed = [60, 30, None]
     return [
         {**row, "answer": words(row["answer"]), "allowed": allowed[number % 3]}
         for number, row in enumerate(split)
@@ -147,7 +148,7 @@ def in_words(split: list[dict], words) -> list[dict]:
 
 @pytest.mark.timeout(1500)
 def test_a_task_of_words_with_a_verdict_and_a_reward_of_ones_own(make_trainer, endpoint, tmp_path):
-    """As many steps as verl's own 30 epochs do not hold: two rows, one step an epoch."""
+    """And more steps than verl's own 30 epochs hold: with three rows an epoch is one step."""
     steps = 31
     source = stage_source(ROOT / "05_grpo_verl" / "scripts", build=tmp_path)
     (source / "my_task.py").write_text(OWN_TASK)
@@ -172,6 +173,7 @@ def test_a_task_of_words_with_a_verdict_and_a_reward_of_ones_own(make_trainer, e
                 "actor_rollout_ref.actor.ppo_mini_batch_size=3",
                 "actor_rollout_ref.rollout.n=4",
                 "actor_rollout_ref.actor.ppo_micro_batch_size_per_gpu=12",
+                "actor_rollout_ref.rollout.log_prob_micro_batch_size_per_gpu=12",
                 "job.rewards=[accuracy, my_task.brevity]",
                 "job.reward_weights=[1.0, 0.5]",
                 "job.verifier=my_task.same_word",

@@ -1,7 +1,27 @@
-"""Which checkpoint a job goes on from, when some are damaged in each of the ways that an interruption leaves them."""
+"""Which checkpoint a job goes on from, when some are damaged in each of the ways that an interruption leaves them or are
+another job's; and where its training ends."""
+
+import copy
+import dataclasses
+import json
+import shutil
 
 import pytest
-from job.checkpoints import mark_complete, newest_complete
+import torch
+from datasets import Dataset
+from job.arguments import (
+    EvaluationArguments,
+    LoraArguments,
+    ModelArguments,
+    QuantizationArguments,
+    RewardArguments,
+    RewardModelArguments,
+)
+from job.checkpoints import CheckpointError, CheckpointMarker, mark_complete, newest_complete, train
+from job.fingerprints import fingerprints
+from tiny import tiny_model, tiny_tokenizer
+from transformers import Qwen2ForSequenceClassification, Trainer, TrainingArguments
+from trl import DPOConfig, DPOTrainer, RewardConfig, RewardTrainer
 
 
 @pytest.fixture
@@ -69,3 +89,186 @@ def test_marking_again_after_a_restart_counts_the_files_anew(checkpoints):
     (folder / "model.safetensors").write_bytes(b"w" * 10)
     mark_complete(folder)
     assert newest_complete(checkpoints) == folder
+
+
+MADE_OF = {"data": "3fa2", "base": "asset:tiny (91ab)"}
+
+
+@pytest.mark.parametrize("prefix", ["checkpoint-", "global_step_"])
+@pytest.mark.parametrize("rank", ["0", "1"])
+def test_a_checkpoint_of_another_job_is_refused_with_both_named(tmp_path, prefix, rank, monkeypatch, capsys):
+    monkeypatch.setenv("RANK", rank)
+    (tmp_path / f"{prefix}20").mkdir()
+    mark_complete(tmp_path / f"{prefix}20", MADE_OF)
+    assert newest_complete(tmp_path, prefix, MADE_OF) is not None
+    assert newest_complete(tmp_path, prefix) is not None
+    with pytest.raises(CheckpointError) as refused:
+        newest_complete(tmp_path, prefix, {**MADE_OF, "data": "77c0"})
+    assert str(refused.value) == (
+        f"{prefix}20 was made with data 3fa2, this job has 77c0: give the job a checkpoint folder of its own, or the data "
+        "back."
+    )
+    with pytest.raises(CheckpointError, match="data 3fa2, .* made with base asset:tiny .*data and base back"):
+        newest_complete(tmp_path, prefix, {"data": "77c0", "base": "hub:a/b"})
+
+
+def test_checkpoints_that_say_nothing_are_taken_with_a_line(checkpoints, capsys):
+    assert newest_complete(checkpoints, fingerprints=MADE_OF).name == "checkpoint-100"
+    assert capsys.readouterr().out == (
+        "checkpoint-100 does not say which data and base it was made with.\nGoing on from checkpoint-100.\n"
+    )
+
+
+def test_a_damaged_checkpoint_of_another_job_stops_nobody(checkpoints):
+    newest = checkpoints / "checkpoint-100"
+    mark_complete(newest, MADE_OF)
+    (newest / "model.safetensors").unlink()
+    assert newest_complete(checkpoints, fingerprints={"data": "77c0"}).name == "checkpoint-20"
+
+
+@dataclasses.dataclass
+class Job(
+    ModelArguments,
+    LoraArguments,
+    QuantizationArguments,
+    RewardArguments,
+    RewardModelArguments,
+    EvaluationArguments,
+):
+    """A script with everything that fingerprints look at."""
+
+
+ROWS = [{"question": "1 + 1", "answer": "2"}]
+CHANGES = {
+    "base": {"base_model": "asset:tiny-tools"},
+    "adapters": {"lora_alpha": 64},
+    "rewards": {"verifier": "math"},
+    "reward model": {"reward_model": "asset:tiny"},
+}
+
+
+@pytest.mark.parametrize("kind", CHANGES)
+def test_what_a_job_is_made_of_and_what_may_change(kind):
+    known = fingerprints(Job(lora_rank=8), ROWS)
+    assert known.keys() == {"data", *CHANGES}
+    changed = fingerprints(Job(lora_rank=8, **CHANGES[kind]), ROWS)
+    assert {name for name in known if known[name] != changed[name]} == {kind}
+    assert fingerprints(Job(lora_rank=8, dtype="bfloat16", eval_samples=9), ROWS) == known
+    assert fingerprints(Job(lora_rank=8), [*ROWS, *ROWS])["data"] != known["data"]
+    assert fingerprints(Job(lora_rank=8), ROWS, reward_weights=[1, 0.5])["rewards"] == (
+        "accuracy, format weighed 1, 0.5 by number"
+    )
+    assert fingerprints(Job(lora_rank=8, quantization="nf4"), ROWS)["base"] == f"{known['base']} in nf4"
+
+
+def test_own_code_and_other_weights_under_the_same_name_are_seen(tmp_path, monkeypatch):
+    model, _ = tiny_model()
+    model.save_pretrained(tmp_path / "model")
+    monkeypatch.setenv("SM_CHANNEL_MODEL", str(tmp_path / "model"))
+    monkeypatch.syspath_prepend(tmp_path)
+    (tmp_path / "my_fingerprints.py").write_text("def same(given, gold):\n    return given == gold\n")
+    job = Job(base_model="channel:model", verifier="my_fingerprints.same")
+    before = fingerprints(job, ROWS)
+    assert before["rewards"].startswith("accuracy, format by my_fingerprints.same (own code ")
+
+    with open(tmp_path / "my_fingerprints.py", "a") as file:
+        file.write("    # or nearly\n")
+    tiny_model(seed=1)[0].save_pretrained(tmp_path / "model")
+    after = fingerprints(job, ROWS)
+    assert {name for name in before if before[name] != after[name]} == {"rewards", "base"}
+
+
+PAIRS = [
+    {
+        "prompt": [{"role": "user", "content": str(number)}],
+        "chosen": [{"role": "assistant", "content": "yes"}],
+        "rejected": [{"role": "assistant", "content": "no"}],
+    }
+    for number in range(10)
+]
+TEXTS = [{"input_ids": [number, 5, 6], "labels": [number, 5, 6]} for number in range(10)]
+
+
+def dpo_trainer(model, **settings):
+    config, rows = DPOConfig(**settings), Dataset.from_list(PAIRS)
+    reference = copy.deepcopy(model)
+    return DPOTrainer(model, reference, args=config, train_dataset=rows, processing_class=tiny_tokenizer())
+
+
+def reward_trainer(model, **settings):
+    model.config.num_labels = 1
+    scorer = Qwen2ForSequenceClassification(model.config)
+    scorer.model.load_state_dict(model.model.state_dict())
+    torch.nn.init.ones_(scorer.score.weight)
+    config, rows = RewardConfig(**settings), Dataset.from_list(PAIRS)
+    return RewardTrainer(scorer, args=config, train_dataset=rows, processing_class=tiny_tokenizer())
+
+
+def plain_trainer(model, **settings):
+    return Trainer(model, TrainingArguments(**settings), train_dataset=TEXTS)
+
+
+ENDS = {  # ten rows, two batches a step: three steps an epoch, the last of one batch
+    "max_steps": ({"max_steps": 4}, 4),
+    "epochs": ({"num_train_epochs": 2}, 6),
+    "most of an epoch": ({"num_train_epochs": 0.7}, 3),
+}
+
+
+@pytest.mark.parametrize(
+    ("make", "end"),
+    [
+        *((plain_trainer, end) for end in ENDS),
+        (dpo_trainer, "max_steps"),
+        (reward_trainer, "most of an epoch"),
+    ],
+)
+def test_a_checkpoint_of_the_last_step_is_loaded_and_nothing_is_trained(make, end, tmp_path, capsys):
+    settings, steps = ENDS[end]
+
+    def trained(model, checkpoint):
+        trainer = make(
+            model,
+            output_dir=str(tmp_path),
+            per_device_train_batch_size=2,
+            gradient_accumulation_steps=2,
+            learning_rate=1e-2,
+            save_steps=1,
+            logging_steps=1,
+            report_to="none",
+            use_cpu=True,
+            bf16=False,
+            disable_tqdm=True,
+            **settings,
+        )
+        trainer.add_callback(CheckpointMarker())
+        return trainer, train(trainer, checkpoint)
+
+    first, training = trained(tiny_model()[0], None)
+    assert training.steps == first.state.global_step == steps
+    weights = copy.deepcopy(first.model.state_dict())
+
+    again, training = trained(tiny_model()[0], newest_complete(tmp_path))
+    assert (training.steps, again.state.global_step) == (0, steps)
+    assert f"checkpoint-{steps} holds all {steps} steps: nothing is left to train." in capsys.readouterr().out
+    assert all(torch.equal(weights[name], value) for name, value in again.model.state_dict().items())
+    logged = [logs["step"] for logs in again.state.log_history if "loss" in logs]
+    assert logged == list(range(1, steps + 1))
+
+    shutil.rmtree(tmp_path / f"checkpoint-{steps}")
+    before_the_last, training = trained(tiny_model()[0], newest_complete(tmp_path))
+    assert (training.steps, before_the_last.state.global_step) == (1, steps)
+
+
+def test_fewer_steps_than_a_checkpoint_holds(tmp_path):
+    settings = {"save_steps": 1, "report_to": "none", "use_cpu": True, "disable_tqdm": True}
+    trainer = plain_trainer(tiny_model()[0], output_dir=str(tmp_path), max_steps=3, **settings)
+    train(trainer, None)
+    fewer = plain_trainer(tiny_model()[0], output_dir=str(tmp_path), max_steps=2, **settings)
+    assert train(fewer, tmp_path / "checkpoint-3").steps == 0
+    assert fewer.state.global_step == 3
+
+
+def test_a_marker_keeps_what_the_checkpoint_is_made_of(tmp_path):
+    mark_complete(tmp_path, MADE_OF)
+    assert json.loads((tmp_path / "complete-0.json").read_text())["fingerprints"] == MADE_OF

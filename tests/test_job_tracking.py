@@ -11,8 +11,11 @@ import boto3
 import pytest
 from job.arguments import RunArguments
 from job.history import MetricLines
-from job.tracking import TrackingError, finish_tracking, read_secret, start_tracking
+from job.tracking import TrackingError, finish_tracking, log_evaluation, read_secret, start_tracking
+from job.zero_rewards import FIRST_STEPS, ZeroRewardWarnings
 from moto import mock_aws
+from rl.evaluation import score_completions
+from rl.verifiers import get_verifier
 from transformers import TrainerControl, TrainerState, TrainingArguments
 
 SCRIPTS = Path(__file__).parents[1] / "scripts"
@@ -115,6 +118,102 @@ def test_other_processes_write_nothing(output, capsys):
     log(callback, state, 1, reward=1.0)
     assert not output.exists()
     assert capsys.readouterr().out == ""
+
+
+def evaluation(*cut_off: bool):
+    """Of one problem: a greedy completion and samples, each wrong or, if it was cut off, nothing."""
+    items = [
+        {
+            "index": 0,
+            "question": "4 + 5",
+            "answer": "9",
+            "decoding": "sampled" if place else "greedy",
+            "sample": max(0, place - 1),
+            "completion": "<think>4 +" if cut else "<think></think><answer>8</answer>",
+            "tokens": 16 if cut else 9,
+            "cut_off": cut,
+        }
+        for place, cut in enumerate(cut_off)
+    ]
+    return score_completions(items, get_verifier("number"))
+
+
+@pytest.mark.parametrize(
+    ("cut_off", "said"),
+    [
+        ([True, False, True], "1 of 1 greedy and 1 of 2 sampled"),
+        ([False, True, True], "2 of 2 sampled"),
+        ([False, False, False], None),
+    ],
+)
+def test_completions_that_were_cut_off_are_said_in_one_line(cut_off, said, capsys):
+    log_evaluation("before", evaluation(*cut_off))
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].startswith("[evaluation] before: pass@1 0.000")
+    expected = f"[evaluation] before: {said} completions were cut off at eval_max_new_tokens=16, before they could answer"
+    assert lines[1:] == ([expected] if said else [])
+
+
+def warnings_of(capsys, rows, *, before=None, is_main=True, remembered=()):
+    """The steps at which each warning came, when the trainer logs these rewards one step after the other."""
+    state = TrainerState(max_steps=80, is_world_process_zero=is_main, log_history=list(remembered))
+    callback, found = ZeroRewardWarnings(before), []
+    callback.on_train_begin(None, state, TrainerControl())
+    for step, logs in enumerate(rows, start=len(remembered) + 1):
+        log(callback, state, step, **logs)
+        lines = capsys.readouterr().out.splitlines()
+        assert all(line.startswith("[warning] ") for line in lines)
+        found += [(step, line) for line in lines]
+    return found
+
+
+def rewards(accuracy: float, equal: float = 0.0, **others: float) -> dict[str, float]:
+    """What TRL logs of a step; the standard deviation is that of rewards of 0 and 1."""
+    means = {"accuracy": accuracy, "format": 0.5, **others}
+    logs = {f"rewards/{name}/mean": mean for name, mean in means.items()}
+    logs |= {f"rewards/{name}/std": (mean * (1 - mean)) ** 0.5 for name, mean in means.items()}
+    return {**logs, "frac_reward_zero_std": equal, "loss": 0.0}
+
+
+def test_a_reward_that_is_0_throughout_is_said_after_five_steps_and_then_seldom(capsys):
+    found = warnings_of(capsys, [rewards(0.0)] * 45, before=evaluation(False, True))
+    assert [step for step, _ in found] == [5, 5, 10, 10, 20, 20, 40, 40]
+    assert found[0][1].startswith(
+        "[warning] The reward accuracy was 0 for every completion of the first 5 steps: it has taught nothing. "
+    )
+    assert "verifier" in found[0][1]
+    assert found[1][1].endswith(
+        "to a problem with the known answer '9' it wrote '<think></think><answer>8</answer>'; its answer '8' is wrong."
+    )
+
+
+def test_one_completion_that_earned_something_is_enough(capsys):
+    assert warnings_of(capsys, [rewards(0.0)] * 4 + [rewards(0.01)] + [rewards(0.0)] * 40) == []
+    assert warnings_of(capsys, [rewards(0.5)] * 5) == []
+    # +1 and -1 are 0 on average.
+    balanced = rewards(0.5) | {"rewards/accuracy/mean": 0.0, "rewards/accuracy/std": 1.0}
+    assert warnings_of(capsys, [balanced] * 5) == []
+    # A reward without an opinion has no mean.
+    without = rewards(0.5) | {"rewards/accuracy/mean": float("nan"), "rewards/accuracy/std": float("nan")}
+    assert warnings_of(capsys, [without] * 5) == []
+
+
+def test_groups_of_equal_rewards_are_said_too(capsys):
+    ((step, line),) = warnings_of(capsys, [rewards(1.0, equal=1.0)] * 5)
+    assert step == 5 and "All completions of a group had the same reward in each of the first 5 steps" in line
+    assert warnings_of(capsys, [rewards(1.0, equal=1.0)] * 4 + [rewards(1.0, equal=0.5)] * 9) == []
+
+
+def test_a_resumed_job_remembers_what_was_earned_before(capsys):
+    earned = [{**rewards(0.2), "step": 1}] + [{**rewards(0.0), "step": step} for step in (2, 3, 4, 5)]
+    assert warnings_of(capsys, [rewards(0.0)] * 5, remembered=earned) == []
+    nothing = [{**rewards(0.0), "step": step} for step in range(1, 8)]
+    assert [step for step, _ in warnings_of(capsys, [rewards(0.0)], remembered=nothing)] == [8]
+
+
+def test_logs_without_rewards_and_other_processes_say_nothing(capsys):
+    assert warnings_of(capsys, [{"loss": 0.5, "rewards/margins": 0.0}] * (FIRST_STEPS + 1)) == []
+    assert warnings_of(capsys, [rewards(0.0)] * 6, is_main=False) == []
 
 
 def test_mlflow_samples_the_machine(tmp_path, output, monkeypatch):

@@ -8,13 +8,16 @@ from pathlib import Path
 import pytest
 import torch
 from harness import job_variables
-from rl.evaluation import Evaluation, evaluate, score_completions, wilson_interval
+from rl.evaluation import Evaluation, evaluate, greedy_pass_at_1, score_completions, wilson_interval
+from rl.generation import Generated
 from rl.tasks import DataError, make_splits
+from rl.verifiers import number
 from tiny import tiny_model
 
 TESTS = Path(__file__).parent
 ROWS = 7  # with batches of 3 and two processes, the last batch is short and one process has more batches
-SETTINGS = {"samples": 2, "max_new_tokens": 12, "batch_size": 3, "seed": 5}
+DECODING = {"samples": 2, "max_new_tokens": 12, "batch_size": 3, "seed": 5}
+SETTINGS = {**DECODING, "verifier": number}
 
 
 @pytest.fixture(scope="module")
@@ -39,7 +42,7 @@ def test_wilson_interval_refuses_impossible_counts(successes, n):
 
 def completion(index, decoding, sample, text, answer="9"):
     fields = {"index": index, "question": "?", "answer": answer, "decoding": decoding, "sample": sample}
-    return {**fields, "completion": text, "tokens": len(text)}
+    return {**fields, "completion": text, "tokens": len(text), "cut_off": text == "9"}
 
 
 def test_scores_by_hand():
@@ -52,12 +55,14 @@ def test_scores_by_hand():
             completion(0, "sampled", 1, wrong),
             completion(1, "sampled", 0, wrong),
             completion(1, "sampled", 1, bare),
-        ]
+        ],
+        number,
     )
     assert (result.greedy.value, result.greedy.n, result.greedy.decoding) == (0.5, 2, "greedy")
     assert (result.sampled.value, result.sampled.n) == (0.25, 2)
     assert (result.sampled.low, result.sampled.high) == wilson_interval(0.5, 2)
     assert result.format_rate == {"greedy": 0.5, "sampled": 0.75}
+    assert result.cut_off == {"greedy": 0.5, "sampled": 0.25}
     assert result.mean_completion_length["greedy"] == (len(good) + len(bare)) / 2
     assert [item["extracted"] for item in result.completions] == ["9", None, "9", "8", "8", None]
 
@@ -72,7 +77,7 @@ def test_scores_by_hand():
 )
 def test_incomplete_sets_of_completions_are_refused(items):
     with pytest.raises(ValueError, match="problems need"):
-        score_completions(items)
+        score_completions(items, number)
 
 
 def test_saved_evaluation_is_loaded_as_it_was(rows, tmp_path):
@@ -88,6 +93,18 @@ def test_what_is_no_evaluation_is_refused(content, tmp_path):
         path.write_text(content)
     with pytest.raises(DataError, match=r"evaluation\.json"):
         Evaluation.load(path)
+
+
+def test_an_evaluation_of_an_earlier_version_is_read(rows, tmp_path):
+    path = tmp_path / "evaluation.json"
+    evaluate(*tiny_model(), rows, **SETTINGS).save(path)
+    content = json.loads(path.read_text())
+    assert content.pop("cut_off").keys() == {"greedy", "sampled"}
+    content["completions"] = [
+        {key: value for key, value in item.items() if key != "cut_off"} for item in content["completions"]
+    ]
+    path.write_text(json.dumps(content))
+    assert Evaluation.load(path).cut_off == {}
 
 
 def test_reading_needs_no_torch():
@@ -125,6 +142,86 @@ def test_length_counts_the_end_token_and_stops_there(rows):
         assert tokenizer.eos_token not in item["completion"]
 
 
+def test_the_share_that_was_cut_off(rows):
+    """A completion that ends with the last token allowed is whole; one that would go on is not."""
+    model, tokenizer = tiny_model()
+    result = evaluate(model, tokenizer, rows, **SETTINGS)
+    assert result.cut_off["greedy"] == 1.0
+    with torch.no_grad():
+        model.model.embed_tokens.weight[tokenizer.eos_token_id] *= 30
+    result = evaluate(model, tokenizer, rows, **{**SETTINGS, "samples": 8, "max_new_tokens": 2})
+    assert 0 < result.cut_off["sampled"] < 1
+    for decoding in ("greedy", "sampled"):
+        items = [item for item in result.completions if item["decoding"] == decoding]
+        assert result.cut_off[decoding] == sum(item["cut_off"] for item in items) / len(items)
+        assert all(item["tokens"] == 2 for item in items if item["cut_off"])
+    whole = [item for item in result.completions if item["tokens"] == 2 and not item["cut_off"]]
+    assert whole and all(len(item["completion"]) <= 1 for item in whole)
+
+
+class Scripted:
+    """Answers what was asked for, in place of a model's generation."""
+
+    def __init__(self, text):
+        self.text, self.asked = text, []
+
+    def __call__(self, model, tokenizer, prompts, **options):
+        self.asked.append(options)
+        return [Generated(self.text, 3, cut_off=False)] * len(prompts)
+
+
+def words(given, gold):
+    return given.split() == gold.split()
+
+
+def test_the_verifier_decides(rows):
+    asked = [{**row, "answer": "the red  fox"} for row in rows]
+    answer = Scripted("<think></think><answer>the red fox</answer>")
+    for verifier, value in ((words, 1.0), (number, 0.0)):
+        settings = {**SETTINGS, "verifier": verifier}
+        result = evaluate(*tiny_model(), asked, generate=answer, **settings)
+        assert (result.greedy.value, result.sampled.value) == (value, value)
+
+
+OPENS = (
+    "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}"
+    "{% if add_generation_prompt %}<|im_start|>assistant\n{{ '<think>\n' if thinks else '' }}{% endif %}"
+)
+
+
+def test_chat_template_kwargs_reach_the_prompts_and_the_score(rows, monkeypatch):
+    model, tokenizer = tiny_model()
+    tokenizer.chat_template = OPENS
+    prompts = []
+    encode = type(tokenizer).__call__
+    monkeypatch.setattr(
+        type(tokenizer),
+        "__call__",
+        lambda self, texts, **kw: prompts.extend(texts) or encode(self, texts, **kw),
+    )
+    limit = {"verifier": number, "max_new_tokens": 2, "batch_size": 3}
+    for options, added in ((None, ""), ({"thinks": True}, "<think>\n")):
+        prompts.clear()
+        evaluate(model, tokenizer, rows, **{**SETTINGS, **limit}, chat_template_kwargs=options)
+        greedy_pass_at_1(model, tokenizer, rows, **limit, chat_template_kwargs=options)
+        assert len(prompts) == 4 * ROWS and all(text.endswith(f"assistant\n{added}") for text in prompts)
+
+    text = "I write <answer>1</answer> at the end.</think><answer>{}</answer>"
+    asked, answer = [{**row, "answer": "9"} for row in rows], Scripted(text.format(9))
+    for options, value in ((None, 0.0), ({"thinks": True}, 1.0)):
+        result = evaluate(model, tokenizer, asked, **SETTINGS, chat_template_kwargs=options, generate=answer)
+        assert (result.greedy.value, result.format_rate["greedy"]) == (value, value)
+        assert answer.asked[-1]["chat_template_kwargs"] == options
+
+
+def test_greedy_pass_at_1_is_the_greedy_half(rows):
+    settings = {"verifier": lambda given, gold: True, "max_new_tokens": 12, "batch_size": 3}
+    alone = greedy_pass_at_1(*tiny_model(), rows, **settings)
+    assert alone == evaluate(*tiny_model(), rows, **settings, samples=1, seed=1).greedy
+    with pytest.raises(ValueError, match="needs rows"):
+        greedy_pass_at_1(*tiny_model(), [], **settings)
+
+
 def test_sampling_ignores_the_models_own_generation_settings(rows):
     model, tokenizer = tiny_model()
     plain = evaluate(model, tokenizer, rows, **SETTINGS)
@@ -156,10 +253,11 @@ from accelerate import PartialState
 from tiny import tiny_model
 from rl.evaluation import evaluate
 from rl.tasks import make_splits
+from rl.verifiers import number
 state = PartialState(cpu=True)
 assert state.num_processes == 2
 rows = make_splits("chain_sum", {{"test": {ROWS}}})["test"]
-evaluate(*tiny_model(), rows, **{SETTINGS}).save(f"{{sys.argv[1]}}/{{state.process_index}}.json")
+evaluate(*tiny_model(), rows, verifier=number, **{DECODING}).save(f"{{sys.argv[1]}}/{{state.process_index}}.json")
 state.destroy_process_group()
 """
 

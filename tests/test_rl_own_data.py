@@ -11,7 +11,7 @@ import pandas
 import pyarrow
 import pyarrow.parquet
 import pytest
-from datasets import Dataset, DatasetDict
+from datasets import ClassLabel, Dataset, DatasetDict, Features, Value
 from rl.data_values import json_value, normalised
 from rl.own_data import pairs_from, rows_from
 from rl.preferences import read_pairs
@@ -84,6 +84,13 @@ def test_text_files_packed_and_with_a_byte_order_mark(tmp_path, name, content, p
 )
 def test_sources_that_are_no_files(source):
     assert capitals(read(source)) == CAPITALS
+
+
+def test_classes_of_a_dataset_are_called_by_their_names():
+    classes = Features(text=Value("string"), label=ClassLabel(names=["world", "sports"]))
+    data = Dataset.from_dict({"text": ["A goal!", "A vote.", "?"], "label": [1, 0, -1]}, features=classes)
+    rows = read(data, question="text", skip_bad=True)
+    assert capitals(rows) == {"A goal!": "sports", "A vote.": "world"}
 
 
 def test_shards_of_one_kind_in_a_folder(tmp_path):
@@ -554,6 +561,8 @@ def test_other_things_are_no_source(tmp_path):
         read(["a"])
     with pytest.raises(DataError, match="no rows"):
         read([])
+    with pytest.raises(DataError, match="Several columns are named 'answer'"):
+        read(pandas.DataFrame([["?", "1", "2"]], columns=["question", "answer", "answer"]))
 
 
 def test_parquet_columns_that_cannot_be_read(tmp_path):

@@ -4,17 +4,9 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
-from rl.rewards import (
-    REWARDS,
-    RewardError,
-    compute_score,
-    extract_answer,
-    get_rewards,
-    is_formatted,
-    reward,
-    same_answer,
-)
+from rl.rewards import REWARDS, RewardError, compute_score, get_rewards, is_right, reward
 from rl.tasks import TASKS, make_splits
+from rl.verifiers import VERIFIERS, get_verifier
 
 GOLD = "<think>2 + 6 = 8\n8 - 0 = 8\n8 + 1 = 9</think><answer>9</answer>"
 EMPTY_THINKING = "<think></think><answer>9</answer>"
@@ -149,85 +141,36 @@ def test_works_from_a_worker_thread(name):
 
 
 def test_serves_verl(name):
-    scores = compute_score("any", GOLD, "9", {"rewards": [name]}, max_completion_length=LONGEST)
+    scores = compute_score("any", GOLD, "9", rewards=[name], max_completion_length=LONGEST)
     assert scores == {"score": 1.0, name: 1.0}
 
 
 @pytest.mark.parametrize(
-    ("text", "answer"),
+    ("verifier", "given", "gold", "right"),
     [
-        (GOLD, "9"),
-        (EMPTY_THINKING, "9"),
-        ("<answer>9</answer>", "9"),  # no thinking: right, though not in the format
-        ("so it is 9\n<answer>\n 9 \n</answer>\n ", "9"),
-        ("reasoning that the chat template opened</think><answer>9</answer>", "9"),
-        ("<answer>8</answer><answer>9</answer>", None),  # two answers
-        ("<think></think><answer>8</answer> <answer>9</answer>", None),
-        ("<think><answer>9</answer></think>", None),  # inside the thinking
-        ("<think><answer>9</answer>", None),
-        ("<answer>9</answer><think></think>", None),
-        ("<think></think><think><answer>9</answer>", None),
-        ("<answer><think></think>9</answer>", None),
-        ("<think></think><answer>9</answer>.", None),  # text after the answer
-        ("<think></think><answer>9</answer></answer>", None),
-        ("<think></think><answer>9", None),
-        ("9</answer>", None),
-        ("</answer><answer>", None),
-        ("", None),
+        ("number", "\u22129", "-9", True),
+        ("number", "nine", "9", False),
+        ("choice", "(b)", "B", True),
+        ("text", "PARIS.", "Paris", True),
+        ("exact", "paris", "Paris", False),
+        ("math", "\\frac{1}{2}", "0.5", True),
+        ("math", "\\frac{1}{3}", "0.5", False),
     ],
 )
-def test_extract_answer(text, answer):
-    assert extract_answer(text) == answer
+def test_one_verdict_wherever_it_is_asked_for(verifier, given, gold, right):
+    text = f"<think></think><answer>{given}</answer>"
+    assert is_right(text, gold, VERIFIERS[verifier]) is right
+    (function,) = get_rewards(["accuracy"], verifier=get_verifier(verifier))
+    assert function([text, messages(text)], answer=[gold] * 2, **FROM_TRL) == [float(right)] * 2
+    assert compute_score("any", text, gold, verifier=verifier)["score"] == float(right)
+    assert not is_right(given, gold, VERIFIERS[verifier])  # not in its tags
 
 
-@pytest.mark.parametrize(
-    ("given", "gold", "same"),
-    [
-        ("9", "9", True),
-        ("-9", "-9", True),
-        ("+9", "9", True),
-        ("9.0", "9", True),
-        ("1,568", "1568", True),
-        ("1568", "1,568", True),
-        ("0.50", "0.5", True),
-        (" Paris ", "Paris", True),
-        ("9", "-9", False),
-        ("19", "9", False),
-        ("9 8", "9", False),
-        ("9 or 8", "9", False),
-        ("15,68", "1568", False),
-        ("1e1", "10", False),
-        ("9.0000000000000000000000000000000000001", "9", False),
-        ("", "9", False),
-        (None, "9", False),
-        ("paris", "Paris", False),
-    ],
-)
-def test_same_answer(given, gold, same):
-    assert same_answer(given, gold) is same
-
-
-@pytest.mark.parametrize(
-    ("text", "formatted"),
-    [
-        (GOLD, True),
-        (EMPTY_THINKING, True),
-        ("<think>wrong</think>\n\n<answer>no number</answer>\n", True),
-        ("<think>only thinking</think>", False),
-        ("<answer>9</answer>", False),
-        ("<think></think><answer></answer>", False),
-        ("<think></think>So:<answer>9</answer>", False),
-        ("So: <think></think><answer>9</answer>", False),
-        ("<think><think></think><answer>9</answer>", False),
-        ("<think></think></think><answer>9</answer>", False),
-        ("<think><answer>8</answer></think><answer>9</answer>", False),
-        ("<answer>9</answer><think></think>", False),
-        ("", False),
-    ],
-)
-def test_format(text, formatted):
-    assert is_formatted(text) is formatted
-    assert REWARDS["format"]([text], answer=["9"]) == [float(formatted)]
+def test_the_opening_of_the_template_reaches_accuracy_and_format():
+    opened = "I write <answer>8</answer>. No.</think><answer>9</answer>"
+    names = {"rewards": ["accuracy", "format"]}
+    assert compute_score("any", opened, "9", **names)["score"] == 0.0
+    assert compute_score("any", opened, "9", opening="<think>\n", **names)["score"] == 2.0
 
 
 def test_soft_overlong_falls_from_80_percent_to_the_limit():
@@ -275,32 +218,26 @@ def test_unknown_rewards_are_refused_with_the_nearest():
     with pytest.raises(RewardError, match="at least one of accuracy"):
         get_rewards([])
     with pytest.raises(RewardError, match="'speed'; known: accuracy, .*format"):
-        compute_score("any", GOLD, "9", {"rewards": ["speed"]})
+        compute_score("any", GOLD, "9", rewards=["speed"])
 
 
 def test_compute_score_weighs_the_rewards():
-    extra = {"rewards": ["accuracy", "format"], "reward_weights": [1.0, 0.2], "index": 3}
+    both = {"rewards": ["accuracy", "format"], "reward_weights": [1.0, 0.2]}
     wrong = "<think></think><answer>8</answer>"
-    assert compute_score("any", wrong, "9", extra) == pytest.approx(
+    assert compute_score("any", wrong, "9", {"index": 3}, **both) == pytest.approx(
         {"score": 0.2, "accuracy": 0.0, "format": 1.0}
     )
     assert compute_score("any", wrong, "9") == {"score": 0.0, "accuracy": 0.0}
-    # verl's reward_kwargs arrive as keyword arguments and win.
-    assert compute_score("any", wrong, "9", extra, reward_weights=[1.0, 0.5])["score"] == 0.5
-    assert (
-        compute_score("any", "1 " * 99, "9", None, rewards=["soft_overlong"], max_completion_length=50)[
-            "score"
-        ]
-        == 0.0
-    )
+    short = {"rewards": ["soft_overlong"], "max_completion_length": 50}
+    assert compute_score("any", "1 " * 99, "9", None, **short)["score"] == 0.0
     with pytest.raises(RewardError, match="3 weights for 2 rewards"):
-        compute_score("any", wrong, "9", {**extra, "reward_weights": [1, 2, 3]})
+        compute_score("any", wrong, "9", **{**both, "reward_weights": [1, 2, 3]})
     with pytest.raises(RewardError, match="answer"):
         compute_score("any", wrong, None)
 
 
 @pytest.mark.parametrize(
-    "returned", [[1.0], [], [1.0, None], [1.0, float("nan")], [1.0, "1"], 1.0, None, (1.0, 1.0), [True, "x"]]
+    "returned", [[1.0], [], [1.0, float("nan")], [1.0, "1"], 1.0, None, {1.0: 1.0, 2.0: 2.0}, [True, "x"]]
 )
 def test_a_reward_that_returns_nonsense_is_refused(returned):
     @reward("nonsense")

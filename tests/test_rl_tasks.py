@@ -175,6 +175,10 @@ def line(**changes):
             line() + line(level=3) + line(level="x"),
             "line 3: the column 'level' holds text here and a number in .*line 2",
         ),
+        (
+            line(prompt="1 + 1", chosen="2"),
+            r"'prompt' must be list, not str\. rl\.own_data\.pairs_from makes such rows",
+        ),
         (line(level=2**64), "line 1: the integer 18446744073709551616... needs more than 64 bits"),
         (line(hint="\ud83d"), "line 1: .*half a character"),
         (line() + b'\xff\xfe{"a": 1}\n', "line 2: not UTF-8"),

@@ -46,6 +46,13 @@ BROKEN = [
         "not a multiple of ppo_micro_batch_size_per_gpu 24",
     ),
     ("tiny", 1, 3, "data.seed=1", "cannot be dealt evenly to 3 copies"),
+    (
+        "tiny",
+        1,
+        2,
+        f"{ROLLOUT}.log_prob_micro_batch_size_per_gpu=24",
+        "not a multiple of rollout.log_prob_micro_batch_size_per_gpu 24",
+    ),
     ("tiny", 1, 2, f"{ACTOR}.strategy=fsdp3", "write fsdp2"),
     ("tiny", 1, 2, f"{ACTOR}.strategy=fsdp", "must be fsdp2 on a CPU"),
     ("tiny", 1, 2, f"{ROLLOUT}.tensor_model_parallel_size=2", "holds a whole model in each process"),
@@ -174,15 +181,16 @@ print("ANSWER " + json.dumps([
 ]))
 """
 OWN = """
-loads = 0
-loads += 1
+import os
+os.environ["LOADS"] = str(int(os.environ.get("LOADS", "0")) + 1)
 
 def same_word(given, gold):
     return given.casefold() == gold
 
 def brevity(completions, allowed, **kwargs):
-    assert loads == 1
-    return [None if most is None else float(len(text) <= int(most)) for text, most in zip(completions, allowed)]
+    assert os.environ["LOADS"] == "1", "loaded twice"
+    texts = [completion[0]["content"] for completion in completions]
+    return [None if most is None else float(len(text) <= int(most)) for text, most in zip(texts, allowed)]
 
 async def later(prompts, completions, **kwargs):
     import numpy

@@ -486,7 +486,7 @@ def make_request(endpoint, tmp_path, data):
     source = tmp_path / "source"
     shutil.copytree(GRPO, source)
 
-    def make(model: Path | str):
+    def make(model: Path | str, train: str | None = None):
         trainer = ModelTrainer(
             sagemaker_session=Session(),
             role=client.ROLE_ARN,
@@ -498,7 +498,7 @@ def make_request(endpoint, tmp_path, data):
             compute=Compute(instance_type="ml.m5.xlarge", instance_count=1),
             hyperparameters={"config": "recipes/tiny.yaml", "base_model": "channel:model"},
         )
-        channels = {"train": data["train"], "test": data["train"].parent / "test", "model": model}
+        channels = {"train": train or data["train"], "test": data["train"].parent / "test", "model": model}
         return trainer, [
             InputData(channel_name=name, data_source=str(path)) for name, path in channels.items()
         ]
@@ -517,7 +517,7 @@ def test_preflight_refuses_a_channel_model_with_a_broken_tokenizer(make_request,
         preflight(*make_request(model))
 
 
-def test_models_in_s3(make_request, model, tmp_path, monkeypatch):
+def test_models_in_s3(make_request, model, data, tmp_path, monkeypatch):
     s3 = boto3.client("s3")
     s3.create_bucket(Bucket="preflight-models")
     for path in model.iterdir():
@@ -528,6 +528,9 @@ def test_models_in_s3(make_request, model, tmp_path, monkeypatch):
     s3.upload_file(str(tmp_path / "model.tar.gz"), "preflight-models", "job/output/model.tar.gz")
     for place in ("tiny", "tiny/", "job/output", "job/output/model.tar.gz"):
         assert "327 tokens, ends with" in str(preflight(*make_request(f"s3://preflight-models/{place}")))
+    s3.upload_file(str(data["train"] / "train.jsonl"), "preflight-models", "data/train.jsonl")
+    there = preflight(*make_request("s3://preflight-models/tiny", "s3://preflight-models/data"))
+    assert "up to 36 tokens (of 40 prompts)" in str(there)
     monkeypatch.setattr("workshop.checks.model_checks._ARCHIVE_BYTES", 1000)
     assert "too much to read it all before the job" in str(
         preflight(*make_request("s3://preflight-models/job/output"))

@@ -1,5 +1,6 @@
 """Plots and comparisons show what the numbers say: checked on the drawn objects and on the PNG itself."""
 
+import dataclasses
 import io
 import math
 
@@ -7,6 +8,7 @@ import pytest
 from matplotlib.colors import to_hex
 from PIL import Image
 from rl.evaluation import score_completions
+from rl.verifiers import number
 from workshop.views.plots import BLUE, moving_mean, plot_training, points, smoothing_window
 from workshop.views.reports import ReportError, compare_completions, plot_pass_at_1
 
@@ -25,8 +27,8 @@ def history(steps: int, **extra) -> list[dict]:
     ]
 
 
-def evaluation(right: set[int], problems: int = 4):
-    """Problem i, answered right if i is in `right`, greedily and in two samples."""
+def evaluation(right: set[int], problems: int = 4, cut_off: int = 0):
+    """Problem i, answered right if i is in `right`, greedily and in two samples; the first `cut_off` had not ended."""
     tries = [("greedy", 0), ("sampled", 0), ("sampled", 1)]
     return score_completions(
         [
@@ -38,10 +40,12 @@ def evaluation(right: set[int], problems: int = 4):
                 "sample": sample,
                 "completion": f"<think></think><answer>{index if index in right else 999}</answer>",
                 "tokens": 7,
+                "cut_off": index < cut_off,
             }
             for index in range(problems)
             for decoding, sample in tries
-        ]
+        ],
+        number,
     )
 
 
@@ -115,6 +119,28 @@ def test_pass_at_1_shows_value_and_interval_of_all_four():
     assert labels == ["before 0.500", "after 1.000", "before 0.500", "after 1.000"]
     assert "share of 4 held-out problems" in plot.figure.axes[0].get_xlabel()
     assert Image.open(io.BytesIO(plot._repr_png_())).size[0] > 700
+
+
+def test_the_share_that_was_cut_off_stands_beside_pass_at_1():
+    plot = plot_pass_at_1(evaluation({3}, cut_off=3), evaluation({0, 1, 2, 3}))
+    labels = [text.get_text() for text in plot.figure.axes[0].texts]
+    assert labels == ["before 0.250 (75% cut off)", "after 1.000"] * 2
+    assert "greedy 0.250 (75% cut off) -> 1.000" in repr(plot)
+    plot.figure.draw_without_rendering()
+    frame = plot.figure.bbox
+    for text in plot.figure.axes[0].texts:
+        box = text.get_window_extent()
+        assert frame.x0 <= box.x0 and box.x1 <= frame.x1
+    few = plot_pass_at_1(evaluation(set(), 300, cut_off=1), evaluation(set(), 300))
+    assert "0.000 (under 1% cut off) -> 0.000" in repr(few)
+    old = dataclasses.replace(evaluation({0}), cut_off={})  # of an earlier version
+    assert "cut off" not in repr(plot_pass_at_1(old, old))
+
+
+def test_a_completion_that_was_cut_off_says_so():
+    view = compare_completions(evaluation(set(), cut_off=1), evaluation({0}), n=1)
+    for shown in (repr(view), view._repr_html_()):
+        assert shown.count("7 tokens, cut off") == 1 and shown.count("7 tokens") == 2
 
 
 def test_completions_side_by_side_take_every_kind_in_turn():

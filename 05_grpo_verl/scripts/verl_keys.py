@@ -46,6 +46,7 @@ DEFAULTS: dict[str, Any] = {
     "actor_rollout_ref.rollout.pipeline_model_parallel_size": 1,
     "actor_rollout_ref.rollout.data_parallel_size": 1,
     "actor_rollout_ref.rollout.gpu_memory_utilization": 0.5,
+    "actor_rollout_ref.rollout.log_prob_micro_batch_size_per_gpu": None,
     "actor_rollout_ref.rollout.multi_turn.enable": False,
     "actor_rollout_ref.rollout.multi_turn.function_tool_path": None,
     "actor_rollout_ref.rollout.multi_turn.max_assistant_turns": None,
@@ -95,6 +96,7 @@ LEAST = {
     "actor_rollout_ref.actor.megatron.pipeline_model_parallel_size": 1,
     "actor_rollout_ref.actor.megatron.context_parallel_size": 1,
     "actor_rollout_ref.rollout.n": 1,
+    "actor_rollout_ref.rollout.log_prob_micro_batch_size_per_gpu": 1,
     "actor_rollout_ref.rollout.tensor_model_parallel_size": 1,
     "actor_rollout_ref.rollout.pipeline_model_parallel_size": 1,
     "actor_rollout_ref.rollout.data_parallel_size": 1,
@@ -119,7 +121,11 @@ REQUIRED = {
     "trainer.save_freq": "after how many steps to save: the trained model is made from the last checkpoint",
 }
 # Keys that may be null: where that is wrong, another check says so.
-NULLABLE = (*REQUIRED, "actor_rollout_ref.actor.ppo_micro_batch_size_per_gpu")
+NULLABLE = (
+    *REQUIRED,
+    "actor_rollout_ref.actor.ppo_micro_batch_size_per_gpu",
+    "actor_rollout_ref.rollout.log_prob_micro_batch_size_per_gpu",
+)
 
 
 def value_of(settings: Settings, key: str) -> Any:

@@ -259,6 +259,12 @@ def _batches(job: VerlJob, settings: Settings, gpus: int, per_host: int) -> Prob
             f"{mini * group // copies} completions of a mini batch fall to each copy of the model, which is not a "
             f"multiple of ppo_micro_batch_size_per_gpu {micro}. {_BATCH_SIZES}"
         )
+    scored = value_of(settings, f"{ROLLOUT}.log_prob_micro_batch_size_per_gpu")
+    if not dynamic and scored and copies and prompts * group // copies % scored:
+        yield (
+            f"{prompts * group // copies} completions of a step fall to each copy of the model, which is not a multiple "
+            f"of rollout.log_prob_micro_batch_size_per_gpu {scored}: how many it looks at again at a time."
+        )
 
 
 def _gpus_per_copy(settings: Settings) -> int:

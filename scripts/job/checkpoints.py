@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from accelerate import PartialState
+from compat.fsdp_adapters import load_parameters_only
 from torch.utils.data import DataLoader
 from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
@@ -40,6 +41,7 @@ def train(trainer: Trainer, checkpoint: Path | None) -> Training:
     A checkpoint of the last step is loaded as any other, and nothing is trained: transformers asks only after a step
     whether there were enough of them, and would make one more.
     """
+    load_parameters_only()
     done = int(checkpoint.name.rpartition("-")[2]) if checkpoint else 0
     if checkpoint:
         asked = _steps_asked_for(trainer)
@@ -140,7 +142,7 @@ def _check_made_of(checkpoint: Path, fingerprints: Fingerprints) -> None:
         found: dict[str, str] = json.loads(marker.read_text()).get("fingerprints", {})
         unknown = [kind for kind in fingerprints if kind not in found]
         if unknown and is_main_process():
-            print_line(f"{checkpoint.name} does not say what {' and '.join(unknown)} it was made with.")
+            print_line(f"{checkpoint.name} does not say which {' and '.join(unknown)} it was made with.")
         others = {
             kind: found[kind]
             for kind in fingerprints

@@ -299,13 +299,22 @@ def _given_records(source: Any) -> Iterator[Record]:
             f"Give one of its parts, such as source[{next(iter(source), 'train')!r}], not all: {', '.join(source)}."
         )
     if hasattr(source, "to_dict") and hasattr(source, "columns"):  # a DataFrame
+        if twice := [str(name) for name, count in Counter(source.columns).items() if count > 1]:
+            raise DataError(f"Several columns are named '{twice[0]}'. Give each a name of its own.")
         source = source.to_dict("records")
+    # A Dataset holds classes as numbers, and what they are called beside them.
+    features = getattr(source, "features", None) or {}
+    classes = {name: feature.names for name, feature in features.items() if hasattr(feature, "int2str")}
     if isinstance(source, bytes) or not isinstance(source, Iterable):
         raise DataError(
             f"Data is a path, a list of dicts, a Dataset or a DataFrame, not {type(source).__name__}."
         )
     number = 0
     for number, value in enumerate(source, start=1):
-        yield _record(f"row {number}", value)
+        record = _record(f"row {number}", value)
+        for name, names in classes.items():
+            label = record.values.get(name)
+            record.values[name] = names[label] if isinstance(label, int) and label >= 0 else None
+        yield record
     if not number:
         raise DataError("There are no rows.")

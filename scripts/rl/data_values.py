@@ -124,5 +124,7 @@ def same_columns(rows: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
 
 def normalised(text: str) -> str:
     """A text as it is compared: Unicode NFKC (superscripts stay: 3\u00b2 is not 32), no case, single spaces."""
-    usual = (c if unicodedata.category(c) == "No" else unicodedata.normalize("NFKC", c) for c in text)
-    return " ".join(unicodedata.normalize("NFC", "".join(usual)).casefold().split())
+    if not text.isascii():
+        usual = (c if unicodedata.category(c) == "No" else unicodedata.normalize("NFKC", c) for c in text)
+        text = unicodedata.normalize("NFC", "".join(usual))
+    return " ".join(text.casefold().split())

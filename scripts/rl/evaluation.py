@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NotRequired, TypedDict
 
 from rl.answers import extract_answer, is_formatted
+from rl.rewards import is_right
 from rl.tasks import DataError, Row
 from rl.templates import opening
 from rl.verifiers import Verifier
@@ -68,6 +69,7 @@ class Evaluation:
         format_rate: by decoding, the share of completions in the format asked for.
         mean_completion_length: by decoding, in tokens, the end token included.
         cut_off: by decoding, the share of completions that reached the limit and had not ended; they answer nothing.
+            Empty in files of an earlier version, which did not count them.
         completions: all completions, each with what was judged of it.
         seconds: how long `evaluate` took.
     """
@@ -77,7 +79,7 @@ class Evaluation:
     format_rate: dict[str, float]
     mean_completion_length: dict[str, float]
     completions: list[Completion]
-    cut_off: dict[str, float]
+    cut_off: dict[str, float] = dataclasses.field(default_factory=dict)
     seconds: float = dataclasses.field(default=0.0, compare=False)
 
     def save(self, path: Path | str) -> None:
@@ -133,7 +135,7 @@ def score_completions(items: list[Completion], verifier: Verifier, opening: str 
     completions: list[Completion] = []
     for item in items:
         extracted = extract_answer(item["completion"], opening)
-        correct = extracted is not None and verifier(extracted, item["answer"])
+        correct = is_right(item["completion"], item["answer"], verifier, opening)
         formatted = is_formatted(item["completion"], opening)
         completions.append({**item, "extracted": extracted, "correct": correct, "formatted": formatted})
     groups = {name: [item for item in completions if item["decoding"] == name] for name in (GREEDY, SAMPLED)}
@@ -241,11 +243,7 @@ def greedy_pass_at_1(
         chat_template_kwargs=chat_template_kwargs,
     )
     opened = opening(tokenizer, chat_template_kwargs)
-    answers = [extract_answer(item["completion"], opened) for item in items]
-    right = [
-        {"correct": given is not None and verifier(given, item["answer"])}
-        for given, item in zip(answers, items, strict=True)
-    ]
+    right = [{"correct": is_right(item["completion"], item["answer"], verifier, opened)} for item in items]
     return _pass_at_one(right, len(rows), GREEDY)
 
 

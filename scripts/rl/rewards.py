@@ -1,7 +1,7 @@
 """Rewards: what a completion earns, given the question's known answer.
 
 Every reward is a function `fn(completions, answer, **kwargs) -> list[float]`, which is what TRL calls, with the data
-set's columns as keyword arguments. There are two ways to one of your own:
+set's columns as keyword arguments. In recipes, messages and metrics it has one name. There are two ways to one of your own:
 
 - any function that TRL takes, in a file beside the training script, named in the recipe as `file.function`. It gets what
   TRL gives it (conversations, where prompts are conversations) and may return None for "no opinion", or be async;
@@ -18,7 +18,8 @@ import inspect
 import json
 import math
 import re
-from collections.abc import Callable, Sequence
+import threading
+from collections.abc import Callable, Coroutine, Sequence
 from typing import Any
 
 from rl.answers import completion_text, extract_answer, is_formatted
@@ -29,6 +30,7 @@ from rl.verifiers import Verifier, get_verifier, number
 Reward = Callable[..., Any]  # to a list of float | None, or to an awaitable of one
 REWARDS: dict[str, Reward] = {}
 
+NOT_PASSED = ("prompt", "completion", "completion_ids")  # columns that TRL does not pass on by these names
 TOKEN_ESTIMATE = re.compile(r"[0-9]|[^\W\d]{1,4}|[^\w\s]")
 
 
@@ -44,9 +46,12 @@ def reward(name: str) -> Callable[[Reward], Reward]:
     Raises:
         RewardError: no answer for a completion; or not exactly one finite number (or None) for each completion (where
             a list of length 1 would reach every completion unseen: trl#6533).
+        ValueError: the name is taken.
     """
 
     def register(function: Reward) -> Reward:
+        if name == "score":
+            raise ValueError("'score' is what the weighted sum is called: choose another name.")
         before = REWARDS.get(name)
         # A cell of a notebook that is run again defines the same function again.
         if before and _defined(inspect.unwrap(before)) != _defined(function):
@@ -54,7 +59,8 @@ def reward(name: str) -> Callable[[Reward], Reward]:
 
         def over_texts(completions: Sequence[Any], answer: Sequence[str] | None = None, **kwargs: Any) -> Any:
             texts = [completion_text(completion) for completion in completions]
-            return function(completions=texts, answer=_known_answers(name, answer, len(texts)), **kwargs)
+            known = _known_answers(name, answer, len(texts))
+            return _call(name, function, completions=texts, answer=known, **kwargs)
 
         REWARDS[name] = _guarded(name, function, over_texts)
         return REWARDS[name]
@@ -64,20 +70,33 @@ def reward(name: str) -> Callable[[Reward], Reward]:
 
 def _guarded(name: str, function: Reward, call: Reward) -> Reward:
     """`call`, whose result is checked; it looks like `function`, and TRL logs it as rewards/<name>/mean."""
-    if inspect.iscoroutinefunction(function):
+    # Of an object that is called like a function, __call__ says whether it is async.
+    if inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(function.__call__):
 
         @functools.wraps(function)
-        async def guarded(completions: Sequence[Any], *args: Any, **kwargs: Any) -> list[float | None]:
-            return _scores(name, await call(completions, *args, **kwargs), len(completions))
+        async def guarded(completions: Sequence[Any], **kwargs: Any) -> list[float | None]:
+            return _scores(name, await call(completions=completions, **kwargs), len(completions))
 
     else:
 
         @functools.wraps(function)
-        def guarded(completions: Sequence[Any], *args: Any, **kwargs: Any) -> list[float | None]:
-            return _scores(name, call(completions, *args, **kwargs), len(completions))
+        def guarded(completions: Sequence[Any], **kwargs: Any) -> list[float | None]:
+            return _scores(name, call(completions=completions, **kwargs), len(completions))
 
     guarded.__name__ = name
     return guarded
+
+
+def _call(name: str, function: Reward, /, **given: Any) -> Any:
+    """Raises RewardError if a function asks for a column that the data has not, or does not take those that it has."""
+    try:
+        inspect.signature(function).bind(**given)
+    except TypeError as error:
+        raise RewardError(
+            f"Reward '{name}': {error}. It is given {', '.join(given)}; as its last parameter, **kwargs takes what it does "
+            "not ask for."
+        ) from error
+    return function(**given)
 
 
 def _scores(name: str, result: Any, count: int) -> list[float | None]:
@@ -88,7 +107,7 @@ def _scores(name: str, result: Any, count: int) -> list[float | None]:
         raise RewardError(f"Reward '{name}' must return a list of {count} numbers, but returned {got}.")
     scores: list[float | None] = []
     for position, value in enumerate(values):
-        value = value.item() if hasattr(value, "item") else value
+        value = value.tolist() if hasattr(value, "tolist") else value
         if value is not None and (not isinstance(value, int | float) or not math.isfinite(value)):
             raise RewardError(
                 f"Reward '{name}' gave {value!r} to completion {position}, which is no number. "
@@ -196,9 +215,8 @@ def _find(name: str) -> Reward:
         function = load_function(name, "reward")
     except OwnCodeError as error:
         raise RewardError(f"rewards: {error}") from error
-    if function in REWARDS.values():  # it has the decorator
-        return function
-    return _guarded(name, function, function)
+    guarded_already = function in REWARDS.values()
+    return _guarded(name, function, function if guarded_already else functools.partial(_call, name, function))
 
 
 def _bind(function: Reward, bound: dict[str, Any]) -> Reward:
@@ -230,7 +248,7 @@ def compute_score(
 
     Returns:
         {"score": the weighted sum, "<name>": each reward}. Of a reward without an opinion the value is NaN, and the sum
-        leaves it out, as TRL's does.
+        leaves it out, as TRL's does; if none has one, the sum is 0.
 
     Raises:
         RewardError: unknown reward, not one weight for each, or `ground_truth` is missing.
@@ -240,15 +258,34 @@ def compute_score(
         raise RewardError(
             f"reward_weights: {len(weights)} weights for {len(rewards)} rewards ({', '.join(rewards)})."
         )
+    # Once a process Python imports the files; looking the functions up again takes 0.1 ms.
     functions = get_rewards(list(rewards), verifier=get_verifier(verifier), **bound)
-    columns = {name: [value] for name, value in json.loads((extra_info or {}).get("columns", "{}")).items()}
-    prompts = columns.pop("prompt", [[]])
-    columns |= {"answer": None if ground_truth is None else [ground_truth]}
+    row = json.loads((extra_info or {}).get("columns", "{}"))
+    columns = {name: [value] for name, value in row.items() if name not in NOT_PASSED}
+    columns["prompts"] = [row.get("prompt", [])]
+    columns["answer"] = None if ground_truth is None else [ground_truth]
     completion = [{"role": "assistant", "content": solution_str}]
     scores = {}
     for name, function in zip(rewards, functions, strict=True):
-        result = function([completion], prompts=prompts, **columns)
-        (score,) = asyncio.run(result) if inspect.isawaitable(result) else result
+        result = function(completions=[completion], **columns)
+        (score,) = _waited_for(result) if inspect.iscoroutine(result) else result
         scores[name] = math.nan if score is None else score
     total = sum(w * s for w, s in zip(weights, scores.values(), strict=True) if not math.isnan(s))
     return {"score": total, **scores}
+
+
+_starting = threading.Lock()
+_loop: asyncio.AbstractEventLoop | None = None
+
+
+def _waited_for(coroutine: Coroutine[Any, Any, Any]) -> Any:
+    """The result of an async reward, from any thread, also where an event loop runs already.
+
+    There is one loop for the process, as in TRL, so that a reward can keep a connection from one call to the next.
+    """
+    global _loop
+    with _starting:
+        if _loop is None:
+            _loop = asyncio.new_event_loop()
+            threading.Thread(target=_loop.run_forever, daemon=True, name="rewards").start()
+    return asyncio.run_coroutine_threadsafe(coroutine, _loop).result()

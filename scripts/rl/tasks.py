@@ -256,14 +256,15 @@ def _check_row(row: Any, where: str) -> None:
     if not isinstance(row, dict):
         raise DataError(f"{where}: expected an object with the fields {', '.join(FIELDS)}.")
     for field, kind in FIELDS.items():
+        wrong = ""
         if field not in row:
+            wrong = f"is missing; there are {', '.join(row) or 'none'}"
+        elif not isinstance(row[field], kind) or isinstance(row[field], bool):
+            wrong = f"must be {kind.__name__}, not {type(row[field]).__name__}"
+        if wrong:
+            maker = "pairs_from" if "chosen" in row else "rows_from"
             raise DataError(
-                f"{where}: the field '{field}' is missing; there are {', '.join(row) or 'none'}. rl.own_data.rows_from makes "
-                "such rows of questions and answers under any names."
-            )
-        if not isinstance(row[field], kind) or isinstance(row[field], bool):
-            raise DataError(
-                f"{where}: the field '{field}' must be {kind.__name__}, not {type(row[field]).__name__}."
+                f"{where}: the field '{field}' {wrong}. rl.own_data.{maker} makes such rows of data in other forms."
             )
     for field in ("question", "answer"):
         if not row[field].strip():

@@ -37,8 +37,10 @@ def opening(
     question: list[Message] = [{"role": "user", "content": QUESTION}]
     prompt = render(tokenizer, question, chat_template_kwargs=chat_template_kwargs)
     without = tokenizer.apply_chat_template(question, tokenize=False, **(chat_template_kwargs or {}))
-    # What stands before the question, such as a system prompt that explains the tags, is no part of the answer.
-    added = prompt[len(without) :] if prompt.startswith(without) else prompt.rpartition(QUESTION)[2]
+    # What stands before the question, such as a system prompt that explains the tags, is no part of the answer. A
+    # template may open the turn without being asked.
+    asked = prompt != without and prompt.startswith(without)
+    added = prompt[len(without) :] if asked else prompt.rpartition(QUESTION)[2]
     return added[added.find(THINK) :] if THINK in added else ""
 
 

@@ -1,61 +1,200 @@
-"""Preflight of the data in a job's channels."""
+"""Preflight of the data in a job's channels, here and in S3."""
 
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from tempfile import TemporaryDirectory
+from typing import Any, cast
 
 from botocore.exceptions import BotoCoreError, ClientError
+from rl.data_report import shortened
+from rl.data_values import normalised
 from rl.preferences import read_pairs
-from rl.tasks import DataError, read_rows
+from rl.tasks import DataError, Row, read_rows
+from rl.verifiers import VERIFIERS, usable
 
+from workshop.checks.length_checks import Limits
 from workshop.checks.request import NOTE, OK, PROBLEM, WARNING, Check, JobRequest
 
 PAIR_CHANNELS = ("train", "validation")  # of a DPO job; its other channels hold problems
+MOST_BYTES = 200_000_000  # that are fetched from S3 to be looked at
+MOST_ANSWERS = 2000  # different ones that a verifier is tried on: `math` takes milliseconds for each
+_LONGEST_ANSWER = 60  # characters; what is longer is a solution
+
+
+class Unread(Exception):
+    """Data that cannot be looked at. `status` says how much that matters."""
+
+    def __init__(self, status: str, detail: str) -> None:
+        super().__init__(detail)
+        self.status = status
 
 
 def check_data(request: JobRequest, settings: dict[str, Any]) -> Iterator[Check]:
-    """Every channel can be read, every row is valid, and no question is in two channels."""
+    """Every channel can be read, every row is valid, no question is in two channels, the answers can be reached, and
+    there are enough rows for a step."""
     models = {str(settings.get(key)).removeprefix("channel:") for key in ("base_model", "reward_model")}
     questions: dict[str, set[str]] = {}
+    left = MOST_BYTES
+    config = request.script.config if request.script else None
     for name, source in request.channels:
-        uri = getattr(source, "s3_uri", source)
         if name in models:
             continue
-        if isinstance(uri, str) and uri.startswith("s3://"):
-            yield _check_s3(name, uri, request)
-            continue
-        if not isinstance(uri, str):
-            yield Check(f"data: {name}", NOTE, f"{type(source).__name__} cannot be read from here")
-            continue
-        config = request.script.config if request.script else None
-        read = read_pairs if config == "trl.DPOConfig" and name in PAIR_CHANNELS else read_rows
-        try:
-            rows = read(Path(uri.removeprefix("file://")))
-        except DataError as error:
-            yield Check(f"data: {name}", PROBLEM, str(error))
-            continue
-        questions[name] = {row["question"] for row in rows}
+        pairs = config == "trl.DPOConfig" and name in PAIR_CHANNELS
+        with TemporaryDirectory(prefix="preflight-") as copies:
+            try:
+                path, size = local_path(request, source, Path(copies), left)
+                left -= size
+                rows = _rows(path, source, pairs)
+            except Unread as error:
+                yield Check(f"data: {name}", error.status, str(error))
+                continue
         yield Check(f"data: {name}", OK, f"{len(rows):,} rows, task {rows[0]['task']}")
-        for other in questions:
-            shared = questions[other] & questions[name] if other != name else set()
-            if shared:
+        if name == "train":
+            yield from check_enough(len(rows), *rows_of_a_step(request, settings))
+        if not pairs:
+            yield from check_answers(name, rows, settings.get("verifier") or "number")
+        questions[name] = {normalised(row["question"]) for row in rows}
+        for other in questions.keys() - {name}:
+            if shared := questions[other] & questions[name]:
                 yield Check(
                     "data",
                     PROBLEM,
-                    f"{len(shared)} questions are in both {other!r} and {name!r}: an evaluation on what was trained on "
-                    "measures memory. Make both with one call of rl.tasks.make_splits",
+                    f"{len(shared)} questions are in both {other!r} and {name!r}, such as "
+                    f"{shortened(min(shared))!r}: an evaluation on what was trained on measures memory. Make both with one "
+                    "call of rl.tasks.make_splits or rl.own_data.rows_from",
                 )
 
 
-def _check_s3(name: str, uri: str, request: JobRequest) -> Check:
-    bucket, _, prefix = uri.removeprefix("s3://").partition("/")
+def _rows(path: Path, source: Any, pairs: bool) -> list[Row]:
     try:
-        found = request.boto_session.client("s3").list_objects_v2(Bucket=bucket, Prefix=prefix, MaxKeys=1)
+        return cast(list[Row], read_pairs(path)) if pairs else read_rows(path)
+    except DataError as error:
+        raise Unread(PROBLEM, str(error).replace(str(path), _address(source))) from error
+
+
+def _address(source: Any) -> str:
+    return str(getattr(source, "s3_uri", source)).removeprefix("file://")
+
+
+def local_path(
+    request: JobRequest, source: Any, folder: Path, most_bytes: int = MOST_BYTES
+) -> tuple[Path, int]:
+    """Where a channel's data lies on this machine, and how many bytes were fetched: from S3 it is, into `folder`.
+
+    Raises:
+        Unread: there is nothing, too much of it, or it may not be read.
+    """
+    address = getattr(source, "s3_uri", source)
+    if not isinstance(address, str):
+        raise Unread(NOTE, f"{type(source).__name__} cannot be read from here")
+    if not address.startswith("s3://"):
+        return Path(_address(source)), 0
+    if getattr(source, "s3_data_type", None) == "ManifestFile":
+        raise Unread(
+            NOTE, f"{address} is a manifest, and the files that it names are not looked at from here"
+        )
+    bucket, _, prefix = address.removeprefix("s3://").partition("/")
+    base = prefix.rstrip("/") + "/" if prefix else ""
+    try:
+        s3 = request.boto_session.client("s3")
+        # A prefix names a folder if there is one, else one object, else whatever begins with it.
+        objects = _objects(s3, bucket, base)
+        if not objects:
+            base, objects = prefix[: prefix.rfind("/") + 1], _objects(s3, bucket, prefix)
+            objects = {prefix: objects[prefix]} if prefix in objects else objects
+        if not objects:
+            raise Unread(PROBLEM, f"there is nothing at {address}")
+        size = sum(objects.values())
+        if size > most_bytes:
+            raise Unread(NOTE, f"{address} has {size / 1e6:,.0f} MB, too much to fetch and look at from here")
+        for key in objects:
+            target = folder / key[len(base) :]
+            if ".." in target.parts:
+                raise Unread(PROBLEM, f"the key {key} leads out of its folder: give the object another name")
+            target.parent.mkdir(parents=True, exist_ok=True)
+            s3.download_file(bucket, key, str(target))
     except (ClientError, BotoCoreError) as error:
         code = error.response["Error"]["Code"] if isinstance(error, ClientError) else ""
         if code in ("NoSuchBucket", "404"):
-            return Check(f"data: {name}", PROBLEM, f"there is no bucket {bucket}")
-        return Check(f"data: {name}", WARNING, f"{uri} cannot be looked at from here: {error}")
-    if not found.get("KeyCount"):
-        return Check(f"data: {name}", PROBLEM, f"there is nothing at {uri}")
-    return Check(f"data: {name}", OK, uri)
+            raise Unread(PROBLEM, f"there is no bucket {bucket}") from error
+        raise Unread(WARNING, f"{address} cannot be looked at from here: {error}") from error
+    return folder, size
+
+
+def _objects(s3: Any, bucket: str, prefix: str) -> dict[str, int]:
+    """Bytes of the objects, by key, without the markers that consoles create for folders."""
+    pages = s3.get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=prefix)
+    found = (entry for page in pages for entry in page.get("Contents", []))
+    return {entry["Key"]: entry["Size"] for entry in found if not entry["Key"].endswith("/")}
+
+
+def rows_of_a_step(request: JobRequest, settings: dict[str, Any]) -> tuple[int, str]:
+    """The fewest training rows with which TRL does a step at all, and why: with fewer it ends after 0 steps.
+
+    GRPO leaves a last batch of prompts out that is not whole, DPO only with dataloader_drop_last; steps whose
+    gradients were not accumulated to the end are done.
+    """
+    limits, processes = Limits(request, settings), request.hosts * request.processes_per_host
+    per_device = (limits["per_device_train_batch_size"] or 0) * processes
+    if limits.config == "trl.DPOConfig" and "dataloader_drop_last" in limits:
+        return (
+            per_device,
+            f"{per_device // processes} on each of {processes} process{'es' if processes > 1 else ''}, with dataloader_drop_last",
+        )
+    group = limits["num_generations"]
+    if limits.config != "trl.GRPOConfig" or not group:
+        return 1, ""
+    steps = limits["steps_per_generation"] or limits["gradient_accumulation_steps"] or 0
+    batch = limits["generation_batch_size"] or per_device * steps
+    return batch // group, f"{batch} completions, {group} of each prompt"
+
+
+def check_enough(rows: int, needed: int, why: str) -> Iterator[Check]:
+    """At least as many training rows as one step takes; `why` says how many that are."""
+    if rows < needed:
+        yield Check(
+            "data: train",
+            PROBLEM,
+            f"{rows:,} rows, and one step takes {needed:,} ({why}): the trainer would do no step and call that completed. "
+            "Give it more rows, or make the batch smaller",
+        )
+
+
+def check_answers(channel: str, rows: list[Row], verifier: Any) -> Iterator[Check]:
+    """The verifier takes every known answer as an answer to itself: one that it does not can never be reached.
+
+    A verifier of one's own is tried elsewhere, in a process that has the job's source.
+    """
+    if not isinstance(verifier, str) or verifier not in VERIFIERS:
+        return
+    counts = Counter(row["answer"] for row in rows)
+    answers = list(counts)[:MOST_ANSWERS]
+    unreachable = [answer for answer in answers if not usable(VERIFIERS[verifier], answer)]
+    if not unreachable:
+        return
+    examples = ", ".join(repr(shortened(answer)) for answer in unreachable[:3])
+    looked = f"of {sum(counts[answer] for answer in answers):,} answers"
+    yield Check(
+        f"data: {channel}",
+        WARNING,
+        f"{sum(counts[answer] for answer in unreachable):,} {looked} cannot be reached with the verifier {verifier!r}, such as "
+        f"{examples}: whatever a model says earns 0 there. {_advice(answers, unreachable)}",
+    )
+
+
+def _advice(answers: list[str], unreachable: list[str]) -> str:
+    if any("####" in answer for answer in unreachable):
+        return "These are solutions: rl.own_data.rows_from takes the answer from behind ####"
+    if any(len(answer) > _LONGEST_ANSWER for answer in unreachable):
+        return "These are solutions and not answers: put the answer alone into the rows"
+    names = [
+        "number",
+        "choice",
+        *(["math"] if any(set(answer) & set("\\^_={}") for answer in unreachable) else []),
+        "text",
+    ]
+    takes = next((name for name in names if all(usable(VERIFIERS[name], answer) for answer in answers)), None)
+    return (
+        f"verifier: {takes} would take all of them" if takes else "Mend them, or write a verifier of your own"
+    )

@@ -16,6 +16,7 @@ from job.model_files import MODEL_SOURCES, AdapterError, adapter_base, circle_pr
 from rl.preferences import read_pairs
 from rl.tasks import DataError, read_rows
 
+from workshop.checks.data_checks import Unread, local_path
 from workshop.checks.length_checks import Limits, check_evaluation, check_lengths
 from workshop.checks.request import NOTE, OK, PROBLEM, WARNING, Check, JobRequest
 from workshop.checks.tokenizer_checks import ModelFolder, check_tokenizer
@@ -115,7 +116,7 @@ def _check_content(
         return
     if bases:
         yield Check(key, NOTE, f"{spec} holds adapters: the job merges them into {' and '.join(bases)}")
-    rows, limits = _training_rows(request), Limits(request, settings)
+    rows, limits = _training_rows(request, copies), Limits(request, settings)
     options = settings.get("chat_template_kwargs")
     try:
         options = json.loads(options) if isinstance(options, str) else options  # as a hyperparameter may be
@@ -128,16 +129,14 @@ def _check_content(
         yield from check_lengths(limits, model, lengths, rows)
 
 
-def _training_rows(request: JobRequest) -> list[Any]:
+def _training_rows(request: JobRequest, copies: Path) -> list[Any]:
     """The training data, if it can be read here; what is wrong with it is said by the data's own checks."""
     source = dict(request.channels).get("train")
-    uri = getattr(source, "s3_uri", source)
-    if not isinstance(uri, str) or uri.startswith("s3://"):
-        return []
     pairs = request.script is not None and request.script.config == "trl.DPOConfig"
     try:
-        rows = (read_pairs if pairs else read_rows)(Path(uri.removeprefix("file://")))
-    except DataError:
+        path, _ = local_path(request, source, copies / "train")
+        rows = (read_pairs if pairs else read_rows)(path)
+    except (Unread, DataError):
         return []
     # Calls in a prompt are written in several ways, which the job that learns from them sorts out itself.
     return [row for row in rows if not any("tool_calls" in message for message in row["prompt"])]

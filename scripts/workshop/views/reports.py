@@ -27,15 +27,16 @@ class ReportError(WorkshopError):
 def plot_pass_at_1(before: Evaluation, after: Evaluation) -> Plot:
     """pass@1 before and after training, greedy and sampled, with 95 % Wilson intervals over the same problems.
 
-    Where the two intervals of a pair do not touch, the difference is not chance.
+    Where the two intervals of a pair do not touch, the difference is not chance. Completions that were cut off count as
+    wrong, so their share is written beside the value, unless it is 0.
     """
     figure = new_figure(7.5, 2.9)
     axes = figure.subplots()
     pairs = [(before.sampled, after.sampled), (before.greedy, after.greedy)]
     for y, (base, trained) in enumerate(pairs):
-        for measured, offset, colour, label in (
-            (base, 0.14, VERMILLION, "before"),
-            (trained, -0.14, BLUE, "after"),
+        for evaluation, measured, offset, colour, label in (
+            (before, base, 0.14, VERMILLION, "before"),
+            (after, trained, -0.14, BLUE, "after"),
         ):
             axes.plot(
                 [measured.low, measured.high],
@@ -49,7 +50,7 @@ def plot_pass_at_1(before: Evaluation, after: Evaluation) -> Plot:
             # Write towards the side with more room, so that no text leaves the picture.
             left = measured.value > 0.5
             axes.annotate(
-                f"{label} {measured.value:.3f}",
+                f"{label} {_with_cut_off(evaluation, measured)}",
                 (measured.low if left else measured.high, y + offset),
                 xytext=(-7 if left else 7, 0),
                 textcoords="offset points",
@@ -68,8 +69,18 @@ def plot_pass_at_1(before: Evaluation, after: Evaluation) -> Plot:
     axes.grid(axis="y", visible=False)
     axes.grid(axis="x", color=GREY, alpha=0.2)
     axes.tick_params(axis="y", length=0, labelcolor=INK)
-    texts = [f"{base.decoding} {base.value:.3f} -> {trained.value:.3f}" for base, trained in pairs]
+    texts = [
+        f"{base.decoding} {_with_cut_off(before, base)} -> {_with_cut_off(after, trained)}"
+        for base, trained in pairs
+    ]
     return Plot(figure, f"pass@1 before -> after training: {', '.join(texts)}")
+
+
+def _with_cut_off(evaluation: Evaluation, measured: PassAtOne) -> str:
+    """The value, and where completions were cut off, their share."""
+    share = evaluation.cut_off.get(measured.decoding, 0.0)
+    percent = f"{share:.0%}" if share >= 0.005 else "under 1%"
+    return f"{measured.value:.3f}" + (f" ({percent} cut off)" if share else "")
 
 
 def _decoding_name(measured: PassAtOne) -> str:
@@ -117,7 +128,7 @@ def _completions_html(rows: list[tuple[Completion, Completion]], caption: str) -
 def _completion_html(item: Completion) -> str:
     mark, colour = _MARKS[item["correct"]]
     return (
-        f'<b style="color:{colour}">{mark}</b> ({item["tokens"]} tokens)'
+        f'<b style="color:{colour}">{mark}</b> ({_length(item)})'
         f'<pre style="white-space:pre-wrap;margin:2px 0">{html.escape(item["completion"])}</pre>'
     )
 
@@ -127,7 +138,9 @@ def _completions_text(rows: list[tuple[Completion, Completion]], caption: str) -
     for base, trained in rows:
         lines += ["", f"{base['question']}  (answer: {base['answer']})"]
         for label, item in (("before", base), ("after", trained)):
-            lines.append(
-                f"  {label}, {_MARKS[item['correct']][0]}, {item['tokens']} tokens: {item['completion']!r}"
-            )
+            lines.append(f"  {label}, {_MARKS[item['correct']][0]}, {_length(item)}: {item['completion']!r}")
     return "\n".join(lines)
+
+
+def _length(item: Completion) -> str:
+    return f"{item['tokens']} tokens" + (", cut off" if item.get("cut_off") else "")

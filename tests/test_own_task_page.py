@@ -1,0 +1,55 @@
+"""The page docs/own-task.md says what is so: its code runs, and each spelling in its table is judged as it says."""
+
+import re
+from pathlib import Path
+
+import pytest
+from rl.answers import extract_answer
+from rl.tasks import read_rows
+from rl.verifiers import get_verifier
+
+PAGE = (Path(__file__).resolve().parents[1] / "docs" / "own-task.md").read_text(encoding="utf-8")
+BLOCKS = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
+TABLE = {
+    name: re.findall(r"`([^`]+)`", spellings)
+    for name, spellings in re.findall(r"^\| `(\w+)`[^|]*\| (.+) \|$", PAGE, re.MULTILINE)
+}
+GOLDS = {"choice": "B", "text": "Paris"}
+NUMBERS = {"1,568": "1568", "1 568": "1568", "1/2": "0.5", "1e3": "1000", "50 %": "50"}
+
+
+def test_its_reader_reads_such_a_file(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    lines = [f"Land {number},City {number},{number % 5}" for number in range(2400)]
+    (tmp_path / "capitals.csv").write_text("\n".join(["country,capital,max_words", *lines]))
+    exec(compile(BLOCKS[0], "own-task.md", "exec"), {})
+    assert "2,000 train, 300 test" in capsys.readouterr().out
+    row = read_rows(tmp_path / "build/data/capitals/train")[0]
+    assert row["answer"] == row["question"].replace("Land", "City") and row["max_words"]
+
+
+@pytest.mark.parametrize("name", ["number", "choice", "text"])
+def test_each_spelling_of_the_table_is_right(name):
+    assert len(TABLE[name]) >= 3
+    for spelling in TABLE[name]:
+        gold = GOLDS.get(name) or NUMBERS.get(spelling, "9")
+        assert get_verifier(name)(spelling, gold), (name, spelling)
+        assert not get_verifier(name)(spelling, "7" if name == "number" else "C")
+
+
+def test_what_it_says_is_no_number_is_none():
+    (sentence,) = re.findall(r"What is no number for `number`: (.+?)\. The table", PAGE)
+    spellings = re.findall(r"`([^`]+)`", sentence)
+    assert len(spellings) == 4
+    for spelling in spellings:
+        assert not get_verifier("number")(spelling, spelling)
+
+
+def test_its_verdict_and_its_reward_work():
+    names: dict = {}
+    for block in BLOCKS[1:]:
+        exec(compile(block, "own-task.md", "exec"), names)
+    assert names["same_word"]("PARIS", "Paris") and not names["same_word"]("Rome", "Paris")
+    said = [[{"role": "assistant", "content": text}] for text in ("one two", "one two three")]
+    assert names["brevity"](said, max_words=["2", "2"]) == [1.0, 0.0]
+    assert extract_answer("<think>a</think> <answer>Paris</answer>") == "Paris"

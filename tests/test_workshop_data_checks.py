@@ -1,0 +1,299 @@
+"""Preflight of the data: every row, in S3 too; answers that can be reached; enough rows for one step."""
+
+import dataclasses
+import gzip
+import itertools
+import json
+import re
+from pathlib import Path
+
+import boto3
+import pytest
+from accelerate.data_loader import BatchSamplerShard
+from botocore.exceptions import ClientError
+from job.arguments import EvaluationArguments, Script
+from rl.own_data import pairs_from
+from rl.tasks import make_splits, write_splits
+from sagemaker.core.shapes import S3DataSource
+from torch.utils.data import BatchSampler, SequentialSampler
+from trl.trainer.utils import RepeatSampler
+from workshop.checks.data_checks import check_answers, check_data, check_enough, rows_of_a_step
+from workshop.checks.request import NOTE, OK, PROBLEM, WARNING, JobRequest
+
+_BUCKETS = itertools.count()
+
+
+@dataclasses.dataclass
+class Arguments(EvaluationArguments):
+    """What a script reads beside its trainer's config."""
+
+
+def job(channels: dict, config: str = "trl.GRPOConfig", *, processes: int = 1, session=None) -> JobRequest:
+    return JobRequest(
+        local=True,
+        region="us-east-1",
+        boto_session=session or boto3.Session(),
+        source_dir=None,
+        entry_script="train.py",
+        command=None,
+        requirements=None,
+        hyperparameters={},
+        environment={},
+        launcher={"process_count_per_node": processes},
+        channels=list(channels.items()),
+        instance_type=None,
+        hosts=1,
+        gpus=None,
+        max_runtime_s=60,
+        max_wait_s=None,
+        spot=False,
+        checkpoints=False,
+        script=Script(Arguments, config),
+    )
+
+
+def found(channels: dict, settings: dict | None = None, **options) -> list[tuple[str, str, str]]:
+    """The findings, enough rows not among them where nothing is said of a step."""
+    settings = {"generation_batch_size": 8, "num_generations": 8} if settings is None else settings
+    return [
+        (check.name, check.status, check.detail) for check in check_data(job(channels, **options), settings)
+    ]
+
+
+def with_answers(*answers: str) -> list[dict]:
+    rows = make_splits("chain_sum", {"train": len(answers)})["train"]
+    return [{**row, "answer": answer} for row, answer in zip(rows, answers, strict=True)]
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory) -> dict[str, str]:
+    splits = make_splits("chain_sum", {"train": 12, "test": 4})
+    return {name: str(path) for name, path in write_splits(splits, tmp_path_factory.mktemp("data")).items()}
+
+
+def test_data_on_this_machine(folders):
+    assert found(folders) == [
+        ("data: train", OK, "12 rows, task chain_sum"),
+        ("data: test", OK, "4 rows, task chain_sum"),
+    ]
+
+
+def test_channels_with_models_are_not_read(folders):
+    settings = {"base_model": "channel:model", "reward_model": "channel:judge"}
+    channels = {**folders, "model": "/no/model", "judge": "s3://no/judge"}
+    assert [name for name, _, _ in found(channels, settings)] == ["data: train", "data: test"]
+
+
+def test_files_that_are_no_rows_are_refused_with_the_way_forward(tmp_path, folders):
+    (tmp_path / "train.csv").write_text("question,answer\n1 + 1,2\n")
+    ((_, status, detail), *_) = found({"train": f"file://{tmp_path}/train.csv", "test": folders["test"]})
+    assert status == PROBLEM and f"rl.own_data.rows_from('{tmp_path}/train.csv')" in detail
+
+
+def test_the_same_question_in_another_spelling_is_the_same(tmp_path):
+    first, second = (with_answers("1", "2"), with_answers("1"))
+    for rows, text in ((first, "What is IT?"), (second, "what  is\nit?")):
+        rows[0]["question"] = text
+    folders = {**write_splits({"train": first}, tmp_path), **write_splits({"test": second}, tmp_path)}
+    (*_, (name, status, detail)) = found({name: str(path) for name, path in folders.items()})
+    assert (name, status) == ("data", PROBLEM)
+    assert "1 questions are in both 'train' and 'test', such as 'what is it?'" in detail
+
+
+@pytest.mark.parametrize(
+    ("answers", "verifier", "said"),
+    [
+        (
+            ["18 apples", "3", "2 pears"],
+            "number",
+            "2 of 3 answers.*'18 apples'.*verifier: text would take all",
+        ),
+        (["(B)", "C", "(A)"], "number", r"3 of 3 answers.*verifier: choice would take all"),
+        (
+            ["So 4 + 5 = 9.\n#### 9", "1"],
+            "number",
+            "1 of 2 answers.*rl.own_data.rows_from takes the answer from behind",
+        ),
+        (
+            ["First we add both numbers, and then we take the half of what comes out.", "1"],
+            "number",
+            "put the answer alone",
+        ),
+        ([r"\frac{x}{2}", "3"], "number", "verifier: math would take all"),
+        (["B", "Paris"], "choice", "1 of 2 answers.*'Paris'.*verifier: text would take all"),
+        (["1,234", "3"], "choice", "verifier: number would take all"),
+    ],
+)
+def test_answers_that_cannot_be_reached(answers, verifier, said):
+    (check,) = check_answers("train", with_answers(*answers), verifier)
+    assert check.status == WARNING and check.name == "data: train"
+    assert re.search(said, check.detail), check.detail
+
+
+@pytest.mark.parametrize(
+    ("answers", "verifier"),
+    [
+        (["18 apples", "3"], "text"),
+        (["(B)", "C"], "choice"),
+        (["1,234", "-5.", "1/2", "$18"], "number"),
+        (["18 apples"], "my_task.same"),  # tried in a process that has the file
+        (["18 apples"], "nubmer"),  # which another check refuses
+        (["18 apples"], ["number"]),
+    ],
+)
+def test_answers_that_can_be_reached_or_are_checked_elsewhere(answers, verifier):
+    assert list(check_answers("train", with_answers(*answers), verifier)) == []
+
+
+def test_at_most_three_examples_and_the_recipes_verifier(tmp_path):
+    rows = with_answers(*(f"{number} apples" for number in range(9)))
+    channels = {name: str(path) for name, path in write_splits({"train": rows}, tmp_path).items()}
+    (_, (name, status, detail)) = found(channels)
+    assert (name, status) == ("data: train", WARNING)
+    assert (
+        detail.count("apples'") == 3
+        and "9 of 9 answers cannot be reached with the verifier 'number'" in detail
+    )
+    assert len(found(channels, {"verifier": "text"})) == 1
+
+
+@pytest.mark.parametrize("processes", [1, 2])
+@pytest.mark.parametrize(
+    "recipe",
+    [
+        {"per_device_train_batch_size": 8, "gradient_accumulation_steps": 2, "num_generations": 4},
+        {"per_device_train_batch_size": 8, "steps_per_generation": 1, "num_generations": 2},
+        {"generation_batch_size": "32", "num_generations": 4, "per_device_train_batch_size": 4},
+    ],
+)
+def test_grpo_is_refused_exactly_where_its_sampler_gives_nothing(recipe, processes):
+    from trl import GRPOConfig
+
+    numbers = {key: int(value) for key, value in recipe.items()}
+    trained = GRPOConfig(output_dir="unused", bf16=False, use_cpu=True, report_to="none", **numbers)
+    if "generation_batch_size" not in numbers:  # the config knows no other processes here
+        trained.generation_batch_size *= processes
+    needed, why = rows_of_a_step(job({}, processes=processes), recipe)
+    assert needed > 1
+    for rows in range(1, 2 * needed):
+        sampler = RepeatSampler(
+            range(rows), trained.num_generations, trained.generation_batch_size // trained.num_generations
+        )
+        refused = list(check_enough(rows, needed, why))
+        assert bool(refused) == (len(list(sampler)) == 0)
+    assert "completions" in why
+
+
+@pytest.mark.parametrize(("processes", "drop"), list(itertools.product([1, 2, 3], [True, False])))
+def test_dpo_is_refused_exactly_where_its_loader_gives_nothing(processes, drop):
+    recipe = {
+        "per_device_train_batch_size": 4,
+        "gradient_accumulation_steps": 8,
+        "dataloader_drop_last": drop,
+    }
+    needed, why = rows_of_a_step(job({}, "trl.DPOConfig", processes=processes), recipe)
+    for rows in range(1, 30):
+        batches = BatchSampler(SequentialSampler(range(rows)), 4, drop)
+        shards = [BatchSamplerShard(batches, processes, number) for number in range(processes)]
+        nothing = not any(len(list(shard)) for shard in (shards if processes > 1 else [batches]))
+        assert bool(list(check_enough(rows, needed, why))) == nothing
+
+
+def test_too_few_rows_are_said_once_and_for_the_training_alone(folders):
+    recipe = {"per_device_train_batch_size": 16, "gradient_accumulation_steps": 8, "num_generations": 8}
+    short = [item for item in found(folders, recipe) if item[1] == PROBLEM]
+    ((name, _, detail),) = short
+    assert name == "data: train"
+    assert "12 rows, and one step takes 16 (128 completions, 8 of each prompt)" in detail
+    assert not [item for item in found(folders, {**recipe, "num_generations": 16}) if item[1] == PROBLEM]
+    assert not [item for item in found(folders, recipe, config="trl.RewardConfig") if item[1] == PROBLEM]
+    assert not [item for item in found(folders, {**recipe, "num_generations": "many"}) if item[1] == PROBLEM]
+
+
+@pytest.fixture
+def bucket(endpoint) -> str:
+    name = f"data-checks-{next(_BUCKETS)}"
+    boto3.client("s3").create_bucket(Bucket=name)
+    return name
+
+
+def put(bucket: str, key: str, content: Path | bytes) -> None:
+    content = content if isinstance(content, bytes) else content.read_bytes()
+    boto3.client("s3").put_object(Bucket=bucket, Key=key, Body=content)
+
+
+def test_data_in_s3_is_checked_as_data_here_is(bucket, folders):
+    for name, folder in folders.items():
+        put(bucket, f"data/{name}/{name}.jsonl", Path(folder) / f"{name}.jsonl")
+        put(bucket, f"data/{name}/{name}.parquet", Path(folder) / f"{name}.parquet")
+    put(bucket, "data/testing/other.jsonl", b"{}")  # begins as the folder does, and is no part of it
+    put(bucket, "data/test/", b"")
+    there = {name: f"s3://{bucket}/data/{name}" for name in folders}
+    assert found(there) == found(folders)
+    assert found({**folders, "test": f"s3://{bucket}/data/test/"}) == found(folders)
+    assert found({**folders, "test": f"s3://{bucket}/data/test/test.parquet"}) == found(folders)
+    source = S3DataSource(s3_data_type="S3Prefix", s3_uri=f"s3://{bucket}/data/test/t")
+    assert found({**folders, "test": source}) == found(folders)
+    twice = found({**folders, "test": f"s3://{bucket}/data/train"})
+    assert "12 questions are in both 'train' and 'test'" in twice[-1][2]
+
+
+def test_bad_data_in_s3_is_named_by_its_address(bucket, folders):
+    good = json.loads((Path(folders["train"]) / "train.jsonl").read_text().splitlines()[0])
+    put(bucket, "bad/train.jsonl", (json.dumps(good) + '\n{"question": 3}\n').encode())
+    put(bucket, "packed/train.jsonl.gz", gzip.compress(b"{}"))
+    ((_, status, detail),) = found({"train": f"s3://{bucket}/bad"})
+    assert (
+        status == PROBLEM
+        and f"s3://{bucket}/bad/train.jsonl, line 2: the field 'prompt' is missing" in detail
+    )
+    ((_, status, detail),) = found({"train": f"s3://{bucket}/packed"})
+    assert status == PROBLEM and f"rows_from('s3://{bucket}/packed/train.jsonl.gz')" in detail
+    ((_, status, detail),) = found({"train": f"s3://{bucket}/nothing"})
+    assert (status, detail) == (PROBLEM, f"there is nothing at s3://{bucket}/nothing")
+    ((_, status, detail),) = found({"train": "s3://no-such-bucket-here/x"})
+    assert (status, detail) == (PROBLEM, "there is no bucket no-such-bucket-here")
+
+
+def test_what_is_large_in_s3_or_a_manifest_is_noted(bucket, folders, monkeypatch):
+    monkeypatch.setattr("workshop.checks.data_checks.MOST_BYTES", 3_500)
+    sizes = {name: (Path(folder) / f"{name}.jsonl").stat().st_size for name, folder in folders.items()}
+    assert sizes["test"] < 3_500 < sum(sizes.values())
+    for name, folder in folders.items():
+        put(bucket, f"{name}/{name}.jsonl", Path(folder) / f"{name}.jsonl")
+    checks = found({"test": f"s3://{bucket}/test", "train": f"s3://{bucket}/train"})
+    assert [status for _, status, _ in checks] == [OK, NOTE]  # the limit is for all together
+    assert "too much to fetch and look at from here" in checks[-1][2]
+    ((_, status, detail),) = found(
+        {"train": S3DataSource(s3_data_type="ManifestFile", s3_uri=f"s3://{bucket}/train/train.jsonl")}
+    )
+    assert status == NOTE and "is a manifest" in detail
+
+
+def test_data_that_may_not_be_read_is_a_warning(folders):
+    class Denied:
+        def client(self, name):
+            raise ClientError({"Error": {"Code": "AccessDenied", "Message": "no"}}, "ListObjectsV2")
+
+    ((_, status, detail),) = found({"train": "s3://theirs/train"}, session=Denied())
+    assert status == WARNING and "s3://theirs/train cannot be looked at from here" in detail
+
+
+def test_pairs_are_read_as_pairs_and_their_answers_need_no_verifier(tmp_path, folders):
+    pairs = [{"prompt": f"{number}?", "chosen": "Yes, it is.", "rejected": "no"} for number in range(6)]
+    splits, _ = pairs_from(pairs, splits={"train": 4, "validation": 2})
+    channels = {name: str(path) for name, path in write_splits(splits, tmp_path).items()}
+    recipe = {"per_device_train_batch_size": 8, "dataloader_drop_last": "true"}
+    assert found({**channels, "test": folders["test"]}, recipe, config="trl.DPOConfig") == [
+        ("data: train", OK, "4 rows, task own"),
+        (
+            "data: train",
+            PROBLEM,
+            "4 rows, and one step takes 8 (8 on each of 1 process, with dataloader_drop_last): the trainer would do no "
+            "step and call that completed. Give it more rows, or make the batch smaller",
+        ),
+        ("data: validation", OK, "2 rows, task own"),
+        ("data: test", OK, "4 rows, task chain_sum"),
+    ]
+    ((_, status, detail),) = found({"train": folders["train"]}, {}, config="trl.DPOConfig")
+    assert status == PROBLEM and "'chosen' is missing" in detail
