@@ -251,6 +251,7 @@ def test_adapters_on_adapters_and_a_base_in_another_channel(adapters, tmp_path, 
         ({"base_model_name_or_path": "channel:base"}, "adapters of channel:base, and that is not to be had"),
         ({"base_model_name_or_path": "channel:mine"}, "which is those adapters again"),
         ({"peft_type": "PROMPT_TUNING"}, "only LORA can be merged"),
+        ({"task_type": "SEQ_CLS"}, "only adapters of a language model"),
         ({"r": 8}, "do not fit their base asset:tiny.*size mismatch"),
     ],
 )

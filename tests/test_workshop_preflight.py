@@ -3,7 +3,6 @@
 import dataclasses
 import http.server
 import json
-import shutil
 import threading
 from pathlib import Path
 

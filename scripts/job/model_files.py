@@ -30,7 +30,7 @@ def adapter_base(folder: Path) -> str | None:
     write it, or a name on the Hub.
 
     Raises:
-        AdapterError: they name no model that a job could load, or are no LoRA adapters.
+        AdapterError: they name no model that a job could load, or are no LoRA adapters of a language model.
     """
     if not (folder / ADAPTERS).is_file():
         return None
@@ -39,6 +39,11 @@ def adapter_base(folder: Path) -> str | None:
         raise AdapterError(
             f"{ADAPTERS} says peft_type {config.get('peft_type')!r}, and only LORA can be merged into a base here: "
             "merge it where it was trained, and bring the whole model."
+        )
+    if config.get("task_type") not in (None, "CAUSAL_LM"):
+        raise AdapterError(
+            f"{ADAPTERS} says task_type {config['task_type']!r}, and only adapters of a language model (CAUSAL_LM) can be "
+            "merged here: what they bring besides, such as a scoring head, would be lost. Bring the whole model."
         )
     own = folder / "base_model.json"
     base = _read(own).get("base_model") if own.is_file() else config.get("base_model_name_or_path")

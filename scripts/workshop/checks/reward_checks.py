@@ -6,10 +6,12 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from rl.tasks import DataError, Row, read_rows
 
+from workshop.checks.data_checks import Unread, local_path
 from workshop.checks.recipe_checks import as_list
 from workshop.checks.request import NOTE, OK, PROBLEM, Check, JobRequest
 
@@ -50,16 +52,15 @@ def check_rewards(request: JobRequest, settings: dict[str, Any]) -> Iterator[Che
 
 
 def _first_rows(request: JobRequest) -> list[Row]:
-    """The first rows of the channel train, or of the one channel there is; none if they are not on this machine."""
+    """The first rows of the channel train, or of the one channel there is; none if they cannot be read from here."""
     channels = dict(request.channels)
     source = channels.get("train", next(iter(channels.values()), None))
-    uri = getattr(source, "s3_uri", source)
-    if not isinstance(uri, str) or uri.startswith("s3://"):
-        return []
-    try:
-        return read_rows(Path(uri.removeprefix("file://")))[:ROWS]
-    except DataError:
-        return []  # another check says what is wrong with the data
+    with TemporaryDirectory(prefix="preflight-") as copies:
+        try:
+            path, _ = local_path(request, source, Path(copies))
+            return read_rows(path)[:ROWS]
+        except (DataError, Unread):
+            return []  # another check says what is wrong with the data
 
 
 def _try(trial: dict[str, Any], source_dir: Path) -> list[tuple[str, str, str]]:
