@@ -14,13 +14,13 @@ from rl.tasks import Row, make_splits, write_splits
 ONES = "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen".split()
 ONES += "sixteen seventeen eighteen nineteen".split()
 TENS = "twenty thirty forty fifty sixty seventy eighty ninety".split()
-MY_TASK = f"""
+OWN_CODE = f"""
 import re
 import numpy as np
 
 ONES, TENS = {ONES!r}, {TENS!r}
 """
-MY_TASK += '''
+OWN_CODE += '''
 
 def spelled(number):
     if number < 0:
@@ -63,9 +63,9 @@ def never(completions, **kwargs):
     return [0.0] * len(completions)
 '''
 FEW: dict[str, Any] = {
-    "rewards": ["accuracy", "my_task.paid"],
+    "rewards": ["accuracy", "words_in_a_test.paid"],
     "reward_weights": [1.0, 0.5],
-    "verifier": "my_task.same_word",
+    "verifier": "words_in_a_test.same_word",
     "max_steps": 2,
     "per_device_train_batch_size": 32,
     "num_generations": 8,
@@ -80,9 +80,9 @@ FEW: dict[str, Any] = {
 
 
 def write_own_task(folder: Path) -> tuple[dict[str, Path], dict[str, str]]:
-    """The channels, and the environment in which jobs find my_task.py."""
+    """The channels, and the environment in which jobs find words_in_a_test.py."""
     (folder / "own").mkdir(parents=True)
-    (folder / "own" / "my_task.py").write_text(MY_TASK)
+    (folder / "own" / "words_in_a_test.py").write_text(OWN_CODE)
     spelled = _functions()["spelled"]
     splits = make_splits("chain_sum", {"train": 64, "test": 60})
     rows: dict[str, list[Row]] = {
@@ -104,12 +104,12 @@ def check_own_task(history: list[Mapping[str, Any]], evaluation: Mapping[str, An
     assert all(item["extracted"] != item["answer"] for item in right), "digits were to be right"
     assert max(logs["rewards/accuracy/mean"] for logs in history) > 0
     for logs in history:
-        paid = logs["rewards/my_task.paid/mean"]
+        paid = logs["rewards/words_in_a_test.paid/mean"]
         assert 0 < paid <= 1
         assert abs(logs["reward"] - logs["rewards/accuracy/mean"] - 0.5 * paid) < 1e-5
 
 
 def _functions() -> dict[str, Any]:
     namespace: dict[str, Any] = {}
-    exec(MY_TASK, namespace)
+    exec(OWN_CODE, namespace)
     return namespace

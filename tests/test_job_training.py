@@ -186,10 +186,42 @@ def test_a_checkpoint_of_other_data_is_refused_before_anything_is_computed(unint
 
 
 @pytest.mark.timeout(300)
+def test_a_reward_model_by_an_own_verdict_is_the_same_after_a_start_behind_its_last_step(tmp_path):
+    channels, environment = write_own_task(tmp_path)
+    few = {key: OWN_TASK[key] for key in ("verifier", "report_to")}
+    few |= {
+        "max_steps": 3,
+        "save_steps": 3,
+        "eval_problems": 64,
+        "eval_samples": 4,
+        "eval_max_new_tokens": 96,
+    }
+    folder = tmp_path / "first"
+    script = SCRIPT.with_name("train_reward_model.py")
+    first = ScriptJob(script, folder, channels, few, recipe="reward_model", timeout=240)
+    first.run(environment=environment)
+    assert first.steps() == [1, 2, 3]
+    again = ScriptJob(
+        script, tmp_path / "again", channels, few, "reward_model", checkpoints=first.checkpoints
+    )
+    again.run(environment=environment)
+    assert "checkpoint-3 holds all 3 steps" in again.log and again.steps() == []
+    assert again.weights() == first.weights()
+    other = ScriptJob(
+        script, tmp_path / "other", channels, few, "reward_model", checkpoints=first.checkpoints
+    )
+    other.run(environment=environment, verifier="text", fails=True)
+    assert (
+        "CheckpointError: checkpoint-3 was made with verdict words_in_a_test.same_word (own"
+        in other.failure.read_text()
+    )
+
+
+@pytest.mark.timeout(300)
 def test_own_rewards_of_every_kind_and_an_own_verdict(new_job, tmp_path):
     channels, environment = write_own_task(tmp_path)
     others = {"in_numpy": 0.5, "in_a_tensor": 0.25, "without_opinion": 1.0, "at_leisure": 0.75, "never": 0.0}
-    names = [f"my_task.{name}" for name in others]
+    names = [f"words_in_a_test.{name}" for name in others]
     job = new_job(channels=channels, settings=OWN_TASK).run(
         environment=environment,
         max_steps=5,
@@ -198,16 +230,16 @@ def test_own_rewards_of_every_kind_and_an_own_verdict(new_job, tmp_path):
     )
     check_own_task(job.history(), job.output_json("evaluation_before.json"))
     for name, value in others.items():
-        assert {logs[f"rewards/my_task.{name}/mean"] for logs in job.history()} == {value}, name
+        assert {logs[f"rewards/words_in_a_test.{name}/mean"] for logs in job.history()} == {value}, name
     warned = [line for line in job.log.splitlines() if line.startswith("[warning]")]
     assert len(warned) == 2, warned
-    assert "my_task.never was 0 for every completion of the first 5 steps" in warned[0]
+    assert "words_in_a_test.never was 0 for every completion of the first 5 steps" in warned[0]
     assert "wrote '<think>" in warned[1]
 
     broken = new_job(channels=channels, settings=OWN_TASK)
-    broken.run(environment=environment, rewards=["accuracy", "my_task.payed"], fails=True)
+    broken.run(environment=environment, rewards=["accuracy", "words_in_a_test.payed"], fails=True)
     assert broken.failure.read_text().startswith("RewardError: ")
-    assert "my_task.py" in broken.failure.read_text() and "[evaluation]" not in broken.log
+    assert "words_in_a_test.py" in broken.failure.read_text() and "[evaluation]" not in broken.log
 
 
 @pytest.fixture(scope="module")

@@ -84,6 +84,11 @@ def test_channels_with_models_are_not_read(folders):
     assert [name for name, _, _ in found(channels, settings)] == ["data: train", "data: test"]
 
 
+def test_the_base_of_an_adapter_in_a_channel_of_its_own_is_no_data(folders, tmp_path):
+    (tmp_path / "config.json").write_text("{}")
+    assert ("data: below", OK, "a model") in found({**folders, "below": str(tmp_path)})
+
+
 def test_files_that_are_no_rows_are_refused_with_the_way_forward(tmp_path, folders):
     (tmp_path / "train.csv").write_text("question,answer\n1 + 1,2\n")
     ((_, status, detail), *_) = found({"train": f"file://{tmp_path}/train.csv", "test": folders["test"]})

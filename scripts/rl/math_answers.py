@@ -30,7 +30,7 @@ _lock = threading.Lock()
 _process: subprocess.Popen | None = None
 
 
-@functools.lru_cache(maxsize=100_000)
+@functools.lru_cache(maxsize=10_000)
 def same_value(given: str, gold: str) -> bool:
     """Whether two answers are the same expression, set, interval or number. May be called from any thread.
 
@@ -127,7 +127,8 @@ def _serve() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the process that asks
     # Should that one be gone, a verdict that takes for ever ends too: the system ends this process.
     signal.signal(signal.SIGPROF, signal.SIG_DFL)
-    resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
+    if sys.platform == "linux":  # macOS has no such limit
+        resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)  # what libraries print is no verdict
     print("ready", file=answers, flush=True)

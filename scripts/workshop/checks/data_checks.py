@@ -19,6 +19,7 @@ from workshop.checks.request import NOTE, OK, PROBLEM, WARNING, Check, JobReques
 PAIR_CHANNELS = ("train", "validation")  # of a DPO job; its other channels hold problems
 MOST_BYTES = 200_000_000  # that are fetched from S3 to be looked at
 MOST_ANSWERS = 2000  # different ones that a verifier is tried on: `math` takes milliseconds for each
+MODEL_FILES = ("config.json", "adapter_config.json", "model.tar.gz")  # a channel with one of them holds no rows
 _LONGEST_ANSWER = 60  # characters; what is longer is a solution
 
 
@@ -45,6 +46,9 @@ def check_data(request: JobRequest, settings: dict[str, Any]) -> Iterator[Check]
             try:
                 path, size = local_path(request, source, Path(copies), left)
                 left -= size
+                if any((path / file).is_file() for file in MODEL_FILES):
+                    yield Check(f"data: {name}", OK, "a model")
+                    continue
                 rows = _rows(path, source, pairs)
             except Unread as error:
                 yield Check(f"data: {name}", error.status, str(error))
