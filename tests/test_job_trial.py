@@ -90,8 +90,12 @@ def test_a_missing_column_is_named_with_those_there_are(findings, scripts):
 
 def test_a_package_that_only_the_job_has_is_no_problem(findings, scripts):
     (scripts / "heavy.py").write_text(OWN["heavy"].replace("torch", "only_in_the_job"))
+    (scripts / "requirements.txt").write_text("only-in-the-job==1.0  # a comment\n")
     (found,) = findings(["heavy.score"]).values()
     assert found[0] == "note" and "needs 'only_in_the_job'" in found[1]
+    (scripts / "requirements.txt").write_text("another==1.0\n")
+    (found,) = findings(["heavy.score"]).values()
+    assert found[0] == "warning" and "No requirements file of this source names it" in found[1]
 
 
 def test_a_reward_that_only_the_kernel_knows_is_refused(findings):

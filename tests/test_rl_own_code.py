@@ -337,6 +337,19 @@ def test_a_file_that_was_written_a_moment_ago_is_found(write):
         assert load_function(f"mine_{count}.f", "function")() == count
 
 
+def test_a_cell_that_writes_its_file_anew_changes_the_reward(write):
+    path = write("mine", DECORATED)
+    (words,) = get_rewards(["mine.words"])
+    assert words(["a b"], answer=["9"]) == [2.0]
+    path.write_text(DECORATED.replace("float(len(", "10.0 * float(len("))
+    (words,) = get_rewards(["mine.words"])
+    assert words(["a b"], answer=["9"]) == [20.0]
+    path.write_text("1 / 0")
+    for _ in range(2):
+        with pytest.raises(RewardError, match="line 1, cannot be imported: ZeroDivisionError"):
+            get_rewards(["mine.words"])
+
+
 def test_names_are_not_taken_twice(write):
     write("mine", MINE)
     for names in (["accuracy", "accuracy"], ["mine.topic", "accuracy", "mine.topic"]):

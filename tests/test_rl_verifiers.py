@@ -388,7 +388,7 @@ def test_no_text_takes_long(name, unit):
     started = time.process_time()
     for given in (long, f"{long}9", f"9{long}", f"$${long}$$"):
         for gold in ("9", "B) Paris", "$18"):
-            assert not verifier(given, gold) or unit == "\u200b"
+            assert not verifier(given, gold) or unit in " \n\u200b"  # which nobody sees
     assert time.process_time() - started < 5  # most take 0.1 s; what is quadratic takes minutes
 
 

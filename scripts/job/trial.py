@@ -11,8 +11,10 @@ import dataclasses
 import inspect
 import json
 import math
+import re
 import sys
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -72,9 +74,25 @@ def findings(trial: Trial) -> Iterator[Finding]:
 
 
 def _not_found(error: Exception) -> tuple[str, str]:
-    if isinstance(error.__cause__, MissingPackage):
-        return NOTE, f"not tried: {error} The job has packages of its own."
-    return PROBLEM, str(error)
+    """How an error at the look-up stands: what needs a package that only the job has is untried, and no problem."""
+    if not isinstance(error.__cause__, MissingPackage):
+        return PROBLEM, str(error)
+    package = getattr(error.__cause__.__cause__, "name", None) or ""
+    if package.partition(".")[0].lower() in _job_packages():
+        return NOTE, f"not tried here: {error}"
+    return (
+        WARNING,
+        f"{error} No requirements file of this source names it: with the image's packages only, the job fails.",
+    )
+
+
+def _job_packages() -> set[str]:
+    """Names in the source's requirements files, as they are imported where that is the same, and what every image has."""
+    lines = [line for path in Path().glob("requirements*.txt") for line in path.read_text().splitlines()]
+    return {re.split(r"[^A-Za-z0-9_-]", line)[0].lower().replace("-", "_") for line in lines} | {
+        "torch",
+        "numpy",
+    }
 
 
 def _golds(trial: Trial, unusable: list[str]) -> tuple[str, str]:

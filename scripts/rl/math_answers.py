@@ -18,9 +18,8 @@ import sys
 import threading
 
 LONGEST = 500  # characters of an expression
-SECONDS = (
-    2.0  # of a processor, for one verdict; what takes longer counts as wrong, on a busy machine no sooner
-)
+# Of a processor, for one verdict; what takes longer counts as wrong, on a busy machine no sooner.
+SECONDS = 2.0
 MEMORY = 4 << 30  # bytes
 START_SECONDS = 300.0  # sympy is slow to load
 DIGITS = 12  # decimals in which two values must agree
@@ -47,9 +46,8 @@ def same_value(given: str, gold: str) -> bool:
 
 def _is_one_answer(text: str) -> bool:
     """Whether a text may be an expression, and does not hold several to choose from."""
-    closed = sum(map(text.count, "([{")) == sum(
-        map(text.count, ")]}")
-    )  # [0, 1) too; else parsing takes seconds
+    # [0, 1) is closed too. What is not takes seconds to parse.
+    closed = sum(map(text.count, "([{")) == sum(map(text.count, ")]}"))
     return 0 < len(text.strip()) <= LONGEST and closed and text.count("$") <= 2 and text.count("\\boxed") <= 1
 
 

@@ -6,14 +6,20 @@ The file lies beside the training script, where Python finds it, in every proces
 import hashlib
 import importlib
 import inspect
+import os
 import sys
+import threading
 import traceback
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from types import ModuleType
 from typing import Any
+from weakref import WeakKeyDictionary
 
 from rl.spelling import unknown_name
+
+_importing = threading.RLock()
+_written: WeakKeyDictionary[ModuleType, int] = WeakKeyDictionary()  # when a module's file was, in ns
 
 
 class OwnCodeError(Exception):
@@ -48,10 +54,8 @@ def load_function(name: str, kind: str) -> Callable[..., Any]:
 
 def _load_file(module_name: str, what: str) -> ModuleType:
     path = f"{module_name.replace('.', '/')}.py"
-    if module_name not in sys.modules:
-        importlib.invalidate_caches()  # a notebook may have written the file a moment ago
     try:
-        return importlib.import_module(module_name)
+        return _imported(module_name)
     except ModuleNotFoundError as error:
         if error.name and f"{module_name}.".startswith(f"{error.name}."):
             raise OwnCodeError(
@@ -66,6 +70,21 @@ def _load_file(module_name: str, what: str) -> ModuleType:
         raise OwnCodeError(
             f"{what}: {path}{_line(error, path)} cannot be imported: {type(error).__name__}: {error}"
         ) from error
+
+
+def _imported(module_name: str) -> ModuleType:
+    """The module; a notebook's cell may have written its file a moment ago, or written it anew."""
+    with _importing:
+        if module_name not in sys.modules:
+            importlib.invalidate_caches()
+        module = importlib.import_module(module_name)
+        file = getattr(module, "__file__", None)
+        if file and "." not in module_name:
+            written = os.stat(file).st_mtime_ns
+            if _written.setdefault(module, written) != written:
+                module = importlib.reload(module)
+                _written[module] = written
+        return module
 
 
 def _line(error: BaseException, path: str) -> str:

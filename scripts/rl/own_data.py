@@ -49,16 +49,13 @@ _NAMES = {
     "rejected": ("rejected", "rejected_response", "dispreferred"),
 }
 # Names that trainers pass to rewards or read themselves: a column of that name is kept as source_<name>.
-_RESERVED = {*FIELDS, "chosen", "rejected", "tools", "completion", "completions", "completion_ids", "prompts"}
-_RESERVED |= {
-    "image",
-    "images",
-    "trainer_state",
-    "log_extra",
-    "log_metric",
-    "environments",
-    "max_completion_length",
-}
+_RESERVED = frozenset(
+    [
+        *(*FIELDS, "chosen", "rejected", "tools", "completion", "completions", "completion_ids", "prompts"),
+        *("image", "images", "trainer_state", "log_extra", "log_metric", "environments"),
+        *("max_completion_length", "opening", "verifier"),
+    ]
+)
 
 
 def _free_name(name: str) -> str:

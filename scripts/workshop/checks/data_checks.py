@@ -19,7 +19,11 @@ from workshop.checks.request import NOTE, OK, PROBLEM, WARNING, Check, JobReques
 PAIR_CHANNELS = ("train", "validation")  # of a DPO job; its other channels hold problems
 MOST_BYTES = 200_000_000  # that are fetched from S3 to be looked at
 MOST_ANSWERS = 2000  # different ones that a verifier is tried on: `math` takes milliseconds for each
-MODEL_FILES = ("config.json", "adapter_config.json", "model.tar.gz")  # a channel with one of them holds no rows
+MODEL_FILES = (
+    "config.json",
+    "adapter_config.json",
+    "model.tar.gz",
+)  # a channel with one of them holds no rows
 _LONGEST_ANSWER = 60  # characters; what is longer is a solution
 
 
