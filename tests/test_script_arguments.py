@@ -201,7 +201,3 @@ def test_no_rewards_are_refused_before_the_job_where_no_reward_model_can_take_th
 def test_what_unsloth_would_not_do(changes, said):
     found = problems("04_grpo_unsloth", "train.py", **changes)
     assert any(said in problem for problem in found), found
-
-
-def test_unsloth_has_rewards_of_its_own():
-    assert problems("04_grpo_unsloth", "train.py", hyperparameters={"rewards": ["concise", "accuracy"]}) == []

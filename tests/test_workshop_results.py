@@ -102,5 +102,12 @@ def test_the_table(tmp_path):
     assert "&lt;b&gt;mine" in table._repr_html_() and "<b>mine" not in table._repr_html_()
 
 
+def test_the_table_says_which_completions_were_cut_off(tmp_path):
+    cut = {"base": {"greedy": 0.875, "sampled": 0.5}, "trained": {"greedy": 0.0, "sampled": 0.0}}
+    append_result(record(cut_off=cut), tmp_path / "results.json")
+    text = repr(results_table(tmp_path / "results.json"))
+    assert "0.500 [0.440, 0.560] greedy, 87.5% cut off" in text and text.count("cut off") == 1
+
+
 def test_a_table_without_runs(tmp_path):
     assert "pass@1 before" in repr(results_table(tmp_path / "results.json"))

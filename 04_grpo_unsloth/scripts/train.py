@@ -21,7 +21,7 @@ from job.container import channel, checkpoint_dir, model_dir
 from job.failure import report_failure
 from job.fingerprints import fingerprints
 from job.history import MetricLines
-from job.models import load_base, load_tokenizer, local_source, lora_config, save_model
+from job.models import check_finite, load_base, load_tokenizer, local_source, lora_config, save_model
 from job.quantization import check_packed
 from job.recipe import parse_arguments
 from job.sharding import copy_trained
@@ -100,6 +100,7 @@ def load_policy(job: AdapterArguments, config: GRPOConfig) -> PeftModel:
         use_gradient_checkpointing=checkpointing,
         use_exact_model_name=True,  # not Unsloth's own upload of a known model, which is packed in another way
     )
+    check_finite(base, job.base_model)
     return FastLanguageModel.get_peft_model(
         check_packed(base) if job.quantization else base,
         r=job.lora_rank,

@@ -102,8 +102,8 @@ def results_table(path: Path | str = RESULTS) -> HtmlView:
             record["trainer"],
             record["mode"],
             f"{record['hosts']} x {record['processes'] // record['hosts']}",
-            _pass_at_one(record["base"]),
-            _pass_at_one(record["trained"]),
+            _pass_at_one(record, "base"),
+            _pass_at_one(record, "trained"),
             f"{record['train_seconds']:.0f} s",
             f"{record['tokens_per_second']:,.0f}",
             f"{record['peak_rss_mb']:,.0f} MB",
@@ -113,5 +113,9 @@ def results_table(path: Path | str = RESULTS) -> HtmlView:
     return table(header, rows, caption="pass@1 on the held-out problems, with 95 % Wilson interval")
 
 
-def _pass_at_one(measured: dict) -> str:
-    return f"{measured['value']:.3f} [{measured['low']:.3f}, {measured['high']:.3f}] {measured['decoding']}"
+def _pass_at_one(record: dict, side: str) -> str:
+    """pass@1 with its interval, and the share of completions that were cut off, where there are such."""
+    measured = record[side]
+    text = f"{measured['value']:.3f} [{measured['low']:.3f}, {measured['high']:.3f}] {measured['decoding']}"
+    share = record.get("cut_off", {}).get(side, {}).get(measured["decoding"], 0.0)
+    return text + (f", {share:.1%} cut off" if share else "")
