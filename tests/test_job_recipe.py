@@ -143,7 +143,6 @@ def test_other_trainers_configs_work(parse):
         ({"save_strategy": "sometimes"}, "'save_strategy' must be one of no, steps, epoch, best"),
         ("save_strategy: no\n", "'save_strategy' must be str, not false; YAML reads yes, no, on and off"),
         ({"reward_weights": ["heavy"]}, "'reward_weights' must be list.float., not .\"heavy\""),
-        ({"rewards": ["acuracy"]}, "unknown reward 'acuracy'; did you mean 'accuracy'"),
         ({"rewards": []}, "nothing to learn from: name at least one of accuracy"),
         ({"dtype": "int8"}, "'dtype' must be one of float32, bfloat16, float16, not \"int8\""),
         ({"lora_rank": -1}, "'lora_rank' is -1, which is too small: the least is 0"),
