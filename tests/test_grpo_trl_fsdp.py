@@ -164,6 +164,8 @@ def test_adapters_alone_are_trained_and_saved(quantization, data, tmp_path):
         assert any(file.get_tensor(name).any() for name in file.keys() if "lora_B" in name)  # noqa: SIM118
     assert (job.model / "model.safetensors").is_file()  # merged
 
+    if not quantization:  # one of both is started again
+        return
     again = of_03(tmp_path / "again", data, job.checkpoints)
     again.run(processes=2, lora_rank=4, learning_rate=1e-3, quantization=quantization, max_steps=3)
     assert again.log.count("checkpoint-3 holds all 3 steps") == 1 and again.steps() == []
@@ -176,16 +178,13 @@ def test_adapters_alone_are_trained_and_saved(quantization, data, tmp_path):
 def test_a_job_started_again_after_its_last_step_saves_the_same_weights(uninterrupted, data, tmp_path):
     again = of_03(tmp_path / "again", data, uninterrupted.checkpoints).run(processes=2)
     assert again.log.count("checkpoint-8 holds all 8 steps") == 1 and again.steps() == []
+    assert "does not say which" not in again.log, "the checkpoint lacks a part of what it was made of"
     assert again.weights() == uninterrupted.weights()
     assert again.history() == uninterrupted.history()
     assert (
         again.output_json("evaluation_after.json")["greedy"]
         == uninterrupted.output_json("evaluation_after.json")["greedy"]
     )
-
-    other = write_splits(make_splits("chain_sum", {"train": 64, "test": 4}, seed=7), tmp_path / "other")
-    refused = of_03(tmp_path / "refused", other, uninterrupted.checkpoints).run(processes=2, fails=True)
-    assert "CheckpointError: checkpoint-8 was made with data " in refused.failure.read_text()
 
 
 @pytest.mark.job

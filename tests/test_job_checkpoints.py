@@ -18,7 +18,7 @@ from job.arguments import (
     RewardModelArguments,
 )
 from job.checkpoints import CheckpointError, CheckpointMarker, mark_complete, newest_complete, train
-from job.fingerprints import fingerprints
+from job.fingerprints import fingerprints, model_fingerprint
 from tiny import tiny_model, tiny_tokenizer
 from transformers import Qwen2ForSequenceClassification, Trainer, TrainingArguments
 from trl import DPOConfig, DPOTrainer, RewardConfig, RewardTrainer
@@ -178,6 +178,17 @@ def test_own_code_and_other_weights_under_the_same_name_are_seen(tmp_path, monke
     assert {name for name in before if before[name] != after[name]} == {"rewards", "base"}
 
 
+def test_adapters_on_another_base_are_another_model(tmp_path, monkeypatch):
+    monkeypatch.setenv("SM_CHANNEL_MODEL", str(tmp_path))
+    (tmp_path / "adapter_model.safetensors").write_bytes(b"the same adapters")
+    seen = set()
+    for name in ("adapter_config.json", "base_model.json"):  # the second wins, where it is there
+        for base in ("asset:tiny", "hub:a/b"):
+            (tmp_path / name).write_text(json.dumps({"base": base}))
+            seen.add(model_fingerprint("channel:model"))
+    assert len(seen) == 4
+
+
 PAIRS = [
     {
         "prompt": [{"role": "user", "content": str(number)}],
@@ -258,6 +269,20 @@ def test_a_checkpoint_of_the_last_step_is_loaded_and_nothing_is_trained(make, en
     shutil.rmtree(tmp_path / f"checkpoint-{steps}")
     before_the_last, training = trained(tiny_model()[0], newest_complete(tmp_path))
     assert (training.steps, before_the_last.state.global_step) == (1, steps)
+
+
+@pytest.mark.parametrize("step", [2, 4])
+def test_a_start_from_a_checkpoint_evaluates_no_step_again(step, tmp_path):
+    def evaluated(checkpoint):
+        evaluations = {"eval_on_start": True, "eval_strategy": "steps", "eval_steps": 2}
+        settings = {"save_steps": 2, "report_to": "none", "use_cpu": True, "disable_tqdm": True}
+        config = TrainingArguments(str(tmp_path), max_steps=4, **evaluations, **settings)
+        trainer = Trainer(tiny_model()[0], config, train_dataset=TEXTS, eval_dataset=TEXTS)
+        train(trainer, checkpoint)
+        return [logs["step"] for logs in trainer.state.log_history if "eval_loss" in logs]
+
+    assert evaluated(None) == [0, 2, 4]
+    assert evaluated(tmp_path / f"checkpoint-{step}") == [0, 2, 4]
 
 
 def test_fewer_steps_than_a_checkpoint_holds(tmp_path):

@@ -12,6 +12,7 @@ from job.arguments import LoraArguments
 from job.models import (
     ModelNotFound,
     ModelUnusable,
+    check_finite,
     load_base,
     load_reward_model,
     load_tokenizer,
@@ -95,8 +96,13 @@ def test_specs_that_lead_nowhere(spec, message, channel):
 
 def test_a_hub_model_that_cannot_be_reached(monkeypatch, tmp_path):
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
-    with pytest.raises(ModelNotFound, match=r"(?s)hub:nobody/nothing could not be loaded.*needs a network"):
-        load_base("hub:nobody/nothing")
+    for load in (load_tokenizer, load_base):
+        with pytest.raises(
+            ModelNotFound, match=r"(?s)hub:nobody/nothing could not be loaded.*needs a network"
+        ):
+            load("hub:nobody/nothing")
+    with pytest.raises(ModelNotFound, match="hub:no such name could not be loaded"):
+        load_tokenizer("hub:no such name")
 
 
 def test_channels_without_a_usable_model(channel):
@@ -258,7 +264,8 @@ def test_adapters_on_adapters_and_a_base_in_another_channel(adapters, tmp_path, 
 def test_adapters_without_a_base_that_fits(adapters, config, message):
     folder, _ = adapters
     edit(folder / "adapter_config.json", **config)
-    for load in (load_base, local_source):
+    loaders = [load_base, local_source] if "r" in config else [load_base, local_source, load_tokenizer]
+    for load in loaders:
         with pytest.raises(ModelNotFound, match=f"(?s){message}"):
             load("channel:mine")
 
@@ -266,8 +273,9 @@ def test_adapters_without_a_base_that_fits(adapters, config, message):
 def test_adapters_as_a_pickle_are_not_opened(adapters):
     folder, _ = adapters
     (folder / "adapter_model.safetensors").rename(folder / "adapter_model.bin")
-    with pytest.raises(ModelNotFound, match="no adapter_model.safetensors beside it"):
-        load_base("channel:mine")
+    for load in (load_base, load_tokenizer):
+        with pytest.raises(ModelNotFound, match="no adapter_model.safetensors beside it"):
+            load("channel:mine")
 
 
 def test_adapters_on_the_hub_are_named_as_such(adapters, tmp_path, monkeypatch):
@@ -281,8 +289,21 @@ def test_adapters_on_the_hub_are_named_as_such(adapters, tmp_path, monkeypatch):
     (tmp_path / "hub" / "models--me--mine" / "refs" / "main").write_text(commit)
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
-    with pytest.raises(ModelNotFound, match="hub:me/mine holds adapters, .* base_model: channel:NAME"):
-        load_base("hub:me/mine")
+    for load in (load_tokenizer, load_base, local_source):
+        with pytest.raises(ModelNotFound, match="hub:me/mine holds adapters, .* base_model: channel:NAME"):
+            load("hub:me/mine")
+    edit(folder / "adapter_config.json", base_model_name_or_path="me/mine")
+    with pytest.raises(ModelNotFound, match="adapters of hub:me/mine, and that is .* holds adapters, which"):
+        load_tokenizer("channel:mine")
+
+
+def test_adapters_whose_base_cannot_be_loaded(adapters, monkeypatch):
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    edit(adapters[0] / "adapter_config.json", base_model_name_or_path="nobody/nothing")
+    with pytest.raises(
+        ModelNotFound, match=r"hub:nobody/nothing \(the base of channel:mine\) could not be loaded"
+    ):
+        load_base("channel:mine")
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
@@ -293,9 +314,28 @@ def test_weights_that_are_no_numbers_are_named(channel, value, quantization):
     save_file(weights, channel / "model.safetensors", metadata={"format": "pt"})
     with pytest.raises(
         ModelUnusable,
-        match=r"channel:base is broken: .* in model.layers.0.mlp.up_proj.weight are NaN or infinite",
-    ):
+        match=r"channel:base is broken: .*numbers in model.layers.0.mlp.up_proj.weight are NaN or infinite",
+    ) as refused:
         load_base("channel:base", quantization=quantization)
+    # What is seen of packed weights are their scales, so there is no count.
+    assert ("1 of the " in str(refused.value)) == (quantization is None)
+
+
+def test_weights_elsewhere_and_of_8_bits_are_passed_over(channel):
+    from accelerate import cpu_offload
+
+    offloaded, _ = load_base("channel:base")
+    cpu_offload(offloaded, torch.device("cpu"))
+    assert any(parameter.is_meta for parameter in offloaded.parameters())
+    check_finite(offloaded, "channel:base")
+    eight, _ = load_base("channel:base")
+    layer = eight.model.layers[0].mlp.up_proj
+    layer.weight = torch.nn.Parameter(layer.weight.to(torch.float8_e4m3fn), requires_grad=False)
+    check_finite(eight, "channel:base")
+    with torch.no_grad():
+        eight.model.norm.weight[0] = float("nan")
+    with pytest.raises(ModelUnusable, match="in model.norm.weight are NaN"):
+        check_finite(eight, "channel:base")
 
 
 def test_tokenizers_with_which_nothing_can_be_trained(channel):
@@ -325,6 +365,15 @@ def test_reward_model(channel):
     save_classifier(channel, labels=1)
     model = load_reward_model("channel:base")
     assert model(input_ids=IDS).logits.shape == (1, 1)
+
+
+def test_a_reward_model_whose_scores_would_be_no_opinion(channel):
+    save_classifier(channel, labels=1)
+    weights = load_file(channel / "model.safetensors")
+    weights["score.weight"][0, 5] = float("nan")
+    save_file(weights, channel / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(ModelUnusable, match="channel:base is broken: 1 of the .* in score.weight are NaN"):
+        load_reward_model("channel:base")
 
 
 def test_a_classifier_with_several_outputs_is_no_reward_model(channel):

@@ -150,7 +150,7 @@ def test_completions_that_were_cut_off_are_said_in_one_line(cut_off, said, capsy
     log_evaluation("before", evaluation(*cut_off))
     lines = capsys.readouterr().out.splitlines()
     assert lines[0].startswith("[evaluation] before: pass@1 0.000")
-    expected = f"[evaluation] before: {said} completions were cut off at eval_max_new_tokens=16, before they could answer"
+    expected = f"[evaluation] before: {said} completions were cut off at eval_max_new_tokens, before they could answer"
     assert lines[1:] == ([expected] if said else [])
 
 

@@ -111,26 +111,25 @@ def test_a_job_killed_in_the_middle_goes_on_to_the_same_weights(uninterrupted, n
 
 
 @pytest.mark.timeout(500)
-def test_two_processes_resume_to_the_same_weights_and_report_once(new_job):
-    first = new_job().run(processes=2)
-    assert first.log.count("[metrics] step=6/6") == 1
-    assert first.output_json("summary.json")["processes"] == 2
-    marker = json.loads((first.checkpoints / "checkpoint-4" / "complete-0.json").read_text())
+def test_two_processes_resume_to_the_same_weights_and_report_once(tracked, new_job):
+    assert tracked.log.count("[metrics] step=6/6") == 1
+    assert tracked.output_json("summary.json")["processes"] == 2
+    marker = json.loads((tracked.checkpoints / "checkpoint-4" / "complete-0.json").read_text())
     assert {"rng_state_0.pth", "rng_state_1.pth"} <= marker["files"].keys()
 
     second = new_job()
-    shutil.copytree(first.checkpoints / "checkpoint-4", second.checkpoints / "checkpoint-4")
+    shutil.copytree(tracked.checkpoints / "checkpoint-4", second.checkpoints / "checkpoint-4")
     assert second.run(processes=2).log.count("Going on from checkpoint-4.") == 1
-    assert second.weights() == first.weights()
-
-    third = new_job(checkpoints=first.checkpoints).run(processes=2)
-    assert third.log.count("checkpoint-6 holds all 6 steps") == 1 and third.steps() == []
-    assert third.weights() == first.weights()
+    assert second.weights() == tracked.weights()
 
 
 @pytest.mark.timeout(300)
 def test_a_job_started_again_after_its_last_step_only_evaluates_and_saves(uninterrupted, new_job):
-    again = new_job(checkpoints=uninterrupted.checkpoints).run()
+    from mlflow import MlflowClient
+
+    again = new_job(checkpoints=uninterrupted.checkpoints)
+    again.run(report_to="mlflow", experiment="again", environment={"MLFLOW_TRACKING_URI": store_of(again)})
+    assert "does not say which" not in again.log, "the checkpoint lacks a part of what it was made of"
     assert "checkpoint-6 holds all 6 steps: nothing is left to train." in again.log
     assert again.steps() == []
     assert again.weights() == uninterrupted.weights()
@@ -143,24 +142,6 @@ def test_a_job_started_again_after_its_last_step_only_evaluates_and_saves(uninte
         "checkpoint-4",
         "checkpoint-6",
     ]
-
-
-@pytest.mark.timeout(300)
-def test_adapters_are_the_same_after_a_start_behind_the_last_step_and_its_run_is_finished(new_job):
-    from mlflow import MlflowClient
-
-    lora = {"lora_rank": 4, "max_steps": 3, "save_steps": 3}
-    first = new_job().run(**lora)
-    again = new_job(checkpoints=first.checkpoints)
-    again.run(
-        **lora,
-        report_to="mlflow",
-        experiment="again",
-        environment={"MLFLOW_TRACKING_URI": store_of(again)},
-    )
-    assert again.steps() == []
-    for file in ("adapter/adapter_model.safetensors", "model.safetensors"):
-        assert again.weights(file) == first.weights(file)
     client = MlflowClient(store_of(again))
     (run,) = client.search_runs([client.get_experiment_by_name("again").experiment_id])
     assert run.info.status == "FINISHED"
@@ -180,13 +161,10 @@ def test_a_checkpoint_of_other_data_is_refused_before_anything_is_computed(unint
     assert reason.startswith("CheckpointError: checkpoint-6 was made with data ")
     assert "give the job a checkpoint folder of its own, or the data back" in reason
     assert "[evaluation]" not in job.log
-    # What may change: the learning rate, and the number of steps.
-    longer = new_job(checkpoints=shutil.copytree(uninterrupted.checkpoints, tmp_path / "checkpoints"))
-    assert longer.run(max_steps=7, learning_rate=1e-4).steps() == [7]
 
 
 @pytest.mark.timeout(300)
-def test_a_reward_model_by_an_own_verdict_is_the_same_after_a_start_behind_its_last_step(tmp_path):
+def test_a_reward_model_is_learned_by_an_own_verdict_on_two_processes(tmp_path):
     channels, environment = write_own_task(tmp_path)
     few = {key: OWN_TASK[key] for key in ("verifier", "report_to")}
     few |= {
@@ -196,39 +174,31 @@ def test_a_reward_model_by_an_own_verdict_is_the_same_after_a_start_behind_its_l
         "eval_samples": 4,
         "eval_max_new_tokens": 96,
     }
-    folder = tmp_path / "first"
     script = SCRIPT.with_name("train_reward_model.py")
-    first = ScriptJob(script, folder, channels, few, recipe="reward_model", timeout=240)
-    first.run(environment=environment)
-    assert first.steps() == [1, 2, 3, 3]  # the last line is that of the evaluation
-    again = ScriptJob(
-        script, tmp_path / "again", channels, few, "reward_model", checkpoints=first.checkpoints
-    )
-    again.run(environment=environment)
-    assert "checkpoint-3 holds all 3 steps" in again.log and " loss=" not in again.log
-    assert again.weights() == first.weights()
-    other = ScriptJob(
-        script, tmp_path / "other", channels, few, "reward_model", checkpoints=first.checkpoints
-    )
-    other.run(environment=environment, verifier="text", fails=True)
-    assert (
-        "CheckpointError: checkpoint-3 was made with verdict words_in_a_test.same_word (own"
-        in other.failure.read_text()
-    )
+    job = ScriptJob(script, tmp_path / "job", channels, few, recipe="reward_model", timeout=240)
+    job.run(processes=2, environment=environment)
+    assert job.steps() == [1, 2, 3, 3]  # the last line is that of the evaluation
+    assert "score.weight" in job.weights()
+    made_of = json.loads((job.checkpoints / "checkpoint-3" / "complete-0.json").read_text())["fingerprints"]
+    assert made_of.keys() == {"data", "base", "verdict", "pairs"}
+    assert made_of["verdict"].startswith("words_in_a_test.same_word (own code ")
 
 
 @pytest.mark.timeout(300)
-def test_own_rewards_of_every_kind_and_an_own_verdict(new_job, tmp_path):
+def test_own_rewards_of_every_kind_and_an_own_verdict_train_adapters(new_job, tmp_path):
     channels, environment = write_own_task(tmp_path)
     others = {"in_numpy": 0.5, "in_a_tensor": 0.25, "without_opinion": 1.0, "at_leisure": 0.75, "never": 0.0}
     names = [f"words_in_a_test.{name}" for name in others]
     job = new_job(channels=channels, settings=OWN_TASK).run(
         environment=environment,
         max_steps=5,
+        lora_rank=4,
         rewards=[*OWN_TASK["rewards"], *names],
         reward_weights=[*OWN_TASK["reward_weights"], *[0.0] * len(names)],
     )
     check_own_task(job.history(), job.output_json("evaluation_before.json"))
+    adapters = job.weights("adapter/adapter_model.safetensors")
+    assert any(any(value) for name, value in adapters.items() if "lora_B" in name), "nothing was trained"
     for name, value in others.items():
         assert {logs[f"rewards/words_in_a_test.{name}/mean"] for logs in job.history()} == {value}, name
     warned = [line for line in job.log.splitlines() if line.startswith("[warning]")]

@@ -59,7 +59,11 @@ def test_rewards_score_the_first_rows_with_their_columns(findings):
     assert found["reward as_trl.first"][1].endswith("0 for an empty one (mean of 5 rows)")
     assert found["reward later.score"][1].startswith("0.5 for")
     assert found["reward unsure.score"][1].startswith("no opinion for")
-    assert {status for status, _ in found.values()} == {"ok"}
+    # Alike for the known answer and for nothing: said, since it may be a slip.
+    assert {name for name, (status, _) in found.items() if status == "note"} == {
+        f"reward {name}" for name in ("length_of.score", "later.score", "unsure.score")
+    }
+    assert {status for status, _ in found.values()} == {"ok", "note"}
 
 
 def test_verl_calls_them_with_the_same_result(findings):
@@ -96,6 +100,26 @@ def test_a_package_that_only_the_job_has_is_no_problem(findings, scripts):
     (scripts / "requirements.txt").write_text("another==1.0\n")
     (found,) = findings(["heavy.score"]).values()
     assert found[0] == "warning" and "No requirements file of this source names it" in found[1]
+
+
+def test_what_a_reward_prints_is_no_finding_and_one_that_exits_is_a_problem(findings, scripts):
+    (scripts / "loud.py").write_text(
+        "import sys\n\ndef score(completions, **kwargs):\n    print('scoring', end=' ')\n    return [1.0] * len(completions)\n"
+        "\ndef leaves(completions, **kwargs):\n    sys.exit(3)\n"
+    )
+    found = findings(["loud.score", "loud.leaves"])
+    assert found["reward loud.score"][0] == "note"
+    assert found["reward loud.leaves"][0] == "problem" and "SystemExit: 3" in found["reward loud.leaves"][1]
+
+
+def test_accuracy_must_earn_1_for_the_known_answer(findings, scripts):
+    (scripts / "mine.py").write_text("def never(given, gold):\n    return False\n")
+    status, detail = findings(["accuracy"], verifier="mine.never")["reward accuracy"]
+    assert status == "warning" and "must earn 1 everywhere" in detail
+
+
+def test_a_limit_that_is_no_number_is_for_another_check_to_say(findings):
+    assert findings(["accuracy"], max_completion_length="many")["reward accuracy"][0] == "ok"
 
 
 def test_a_reward_that_only_the_kernel_knows_is_refused(findings):

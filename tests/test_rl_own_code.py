@@ -367,14 +367,29 @@ def test_names_are_not_taken_twice(write):
         get_rewards(["summed.f"])
 
 
-def test_bound_values_reach_those_that_ask_and_columns_win(write):
+def test_bound_values_reach_those_that_ask_whatever_columns_there_are(write):
     write(
         "mine",
         "def f(completions, max_completion_length=1, opening=None, **kwargs):\n    return [max_completion_length]\n",
     )
     (function,) = get_rewards(["mine.f"], max_completion_length=7, opening="<think>")
     assert function(["a"]) == [7.0]
+    assert function(["a"], max_completion_length=[3], opening=["e4 e5"]) == [7.0]
+    (accuracy,) = get_rewards(["accuracy"], verifier=number, opening="")
+    assert accuracy(["<answer>9</answer>"], answer=["9"], opening=["e4 e5"], verifier=["me"]) == [1.0]
     assert "completions" in inspect.signature(function).parameters
+
+
+def test_the_digest_sees_the_files_that_a_file_imports(write):
+    helper = write("beside", "LIMIT = 1\n")
+    write(
+        "mine",
+        "import json\n\nfrom beside import LIMIT\n\ndef f(completions, **kwargs):\n    return [LIMIT]\n",
+    )
+    before = source_digest(["mine.f"])
+    assert source_digest(["mine.f"]) == before
+    helper.write_text("LIMIT = 2\n")
+    assert source_digest(["mine.f"]) != before
 
 
 def test_the_digest_is_of_the_files_that_are_named(write):

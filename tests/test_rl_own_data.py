@@ -109,6 +109,27 @@ def test_a_folder_of_ours_is_read_again(tmp_path):
     assert capitals(read(folders["train"])) == CAPITALS
 
 
+def test_rows_of_ours_keep_prompt_and_task(tmp_path):
+    """read_rows sends those here who have a folder of several files."""
+    rows = read([{"question": "Oslo?", "answer": "Yes", "split": "dev"}], system="One word.", task="cities")
+    pairs = read_as_pairs(
+        [{"prompt": "2 + 2", "chosen": "So 4", "rejected": "5", "gold": "4"}], answer="gold"
+    )
+    for part in (rows, [{**rows[0], "question": "Rome?", "index": 7}]):
+        as_file(tmp_path, f"{part[0]['index']}.jsonl", "".join(json.dumps(row) + "\n" for row in part))
+    first, second = read(tmp_path)
+    assert (first["prompt"], first["task"]) == (rows[0]["prompt"], "cities")
+    assert (second["question"], second["index"], second["source_index"]) == ("Rome?", 1, 7)
+    assert (first["source_split"], first["source_split_2"]) == ("dev", "train")  # neither is lost
+    assert read(tmp_path, task="towns", system="Be sure.")[0] == {
+        **first,
+        "task": "towns",
+        "prompt": [{"role": "system", "content": "One word.\n\nBe sure."}, USER | {"content": "Oslo?"}],
+    }
+    (pair,) = read_as_pairs([{**pair, "task": "sums"} for pair in pairs])
+    assert (pair["task"], pair["answer"], pair["chosen"]) == ("sums", "4", assistant("So 4"))
+
+
 def test_rows_are_complete_and_readable_by_a_job(tmp_path):
     splits, report = rows_from(
         as_file(tmp_path, "capitals.csv", csv_text(names=["country", "capital"])),
@@ -156,6 +177,8 @@ def test_splits_that_are_none(splits):
 
 def test_too_few_rows_for_the_splits():
     with pytest.raises(DataError, match=r"Only 5 different rows.*'test' would have 1"):
+        rows_from([*ROWS, *ROWS], splits={"train": 4, "test": 2})
+    with pytest.raises(DataError, match=r"Left out are 5: came before \(row 6: 'France'\)\. Ask for fewer"):
         rows_from([*ROWS, *ROWS], splits={"train": 4, "test": 2})
     with pytest.raises(DataError, match="'test' would have 0"):
         rows_from(ROWS[:1])
@@ -212,6 +235,102 @@ def test_columns_in_doubt_are_asked_for(columns, message):
         rows_from([dict.fromkeys(columns, "1")])
 
 
+def test_columns_that_have_numbers_for_names():
+    rows = [{0: "2 + 2", 1: "4", 2: "easy"}]
+    for source in (rows, pandas.DataFrame([["2 + 2", "4", "easy"]])):
+        (row,) = read(source, question=0, answer="1")
+        assert (row["question"], row["answer"], row["2"]) == ("2 + 2", "4", "easy")
+    with pytest.raises(DataError, match="the question is not known; there are 0, 1, 2"):
+        read(rows)
+    with pytest.raises(DataError, match="row 1: two fields are named '0'"):
+        read([{0: "a", "0": "b"}])
+
+
+def test_a_question_may_stand_in_two_columns():
+    """As Alpaca and its kin are written."""
+    rows = [
+        {"instruction": "Add.", "input": "2 + 2", "output": "4"},
+        {"instruction": "Hi", "input": "", "output": "5"},
+    ]
+    with pytest.raises(DataError, match=r"or join several: question=\['instruction', 'input'\]"):
+        read(rows)
+    joined = read(rows, question=["instruction", "input"])
+    assert [row["question"] for row in joined] == ["Add.\n\n2 + 2", "Hi"]
+    _, report = rows_from(rows, question="instruction", splits=ALL)
+    note = (
+        "the column 'input', filled in 1 rows, looks like a part of the question, and is not in the prompt: "
+    )
+    assert f"{note}question=['instruction', 'input'] joins them" in report.notes
+    pairs = [{**row, "chosen": "4", "rejected": "5"} for row in rows]
+    assert read_as_pairs(pairs, prompt=["instruction", "input"])[0]["question"] == "Add.\n\n2 + 2"
+
+
+CITIES = ["Rome", "Oslo", "Lima", "3"]
+LETTERED = "Which?\n(A) Rome\n(B) Oslo\n(C) Lima\n(D) 3"
+
+
+@pytest.mark.parametrize(
+    ("options", "choices"),
+    [
+        (dict(zip("ABCD", CITIES, strict=True)), list("ABCD")),
+        ({"options": CITIES}, "options"),
+        ({"options": json.dumps(CITIES)}, "options"),
+        ({"options": str(CITIES)}, ["options"]),  # as pandas' to_csv writes it
+        ({"options": numpy.array(CITIES, dtype=object)}, "options"),
+        ({"options": ["A) Rome", "B) Oslo", "C) Lima", "D) 3"]}, "options"),  # as AQuA has them
+        ({"options": {"text": CITIES, "label": ["1", "2", "3", "4"]}, "answer": "2"}, "options"),  # ARC
+    ],
+)
+def test_options_are_asked_and_the_answer_is_their_letter(options, choices):
+    row = {"question": "Which?", "answer": 1, **options}
+    splits, report = rows_from([row], choices=choices, verifier="choice", splits=ALL)
+    (found,) = splits["train"]
+    assert found["question"] == found["prompt"][-1]["content"] == LETTERED
+    assert found["answer"] == "B" and report.unusable == 0 and "A" not in found and "options" not in found
+
+
+@pytest.mark.parametrize(
+    ("answer", "letter"),
+    [(0, "A"), (3, "D"), ("1", "B"), ("c", "C"), ("(C)", "C"), ("lima", "C"), (2.0, "C")],
+)
+def test_answers_to_choices_become_letters(answer, letter):
+    row = {"question": "Which?", "answer": answer, "choices": CITIES}
+    assert read([row], choices="choices", verifier="choice")[0]["answer"] == letter
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"answer": "Paris"}, "column 'answer': the answer 'Paris' is none of the options"),
+        ({"answer": "E"}, r"'E' is none of the options\. Write its letter \(A, B, C, D\), or leave"),
+        ({"answer": 7}, "'7' is none"),
+        ({"answer": 4}, "none of 4 options, which count from 0. If yours count from 1"),
+        ({"choices": ["0", "1", "3", "2"], "answer": "3"}, "'3' may be two of the options"),
+        ({"choices": [3, 4, 5, 6], "answer": 3}, "'3' may be two of the options"),
+        ({"choices": ["B", "A"], "answer": "A"}, "'A' may be two of the options"),
+        ({"choices": ["Rome", "", "Lima"]}, "column 'choices': 2 options that are not empty, of 3"),
+        ({"choices": "['Rome' 'Oslo']"}, "1 options that are not empty"),  # numpy's own text
+        ({"choices": "Rome, Oslo"}, "column 'choices': no list of options"),
+        ({"choices": None}, "no list of options"),
+    ],
+)
+def test_choices_in_doubt_are_named(change, message):
+    good = {"question": "Which?", "answer": 1, "choices": CITIES}
+    with pytest.raises(DataError, match=f"row 2.*{message}"):
+        read([good, {**good, **change}], choices="choices")
+
+
+def test_options_that_nobody_named_are_noted():
+    row = {"question": "Which?", "answer": 3, **dict(zip("ABCD", CITIES, strict=True))}
+    note = r"what looks like options (A, B, C, D) is not in the prompt: choices=['A', 'B', 'C', 'D'] writes it there"
+    assert any(said.startswith(note) for said in rows_from([row], splits=ALL)[1].notes)
+    row = {"question": "Which?", "answer": 3, "choices": CITIES}
+    assert any("choices='choices' writes" in said for said in rows_from([row], splits=ALL)[1].notes)
+    assert not any("options" in said for said in rows_from([row], splits=ALL, drop=["choices"])[1].notes)
+    with pytest.raises(DataError, match="no column 'E'; there are"):
+        read([row], choices=["choices", "E"])
+
+
 def test_columns_that_are_not_there_are_named():
     with pytest.raises(DataError, match="no column 'land'; there are question, answer"):
         rows_from(ROWS, question="land")
@@ -220,6 +339,12 @@ def test_columns_that_are_not_there_are_named():
 
 
 USER, SAID = {"role": "user", "content": "2 + 2"}, {"role": "assistant", "content": "4"}
+SYSTEM = {"role": "system", "content": "Be brief."}
+SHARED_GPT = [
+    {"from": "system", "value": "Be brief."},
+    {"from": "human", "value": "2 + 2"},
+    {"from": "gpt", "value": "4"},
+]
 
 
 @pytest.mark.parametrize(
@@ -229,6 +354,13 @@ USER, SAID = {"role": "user", "content": "2 + 2"}, {"role": "assistant", "conten
         ({"messages": json.dumps([USER, SAID])}, [USER], "4"),  # as a CSV holds it
         ({"messages": [USER, SAID], "answer": "four"}, [USER], "four"),
         ({"messages": [USER], "answer": "4"}, [USER], "4"),
+        ({"messages": [USER], "solution": "4"}, [USER], "4"),
+        ({"messages": [USER, {**SAID, "content": "It is four."}], "solution": "So\n#### 4"}, [USER], "4"),
+        ({"messages": str([USER, SAID])}, [USER], "4"),  # as pandas' to_csv writes it
+        ({"messages": json.dumps([USER, SAID], indent=1)}, [USER], "4"),
+        ({"prompt": str([USER]), "answer": "4"}, [USER], "4"),
+        ({"prompt": "Human: 2 + 2\n\nAssistant:", "answer": "4"}, [USER], "4"),
+        ({"conversations": SHARED_GPT[1:]}, [USER], "4"),
         ({"prompt": "2 + 2", "answer": "4"}, [USER], "4"),
         ({"prompt": [USER], "answer": "4"}, [USER], "4"),
         (
@@ -241,12 +373,40 @@ USER, SAID = {"role": "user", "content": "2 + 2"}, {"role": "assistant", "conten
             [{"role": "user", "content": '[{"a": 1}, how many?'}],
             "1",
         ),
+        ({"prompt": '[{"a": 1}]', "answer": "1"}, [{"role": "user", "content": '[{"a": 1}]'}], "1"),
+        ({"prompt": "Human: yes?", "answer": "1"}, [{"role": "user", "content": "Human: yes?"}], "1"),
     ],
 )
 def test_messages_and_prompts(row, prompt, answer):
     (found,) = read([row])
     assert (found["prompt"], found["answer"]) == (prompt, answer)
     assert found["question"] == prompt[0]["content"]
+
+
+def test_the_answer_column_wins_over_the_last_message():
+    for name in ("answer", "solution"):
+        _, report = rows_from(
+            [{"messages": [USER, SAID], name: "5"}, {"messages": [SAID, USER], name: "5"}], splits=ALL
+        )
+        assert f"1 last messages of the assistant are left out: '{name}' has the answers" in report.notes
+    rows = [{"messages": [USER, SAID], "solution": "5", "target": "6"}]
+    with pytest.raises(DataError, match="the answer may be 'solution' or 'target'"):
+        read(rows)
+    assert read(rows, drop=["solution", "target"])[0]["answer"] == "4"
+
+
+def test_conversations_in_a_csv_are_conversations(tmp_path):
+    table = pandas.DataFrame([{"messages": [SYSTEM, USER, SAID]}, {"messages": SHARED_GPT}])
+    table["messages"] = table["messages"].map(json.dumps).where([False, True], table["messages"])
+    table["number"] = [1, 2]
+    table.to_csv(tmp_path / "a.csv", index=False)
+    splits, report = rows_from(tmp_path / "a.csv", splits=ALL)
+    assert splits["train"][0]["prompt"] == [SYSTEM, USER] and splits["train"][0]["answer"] == "4"
+    assert [drop.reason for drop in report.dropped] == ["came before"]  # both are one conversation
+    table = pandas.DataFrame([{"prompt": [USER], "chosen": GOOD, "rejected": BAD}])
+    table.to_csv(tmp_path / "pairs.csv", index=False)
+    (pair,) = read_as_pairs(tmp_path / "pairs.csv")
+    assert (pair["prompt"], pair["chosen"], pair["rejected"]) == ([USER], GOOD, BAD)
 
 
 def test_conversations_of_several_turns():
@@ -263,10 +423,11 @@ def test_conversations_of_several_turns():
         ({"messages": [USER]}, "row 1, column 'messages': no answer"),
         ({"messages": [SAID]}, "row 1: no question before the answer"),
         ({"messages": []}, "row 1, column 'messages': it is empty"),
-        (
-            {"messages": [{"from": "human", "value": "hi"}]},
-            "a message needs 'role' and 'content'.*with from, value",
-        ),
+        ({"messages": [{"who": "human", "said": "hi"}]}, "needs 'role' and 'content'.*with who, said"),
+        ({"messages": [{"from": "bot", "value": "hi"}]}, "is from 'bot'; known are human, gpt"),
+        ({"messages": json.dumps([USER, {"content": "4"}])}, "needs 'role' and 'content'.*with content"),
+        ({"messages": "[{'role': 'user', 'content': 'a'}\n {'role'"}, "that cannot be read.*as JSON"),
+        ({"messages": "[{'role': 'user', 'content'"}, "a list of messages that cannot be read.*as JSON"),
         ({"messages": [{"role": "user", "content": [{"type": "image"}]}]}, "must be text, not a list"),
     ],
 )
@@ -283,15 +444,42 @@ def test_broken_conversations_are_named(row, message):
         ("#### -1,234.50\n", "-1234.50"),
         ("Then\n####42", "42"),
         ("The heading is\n#### two words", "two words"),
-        ("a #### b", "a #### b"),
+        ("He has 2 apples. #### 4", "4"),
+        ("He has 2 apples.#### 4", "4"),
+        ("First #### 3, then #### 1,234", "1234"),
         ("#### 3\nand more", "#### 3\nand more"),
+        ("print('####')", "print('####')"),
+        ("##### A heading", "##### A heading"),
         ("1,234", "1,234"),
+        ("<answer> 2 </answer>", "2"),
+        ("<think>Is it <answer>3</answer>?</think>\n<answer>two words</answer>", "two words"),
+        ("<answer>2</answer> or <answer>3</answer>", "<answer>2</answer> or <answer>3</answer>"),
+        (r"So $x = \boxed{\frac{1}{2}}$.", r"\frac{1}{2}"),
+        (r"Not $\boxed{3}$, as it is odd.\n\[\boxed{\{1, 2\}}\]", r"\{1, 2\}"),
+        ("<think>3?</think> It is $\\boxed{4}$.", "4"),
+        (r"\boxed{4}", r"\boxed{4}"),
+        (r"So \boxed{4", r"So \boxed{4"),
+        (r"They are $\boxed{3}$ and $\boxed{5}$.", r"They are $\boxed{3}$ and $\boxed{5}$."),
+        ("A $\\boxed{3}$.\n\nBut it goes on.", "A $\\boxed{3}$.\n\nBut it goes on."),
     ],
 )
-def test_gsm8k_solutions_are_reduced_to_their_answer(raw, reduced):
+def test_solutions_are_reduced_to_their_answer(raw, reduced):
     splits, report = rows_from([{"question": "?", "answer": raw}], splits=ALL)
     assert splits["train"][0]["answer"] == reduced
     assert bool(report.notes) == (reduced != raw.strip())
+
+
+def test_the_report_counts_what_was_reduced():
+    answers = ["So #### 4", "So #### 5", "<answer>6</answer>", r"So \boxed{7}", "8"]
+    _, report = rows_from([{"question": f"{answer}?", "answer": answer} for answer in answers], splits=ALL)
+    assert [note[:30] for note in report.notes] == [
+        "1 answers in <answer> tags are",
+        "2 solutions that end in '#### ",
+        r"1 solutions that end in \boxed",
+    ]
+    assert report.unusable == 0
+    with pytest.raises(DataError, match="row 1, column 'answer': no answer"):
+        rows_from([{"question": "?", "answer": "<answer></answer>"}])
 
 
 @pytest.mark.parametrize(
@@ -598,7 +786,9 @@ GOOD, BAD = assistant("4"), assistant("5")
         {"chosen": [USER, *GOOD], "rejected": [USER, *BAD]},
         {"prompt": "2 + 2", "chosen": [USER, *GOOD], "rejected": [USER, *BAD]},  # as UltraFeedback has it
         {"chosen": "\n\nHuman: 2 + 2\n\nAssistant: 4", "rejected": "\n\nHuman: 2 + 2\n\nAssistant: 5"},
-        {"chosen": "2 + 2 4", "rejected": "2 + 2 5"},
+        {"prompt": "\n\nHuman: 2 + 2\n\nAssistant:", "chosen": " 4", "rejected": "5"},
+        {"prompt": "2 + 2 ", "chosen": "2 + 2 4", "rejected": "2 + 2\n5"},
+        {"conversations": [{"from": "human", "value": "2 + 2"}], "chosen": GOOD[0], "rejected": BAD[0]},
         {"question": "2 + 2", "chosen_response": GOOD[0:], "rejected_response": json.dumps(BAD)},
     ],
 )
@@ -627,39 +817,78 @@ def test_a_common_beginning_of_several_turns_is_prompt():
     assert found["prompt"] == [system, USER]
 
 
-def test_words_in_common_end_at_a_space():
-    (found,) = read_as_pairs([{"chosen": "The sky is blue.", "rejected": "The sky is black."}])
+def test_words_in_common_are_prompt_only_if_asked_for():
+    texts = {"user_text": "Which?", "chosen": "The sky is blue.", "rejected": "The sky is black."}
+    with pytest.raises(DataError, match=r"row 1: no prompt; there are user_text, chosen.*prompt='\.\.\.'"):
+        read_as_pairs([texts])
+    (found,) = read_as_pairs([texts], prompt="common")
     assert found["prompt"] == [{"role": "user", "content": "The sky is"}]
     assert (found["chosen"], found["rejected"]) == (assistant("blue."), assistant("black."))
+    (found,) = read_as_pairs([texts], prompt="user_text")
+    assert found["question"] == "Which?" and found["chosen"] == assistant("The sky is blue.")
+    with pytest.raises(DataError, match="row 1: no question before"):
+        read_as_pairs([{"chosen": "yes", "rejected": "no"}], prompt="common")
+
+
+def test_a_prompt_within_the_answers_is_asked_once():
+    system = {"role": "system", "content": "Be brief."}
+    spaced = {"role": "user", "content": "2 + 2 "}
+    (found,) = read_as_pairs(
+        [{"prompt": "2 + 2", "chosen": [system, spaced, *GOOD], "rejected": [system, spaced, *BAD]}]
+    )
+    assert found["prompt"] == [system, spaced]
+    # An answer that is the prompt and nothing more repeats nothing, and "2 + 2" does not begin "2 + 22".
+    for echo in ("2 + 2", "2 + 22"):
+        (found,) = read_as_pairs([{"prompt": "2 + 2", "chosen": "2 + 2 4", "rejected": echo}])
+        assert (found["chosen"], found["rejected"]) == (assistant("2 + 2 4"), assistant(echo))
 
 
 @pytest.mark.parametrize(
     ("pair", "message"),
     [
-        ({"prompt": "2 + 2", "chosen": "4", "rejected": "4"}, "chosen and rejected are the same"),
+        ({"prompt": "2 + 2", "chosen": "4", "rejected": "4"}, "'chosen' and 'rejected' are the same"),
         ({"prompt": "2 + 2", "chosen": "4", "rejected": " "}, "no answer in 'rejected'"),
         ({"prompt": "2 + 2", "chosen": None, "rejected": "4"}, "no answer in 'chosen'"),
         ({"prompt": "", "chosen": "4", "rejected": "5"}, "column 'prompt': it is empty"),
-        ({"chosen": [USER, *GOOD], "rejected": [USER]}, "no answer in 'rejected'"),
+        ({"chosen": [USER, *GOOD], "rejected": [USER]}, "the same as far as the shorter goes"),
         (
             {"chosen": [USER, *GOOD], "rejected": [{"role": "user", "content": "?"}, *BAD]},
-            "before the assistant answers",
+            "end both sides with message 1, where",
         ),
+        (
+            {
+                "chosen": "Human: 2 + 2\n\nAssistant: 4\n\nHuman: Sure?\n\nAssistant: Yes",
+                "rejected": "Human: 2 + 2\n\nAssistant: 5\n\nHuman: Sure?\n\nAssistant: Yes",
+            },
+            "go on after the message at which they part.*with message 2",
+        ),
+        ({"prompt": "2 + 2", "chosen": [SYSTEM, *GOOD], "rejected": [SYSTEM, *BAD]}, "which is asked"),
         ({"chosen": GOOD, "rejected": BAD}, "no question before the answer"),
         ({"chosen": "yes", "rejected": "no"}, "no prompt.*prompt='...'"),
     ],
 )
 def test_bad_pairs_are_named_or_left_out(pair, message):
-    good = {"prompt": "1 + 1", "chosen": "The sum is 2", "rejected": "The sum is 3"}
-    rows = (
-        [{key: value for key, value in good.items() if key in pair} for _ in "a"]
-        if "prompt" in pair
-        else [{"chosen": "The sum is 2", "rejected": "The sum is 3"}]
-    )
-    with pytest.raises(DataError, match=f"row 2.*{message}"):
-        read_as_pairs([*rows, pair])
-    splits, report = pairs_from([*rows, pair], splits=ALL, skip_bad=True)
+    good = {
+        "chosen": [{"role": "user", "content": "1 + 1"}, *GOOD],
+        "rejected": "Human: 1 + 1\n\nAssistant: 5",
+    }
+    if "prompt" in pair:
+        good["prompt"] = "1 + 1"
+    with pytest.raises(DataError, match=f"(?s)row 2.*{message}"):
+        read_as_pairs([good, pair])
+    splits, report = pairs_from([good, pair], splits=ALL, skip_bad=True)
     assert len(splits["train"]) == 1 and [drop.count for drop in report.dropped] == [1]
+
+
+@pytest.mark.parametrize("early", ["Human: Hi\n\nAssistant: No\n\nHuman: Bye\n\nAssistant: Bye", "Hi"])
+def test_what_is_read_as_a_pair_can_be_read_by_a_job(early, tmp_path):
+    """One rule says what a pair is: a job takes all that was written, as it was written."""
+    texts = [f"Human: {number}?\n\nAssistant: Yes\n\nHuman: Sure?\n\nAssistant: " for number in range(9)]
+    rows = [{"chosen": f"{text}Yes", "rejected": f"{text}No"} for text in texts]
+    rows.append({"chosen": f"{texts[0]}Yes", "rejected": early})
+    splits, report = pairs_from(rows, splits=ALL, skip_bad=True)
+    assert read_pairs(write_splits(splits, tmp_path)["train"]) == splits["train"]
+    assert (len(splits["train"]), [drop.count for drop in report.dropped]) == (9, [1])
 
 
 def test_pairs_of_one_question_stay_together_and_duplicates_go():

@@ -130,6 +130,9 @@ ASKED = [says("user", "Which is the largest planet?")]
 FIRST, AGAIN = says("assistant", "Saturn."), says("user", "Are you sure?")
 
 
+BRIEF = says("system", "Be brief.")
+
+
 def exchange(chosen: list[dict], rejected: list[dict], prompt: list[dict] = ASKED) -> dict:
     return {**ROWS[0], "prompt": prompt, "chosen": chosen, "rejected": rejected}
 
@@ -146,22 +149,24 @@ def test_what_both_sides_begin_with_belongs_to_the_prompt(tmp_path):
     assert normal_form(read) == read
 
 
-@pytest.mark.parametrize("prompt", [ASKED, [says("system", "Be brief."), *ASKED]])
+@pytest.mark.parametrize("prompt", [ASKED, [BRIEF, *ASKED]])
 def test_a_prompt_that_both_sides_repeat_is_asked_once(prompt):
     """As UltraFeedback and its kin are written."""
     for repeated in (ASKED, prompt):
         formed = normal_form(exchange([*repeated, GOOD], [*repeated, BAD], prompt))
         assert (formed["prompt"], formed["chosen"], formed["rejected"]) == (prompt, [GOOD], [BAD])
-    longer = [*ASKED, FIRST, AGAIN]
-    assert normal_form(exchange([*longer, GOOD], [*longer, BAD]))["prompt"] == longer
+    for longer in ([*ASKED, FIRST, AGAIN], [BRIEF, *ASKED], [BRIEF, *ASKED, FIRST, AGAIN]):
+        assert normal_form(exchange([*longer, GOOD], [*longer, BAD]))["prompt"] == longer
+    again = [FIRST, *ASKED]  # the same question once more, after an answer
+    assert normal_form(exchange([*again, GOOD], [*again, BAD]))["prompt"] == [*ASKED, *again]
 
 
 @pytest.mark.parametrize(
     "chosen, rejected, said",
     [
-        ([GOOD, AGAIN, FIRST], [BAD, AGAIN, FIRST], "part at message 1 and go on after it"),
-        ([GOOD], [BAD, AGAIN, FIRST], "part at message 1 and go on after it"),
-        ([FIRST, AGAIN, GOOD], [FIRST, says("user", "Really?"), GOOD], "part at message 2 and go on"),
+        ([GOOD, AGAIN, FIRST], [BAD, AGAIN, FIRST], "end both sides with message 1"),
+        ([GOOD], [BAD, AGAIN, FIRST], "end both sides with message 1"),
+        ([FIRST, AGAIN, GOOD], [FIRST, says("user", "Really?"), GOOD], "end both sides with message 2"),
         ([FIRST, AGAIN, GOOD], [FIRST], "the same as far as the shorter goes"),
         ([FIRST, GOOD], [FIRST, BAD], "the assistant speaks last"),
         ([says("user", "x")], [BAD], "has the role 'user'"),
@@ -171,6 +176,7 @@ def test_a_prompt_that_both_sides_repeat_is_asked_once(prompt):
             "'chosen' has 'reasoning_content', which would not",
         ),
         ([AGAIN, GOOD], [AGAIN, BAD], "which is asked?"),
+        ([BRIEF, GOOD], [BRIEF, BAD], "which is asked?"),
         ([says("assistant", None)], [BAD], "'chosen' must be a list"),
         ([says("assistant", [{"type": "text", "text": "x"}])], [BAD], "'chosen' must be a list"),
         ([says("assistant", "", tool_calls=[{"name": None}])], [BAD], "'chosen' must be a list"),

@@ -87,6 +87,23 @@ def test_too_few_problems_are_refused(monkeypatch):
         make_splits("small", {"train": 2, "test": 1})
 
 
+def test_gsm8k_solutions_are_reduced_as_those_of_ones_own_data_are(tmp_path):
+    """A folder of that name stands for the one on the Hub."""
+    answers = {"How many?": "He has 2 apples. #### 4", "How much?": "So it is.\n#### 1,234"}
+    rows = "".join(json.dumps({"question": q, "answer": a}) + "\n" for q, a in answers.items())
+    folder = tmp_path / "openai" / "gsm8k"
+    folder.mkdir(parents=True)
+    (folder / "train.jsonl").write_text(rows)
+    (folder / "README.md").write_text("---\nconfigs:\n- config_name: main\n  data_files: train.jsonl\n---\n")
+    code = "from rl.tasks import make_splits\nfor row in make_splits('gsm8k', {'train': 2})['train']: print(row['answer'])"
+    from harness import job_variables
+
+    settings = {**job_variables(), "HF_HOME": str(tmp_path / "cache"), "HF_HUB_OFFLINE": "1"}
+    command = [sys.executable, "-c", code]
+    output = subprocess.run(command, env=settings, cwd=tmp_path, capture_output=True, text=True, timeout=120)
+    assert sorted(output.stdout.split()) == ["1234", "4"], output.stderr
+
+
 def test_gsm8k_without_a_network_says_what_to_do():
     code = (
         "from rl.tasks import DataError, make_splits\n"
@@ -192,6 +209,7 @@ def line(**changes):
         (line(prompt="1 + 1 ="), "the field 'prompt' must be list"),
         (line(prompt=[]), "the field 'prompt' must be a list of"),
         (line(prompt=[{"role": "user"}]), "the field 'prompt' must be a list of"),
+        (line(prompt=[{"role": "user", "content": None}]), "the field 'prompt' must be a list of"),
         (line(prompt=["1 + 1 ="]), "the field 'prompt' must be a list of"),
     ],
 )

@@ -23,6 +23,7 @@ CLOSES = (
     + TURNS
     + "<end>{% endif %}"
 )
+SYSTEM_FIRST = "{% if messages[0].role != 'system' %}{{ raise_exception('system first') }}{% endif %}" + OPENS
 WITH_TOOLS = "{% for tool in tools or [] %}{{ tool.function.name }};{% endfor %}" + PLAIN
 
 
@@ -53,6 +54,11 @@ def test_opening(tokenizer, template, options, added):
     assert prompt.endswith(f"assistant\n{added}")
 
 
+def test_the_opening_of_a_template_that_insists_on_a_system_message(tokenizer):
+    tokenizer.chat_template = SYSTEM_FIRST
+    assert opening(tokenizer) == "<think>\n"
+
+
 def test_our_own_models_open_nothing():
     for name in ("tiny", "tiny-tools"):
         assert opening(AutoTokenizer.from_pretrained(ASSETS / name)) == ""
@@ -66,6 +72,12 @@ def test_render_passes_tools_and_options_on(tokenizer):
     assert render(tokenizer, question) == asked
     assert render(tokenizer, question, tools=tools) == f"calculator;{asked}"
     assert render(tokenizer, question, chat_template_kwargs={"greeting": "Hi"}) == f"{asked}Hi"
+
+
+@pytest.mark.parametrize("name", ["tokenize", "add_generation_prompt", "tools"])
+def test_what_is_no_variable_of_a_template_is_refused_by_name(tokenizer, name):
+    with pytest.raises(ValueError, match=f"chat_template_kwargs: {name} is no variable"):
+        opening(tokenizer, {name: True})
 
 
 def test_special_tags(tokenizer):

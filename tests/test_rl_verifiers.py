@@ -196,6 +196,8 @@ def test_number_with_gold(given, gold, right):
         ("1", "12", False),
         ("1.5", "1", False),
         ("-1", "1", False),
+        *(("12", gold, False) for gold in ("12.05.2024", "12:30", "12.5")),
+        ("10", "10.0.0.1", False),
     ],
 )
 def test_choice(given, gold, right):
@@ -506,6 +508,9 @@ def test_verifiers_need_no_torch():
         ("exact", "anything", True),
         ("math", "\\frac{1}{2}", True),
         ("math", "$1$ or $2$", False),
+        ("choice", "12:30", False),
+        ("exact", "<answer>2</answer>", False),  # no answer block can hold another
+        ("text", "<think>hm</think><answer>w</answer>", False),
     ],
 )
 def test_usable_golds(name, gold, reachable):

@@ -1,4 +1,7 @@
-"""The train.py of 02, 03 and 04 are read side by side: each is whole, and what they share is the same word for word."""
+"""The train.py of 02, 03 and 04 are read side by side: each is whole, and what they share is the same word for word.
+
+And all training scripts mark their checkpoints with what they look for in those of others.
+"""
 
 import ast
 from pathlib import Path
@@ -26,6 +29,19 @@ SHARED = [
     ('if __name__ == "__main__":', "        main()"),
 ]
 
+# What each training script's checkpoints are made of.
+MADE_OF = {
+    "01_dpo_trl/train.py": "fingerprints(job, pairs['train'])",
+    **{
+        f"{module}/train.py": "fingerprints(job, train_rows, reward_weights=config.reward_weights)"
+        for module in GRPO
+    },
+    "02_grpo_trl_accelerate/train_reward_model.py": (
+        "fingerprints(job, rows) | {'verdict': verdict, 'pairs': fingerprint(pairs)[:SHOWN]}"
+    ),
+    "05_grpo_verl/train.py": "fingerprints(job, train_rows, reward_weights=job.reward_weights)",
+}
+
 
 def script(module: str) -> str:
     return (ROOT / module / "scripts" / "train.py").read_text(encoding="utf-8")
@@ -42,6 +58,37 @@ def passage(text: str, first: str, last: str) -> str:
 def test_what_they_share_is_the_same_word_for_word(first, last):
     passages = {passage(script(module), first, last) for module in GRPO}
     assert len(passages) == 1, "\n\n".join(sorted(passages))
+
+
+@pytest.mark.parametrize("name", MADE_OF)
+def test_a_checkpoint_is_marked_with_what_is_looked_for_when_going_on(name):
+    """What the calls then refuse, tests/test_job_checkpoints.py shows."""
+    module, file = name.split("/")
+    tree = ast.parse((ROOT / module / "scripts" / file).read_text(encoding="utf-8"))
+    calls = [node for node in ast.walk(tree) if isinstance(node, ast.Call)]
+    called = {ast.unparse(call.func): ast.unparse(call) for call in calls}
+    assert [ast.unparse(call.func) for call in calls].count("newest_complete") == 1
+    given = {keyword.arg: ast.unparse(keyword.value) for call in calls for keyword in call.keywords}
+    (made_of,) = (
+        ast.unparse(node.value)
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "made_of"
+    )
+    assert made_of == MADE_OF[name]
+    if module == "05_grpo_verl":  # verl's own trainer saves and marks, in its processes
+        looks_for = "newest_complete(checkpoint_dir(), prefix='global_step_', fingerprints=made_of)"
+        assert "made_of=made_of" in called["fill_in"]
+    else:
+        looks_for = "newest_complete(checkpoint_dir(), fingerprints=made_of)"
+        warnings = "ZeroRewardWarnings(before), " if module in GRPO and file == "train.py" else ""
+        assert given["callbacks"].startswith(f"[MetricLines(), {warnings}CheckpointMarker(made_of)")
+        assert called["train"] == "train(trainer, checkpoint)"
+    assert called["newest_complete"] == looks_for
+
+
+def test_every_training_script_is_listed():
+    found = {f"{path.parts[-3]}/{path.name}" for path in ROOT.glob("[0-9][0-9]_*/scripts/train*.py")}
+    assert found == MADE_OF.keys()
 
 
 def test_most_of_each_is_shared():

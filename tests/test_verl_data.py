@@ -58,23 +58,25 @@ def test_prompts_that_verl_would_cut_are_refused_by_row_and_length(rows):
     tokenizer = load_tokenizer("asset:tiny")
     longer = {**rows[0], "prompt": [{"role": "user", "content": "1 + " * 60 + "1 ="}], "index": 77}
     fits = settings(max_prompt_length=96)
-    assert fitting_rows(tokenizer, rows, fits) == rows
+    assert fitting_rows(tokenizer, rows, fits, use="training") == rows
     with pytest.raises(DataError) as caught:
-        fitting_rows(tokenizer, [*rows, longer], fits)
+        fitting_rows(tokenizer, [*rows, longer], fits, use="training")
     said = str(caught.value)
-    assert "1 of 21 prompts are longer than data.max_prompt_length = 96 tokens" in said
+    assert "training: 1 of 21 prompts are longer than data.max_prompt_length = 96 tokens" in said
     assert "train row with index 77" in said
     needed = int(said.partition("Set data.max_prompt_length=")[2].split()[0])
-    assert fitting_rows(tokenizer, [longer], settings(max_prompt_length=needed)) == [longer]
+    assert fitting_rows(tokenizer, [longer], settings(max_prompt_length=needed), use="training") == [longer]
     with pytest.raises(DataError):
-        fitting_rows(tokenizer, [longer], settings(max_prompt_length=needed - 1))
+        fitting_rows(tokenizer, [longer], settings(max_prompt_length=needed - 1), use="training")
 
 
 def test_prompts_are_left_out_if_the_recipe_says_so(rows, capsys):
     longer = {**rows[0], "prompt": [{"role": "user", "content": "1 + " * 60 + "1 ="}]}
     drops = settings(max_prompt_length=96, filter_overlong_prompts=True)
-    assert fitting_rows(load_tokenizer("asset:tiny"), [longer, *rows], drops) == rows
-    assert "1 of 21 prompts" in capsys.readouterr().out
+    assert fitting_rows(load_tokenizer("asset:tiny"), [longer, *rows], drops, use="training") == rows
+    assert capsys.readouterr().out.startswith("training: 1 of 21 prompts are longer than")
+    fitting_rows(load_tokenizer("asset:tiny"), [longer, *rows], drops, use="verl's own validation")
+    assert capsys.readouterr().out.startswith("verl's own validation: 1 of 21 prompts are longer than")
 
 
 def test_tools_and_variables_of_the_template_are_part_of_the_prompt(rows):
@@ -83,9 +85,9 @@ def test_tools_and_variables_of_the_template_are_part_of_the_prompt(rows):
     tool = {"type": "function", "function": {"name": "calculator", "description": "Works out a sum."}}
     plain = len(tokenizer(rows[0]["question"], add_special_tokens=False)["input_ids"])
     limit = settings(max_prompt_length=plain)
-    assert fitting_rows(tokenizer, rows[:1], limit) == rows[:1]
+    assert fitting_rows(tokenizer, rows[:1], limit, use="training") == rows[:1]
     with pytest.raises(DataError):
-        fitting_rows(tokenizer, rows[:1], limit, tools=[tool])
+        fitting_rows(tokenizer, rows[:1], limit, use="training", tools=[tool])
     with pytest.raises(DataError):
         more = settings(max_prompt_length=plain, apply_chat_template_kwargs={"extra": "1 + 1 + "})
-        fitting_rows(tokenizer, rows[:1], more)
+        fitting_rows(tokenizer, rows[:1], more, use="training")

@@ -7,6 +7,7 @@ import json
 import math
 import re
 
+import boto3
 import pytest
 from harness import ROOT, answer_of
 from job.arguments import RecipeError
@@ -16,7 +17,7 @@ from rl.rewards import TOKEN_ESTIMATE, compute_score
 from rl.tasks import make_splits, write_splits
 from sagemaker.core.training.configs import InputData, SourceCode
 from verl_keys import DEFAULTS, value_of
-from verl_recipe import read_verl_recipe, recipe_problems, score_arguments
+from verl_recipe import check_source, read_verl_recipe, recipe_problems, score_arguments
 from workshop.checks.preflight import PreflightError, preflight
 from workshop.session.staging import stage_source
 
@@ -374,6 +375,44 @@ def test_verl_calls_rewards_and_a_verifier_of_ones_own_with_the_columns_of_the_d
     assert len({tuple(score) for score in scores}) == 1, "verl wants the same names for each completion"
 
 
+def test_a_model_that_lies_on_the_first_host_only_is_refused(tmp_path, monkeypatch):
+    temporary, channel = tmp_path / "tmp", tmp_path / "input" / "data" / "base"
+    monkeypatch.setattr("tempfile.tempdir", str(temporary))
+    for source in (channel, "org/name"):
+        check_source(str(source), "channel:base", hosts=2)
+    unpacked = str(temporary / "base-x1")
+    check_source(unpacked, "channel:base", hosts=1)
+    with pytest.raises(
+        RecipeError, match="channel:base .* lies on the first host only: give the whole model as"
+    ):
+        check_source(unpacked, "channel:base", hosts=2)
+
+
+def test_training_data_in_s3_is_counted_too(make_trainer, endpoint, tmp_path):
+    source = stage_source(MODULE, build=tmp_path)
+    folders = write_splits(make_splits("chain_sum", {"train": 8, "test": 4}), tmp_path / "data")
+    s3 = boto3.client("s3")
+    s3.create_bucket(Bucket="verl-rows")
+    for split, folder in folders.items():
+        s3.upload_file(str(folder / f"{split}.jsonl"), "verl-rows", f"{split}/{split}.jsonl")
+    channels = [InputData(channel_name=split, data_source=f"s3://verl-rows/{split}") for split in folders]
+
+    def check(*overrides: str):
+        trainer = make_trainer(
+            "",
+            source_code=SourceCode(
+                source_dir=str(source), entry_script="train.py", requirements="requirements.txt"
+            ),
+            distributed=RayCluster(process_count_per_node=2),
+            hyperparameters={"config": "recipes/tiny.yaml", "overrides": list(overrides)},
+        )
+        return preflight(trainer, channels, recipe=check_verl_recipe)
+
+    assert "2 steps of 8 of the 8 prompts" in str(check("trainer.total_training_steps=2"))
+    with pytest.raises(PreflightError, match="A step takes data.train_batch_size = 16 prompts, and .* has 8"):
+        check("data.train_batch_size=16")
+
+
 def test_preflight_knows_recipes_for_verl(make_trainer, tmp_path):
     source = stage_source(MODULE, build=tmp_path)
     folders = write_splits(make_splits("chain_sum", {"train": 8, "test": 4}), tmp_path / "data")
@@ -392,8 +431,12 @@ def test_preflight_knows_recipes_for_verl(make_trainer, tmp_path):
 
     found = str(check("trainer.total_training_steps=2"))
     assert "8 prompts x 8 completions a step on 2 slots of Ray" in found
-    assert "2 steps of 8 of the 8 prompts: 2 times through them" in found and "limits" not in found
-    assert "pass@1 measures something else" in str(check("job.eval_max_new_tokens=32"))
+    assert (
+        "2 steps of 8 of the 8 prompts: 2 times through them" in found and "eval_max_new_tokens" not in found
+    )
+    assert "eval_max_new_tokens is 32, but completions have up to 96" in str(
+        check("job.eval_max_new_tokens=32")
+    )
     with pytest.raises(PreflightError, match="A step takes data.train_batch_size = 16 prompts, and .* has 8"):
         check("data.train_batch_size=16")
     with pytest.raises(PreflightError, match="train_max_samples lets no more than 4 in"):

@@ -32,17 +32,19 @@ def as_texts(
     from jinja2 import TemplateError
 
     pair = normal_form(pair)
-    options = dict(chat_template_kwargs or {})
-    if pair.get("tools"):
-        options["tools"] = json.loads(pair["tools"])
+    tools = json.loads(pair["tools"]) if pair.get("tools") else None
+    options = {"chat_template_kwargs": chat_template_kwargs, "tools": tools}
     prompt = [_with_parsed_calls(cast(dict, message)) for message in pair["prompt"]]
     try:
-        asked = render(tokenizer, prompt, chat_template_kwargs=options)
+        asked = render(tokenizer, prompt, **options)
         if any("tool_calls" in message for message in prompt):
             bare = [{key: message[key] for key in message if key != "tool_calls"} for message in prompt]
-            if render(tokenizer, bare, chat_template_kwargs=options) == asked:
+            if render(tokenizer, bare, **options) == asked:
                 raise DataError(f"'prompt' has tool_calls, which {_NOT_WRITTEN}.")
-        answers = {side: _written(pair[side][0], prompt, tokenizer, options) for side in SIDES}
+        answers = {
+            side: _written(pair[side][0], prompt, tokenizer, {"tools": tools, **(chat_template_kwargs or {})})
+            for side in SIDES
+        }
     except (TemplateError, TypeError) as error:  # TypeError: a template that does sums with what is no text
         raise DataError(f"the model's chat template refuses this exchange: {error}") from error
     return {"prompt": asked} | answers

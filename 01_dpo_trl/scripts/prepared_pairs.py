@@ -22,6 +22,11 @@ class PreparedDPOTrainer(DPOTrainer):
         return dataset
 
 
+def least_pairs(config: DPOConfig) -> int:
+    """The fewest training pairs with which TRL does a step at all: with fewer it ends after 0 steps."""
+    return config.per_device_train_batch_size * config.world_size if config.dataloader_drop_last else 1
+
+
 def prepared(
     pairs: list[Pair],
     tokenizer: PreTrainedTokenizerBase,

@@ -11,7 +11,7 @@ held-out problems. Every `eval_steps` steps the job measures both: what DPO opti
 the validation pairs, and what we want, pass@1 on the problems. They can part ways.
 
 DPO: Rafailov et al. 2023, https://arxiv.org/abs/2305.18290. All weights, LoRA or NF4-QLoRA by recipe (lora_rank,
-quantization); on several processes DDP, or FSDP2 where the recipe says `fsdp: true`.
+quantization); on several processes DDP, or FSDP2 where the recipe says `fsdp: full_shard`.
 """
 
 import json
@@ -31,7 +31,7 @@ from job.summary import write_summary
 from job.tracking import finish_tracking, log_evaluation, start_tracking
 from pair_log_probs import pair_log_probs
 from peft import get_peft_model
-from prepared_pairs import PreparedDPOTrainer, prepared
+from prepared_pairs import PreparedDPOTrainer, least_pairs, prepared
 from rl.evaluation import evaluate, greedy_pass_at_1
 from rl.preferences import read_pairs
 from rl.tasks import Row, fingerprint, read_rows
@@ -86,12 +86,10 @@ def main() -> None:
     checkpoint = newest_complete(checkpoint_dir(), fingerprints=made_of)
 
     tokenizer = load_tokenizer(job.base_model)
-    # What one step takes, on all processes; of the validation pairs, one is enough.
-    step = config.per_device_train_batch_size * config.gradient_accumulation_steps * config.world_size
     template = {"chat_template_kwargs": job.chat_template_kwargs}
     datasets = {
         name: prepared(pairs[name], tokenizer, config, name=name, least=least, **template)
-        for name, least in (("train", step), ("validation", 1))
+        for name, least in (("train", least_pairs(config)), ("validation", 1))
     }
     set_seed(config.seed)  # every process begins with the same adapters
     policy, _ = load_base(job.base_model, job.dtype, job.quantization)

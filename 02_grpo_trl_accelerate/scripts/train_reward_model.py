@@ -6,12 +6,13 @@ same base then learns to score the right one higher (Bradley-Terry loss; Ouyang 
 https://arxiv.org/abs/2203.02155). Recipe: recipes/reward_model.yaml.
 """
 
+from accelerate import PartialState
 from arguments import SCRIPTS
 from datasets import Dataset
 from job.checkpoints import CheckpointMarker, newest_complete, train
 from job.container import channel, checkpoint_dir, model_dir
 from job.failure import report_failure
-from job.fingerprints import fingerprints, verifier_fingerprint
+from job.fingerprints import SHOWN, fingerprints, verifier_fingerprint
 from job.history import MetricLines
 from job.models import load_base
 from job.recipe import parse_arguments
@@ -29,8 +30,6 @@ def main() -> None:
     rows = read_rows(channel("train"))[: job.eval_problems]
     config.output_dir = str(checkpoint_dir())
     verifier = get_verifier(job.verifier)
-    made_of = fingerprints(job, rows) | {"verdict": verifier_fingerprint(job.verifier)}
-    checkpoint = newest_complete(checkpoint_dir(), fingerprints=made_of)
 
     base, tokenizer = load_base(job.base_model, job.dtype)
     sampled = evaluate(
@@ -46,14 +45,21 @@ def main() -> None:
     )
     pairs = preference_pairs(rows, sampled)
     check_contrast(pairs, len(rows), job.eval_samples, keys="eval_samples or eval_problems")
+    # Behind the pairs stand eval_samples, the seed and much else; the verdict is named besides, to say what differs.
+    verdict = verifier_fingerprint(job.verifier)
+    made_of = fingerprints(job, rows) | {"verdict": verdict, "pairs": fingerprint(pairs)[:SHOWN]}
+    checkpoint = newest_complete(checkpoint_dir(), fingerprints=made_of)
     template = {"chat_template_kwargs": job.chat_template_kwargs} if job.chat_template_kwargs else {}
     messages = [{name: pair[name] for name in ("prompt", *SIDES)} | template for pair in pairs]
     pairs = Dataset.from_list(messages).train_test_split(test_size=0.2, seed=config.seed)
     print(f"{len(pairs['train'])} pairs to learn from, {len(pairs['test'])} held out", flush=True)
 
     set_seed(config.seed)  # the scoring head is new and starts from random weights
-    base.save_pretrained(model_dir())
-    reward_model = AutoModelForSequenceClassification.from_pretrained(model_dir(), num_labels=1)
+    distributed = PartialState()
+    with distributed.local_main_process_first():  # which writes what the others read
+        if distributed.is_local_main_process:
+            base.save_pretrained(model_dir())
+        reward_model = AutoModelForSequenceClassification.from_pretrained(model_dir(), num_labels=1)
     start_tracking(job, config, data_fingerprint=fingerprint(rows))
     trainer = RewardTrainer(
         model=reward_model,

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Iterator
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from job.arguments import RecipeError
@@ -12,9 +13,10 @@ from verl_arguments import VerlJob
 from verl_data import check_rows
 from verl_keys import TEMPLATE, Settings, key_problems, value_of
 from verl_recipe import read_verl_recipe, recipe_problems
+from workshop.checks.data_checks import Unread, local_path
 from workshop.checks.instances import gpu_bytes
 from workshop.checks.memory import GB, SHAPES, ModelShape
-from workshop.checks.request import NOTE, OK, PROBLEM, WARNING, Check, JobRequest
+from workshop.checks.request import NOTE, OK, PROBLEM, Check, JobRequest
 
 
 def check_verl_recipe(request: JobRequest) -> tuple[dict[str, Any], list[Check]]:
@@ -44,7 +46,7 @@ def check_verl_recipe(request: JobRequest) -> tuple[dict[str, Any], list[Check]]
         problems.append(f"multi_turn.function_tool_path: there is no {tools} in the source")
     checks = [Check("recipe", PROBLEM, problem) for problem in problems]
     checks = checks or [Check("recipe", OK, _describe(recipe_file, settings, request))]
-    checks += [*_check_limits(job, settings), *_check_rows(request, settings)]
+    checks += _check_rows(request, settings)
     return _in_words_of_trl(job, settings), [*checks, *_check_memory(request, job, settings)]
 
 
@@ -68,29 +70,14 @@ def shape_problems(shape: ModelShape, settings: Settings) -> Iterator[str]:
             yield f"{key} is {parts}, and the model's {count} {what} cannot be dealt evenly to {parts} GPUs: choose a divisor of {count}."
 
 
-def _check_limits(job: VerlJob, settings: Settings) -> Iterator[Check]:
-    """An answer that is long enough in training is cut off in an evaluation with a lower limit."""
-    trained = value_of(settings, "data.max_response_length")
-    if job.eval_max_new_tokens != trained:
-        yield Check(
-            "limits",
-            WARNING,
-            f"job.eval_max_new_tokens is {job.eval_max_new_tokens} and data.max_response_length is {trained}: completions "
-            "are cut off elsewhere in the evaluation than in training, so that pass@1 measures something else than "
-            "what is trained. Make them equal",
-        )
-
-
 def _check_rows(request: JobRequest, settings: Settings) -> Iterator[Check]:
-    """Enough training rows for one step, as far as they lie on this machine."""
-    source = dict(request.channels).get("train")
-    uri = getattr(source, "s3_uri", source)
-    if not isinstance(uri, str) or uri.startswith("s3://"):
-        return
-    try:
-        rows = read_rows(Path(uri.removeprefix("file://")))
-    except DataError:
-        return  # another check says what is wrong with the file
+    """Enough training rows for one step, as far as they can be read from here."""
+    with TemporaryDirectory(prefix="preflight-") as copies:
+        try:
+            path, _ = local_path(request, dict(request.channels).get("train"), Path(copies))
+            rows = read_rows(path)
+        except (DataError, Unread):
+            return  # another check says what is wrong with the data
     try:
         epochs = check_rows(settings, len(rows))
     except DataError as error:
@@ -141,6 +128,7 @@ def _in_words_of_trl(job: VerlJob, settings: Settings) -> dict[str, Any]:
         "reward_weights": job.reward_weights,
         "verifier": job.verifier,
         "max_prompt_length": None if drops else value_of(settings, "data.max_prompt_length"),
+        "eval_max_new_tokens": job.eval_max_new_tokens,
         "max_completion_length": value_of(settings, "data.max_response_length"),
         "chat_template_kwargs": value_of(settings, TEMPLATE),
         "use_cpu": job.device == "cpu",

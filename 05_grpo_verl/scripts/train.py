@@ -31,7 +31,7 @@ from rl.verifiers import get_verifier
 from verl_arguments import VerlJob
 from verl_data import check_rows, data_columns, fitting_rows, write_data
 from verl_keys import TEMPLATE, Settings, value_of
-from verl_recipe import read_verl_recipe
+from verl_recipe import check_source, read_verl_recipe
 
 # Environment that verl and its libraries read, in every process, when they are imported. Those of CPU: see verl_cpu.
 VARIABLES = {"PYTHONPATH": str(Path(__file__).resolve().parent), "TQDM_DISABLE": "1", "TQ_NUM_THREADS": "1"}
@@ -67,9 +67,9 @@ def main() -> None:
     config = trainer_config(job, settings, hosts=host_count(), gpus_per_host=slots, opening=opened)
     tools = evaluation_tools(config)
     schemas = [tool.schema for tool in tools]
-    train_rows = fitting_rows(tokenizer, train_rows, settings, tools=schemas)
-    if config.trainer.val_before_train or config.trainer.test_freq > 0:  # verl's own validation
-        fitting_rows(tokenizer, test_rows, settings, tools=schemas)
+    train_rows = fitting_rows(tokenizer, train_rows, settings, use="training", tools=schemas)
+    if config.trainer.val_before_train or config.trainer.test_freq > 0:
+        fitting_rows(tokenizer, test_rows, settings, use="verl's own validation", tools=schemas)
     epochs = check_rows(settings, len(train_rows))
     # Of a reward that raises verl says only that there are no trajectories to learn from; so it is tried here first.
     row, reward_kwargs = train_rows[0], config.reward.custom_reward_function.reward_kwargs
@@ -80,6 +80,7 @@ def main() -> None:
     checkpoint = newest_complete(checkpoint_dir(), prefix="global_step_", fingerprints=made_of)
     history = History(checkpoint)
     source = local_source(job.base_model)
+    check_source(source, job.base_model, hosts=host_count())
     variables |= {"VERL_FILE_LOGGER_PATH": str(history.file)}
     config = fill_in(
         config,
@@ -107,7 +108,7 @@ def main() -> None:
     start_tracking(job, job, data_fingerprint=fingerprint(train_rows))
     dtype = "float32" if job.device == "cpu" else "bfloat16"
     # Nothing refers to the model after this line: verl's processes need the GPUs that it is on.
-    before = measure(open_model(source, dtype))
+    before = measure(open_model(source, dtype, name=job.base_model))
     log_evaluation("before", before)
     free_gpus()
 

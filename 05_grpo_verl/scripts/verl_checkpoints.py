@@ -79,20 +79,22 @@ def merged_model(checkpoint: Path, dtype: str) -> PreTrainedModel:
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode or not (target / "config.json").is_file():
         raise RuntimeError(f"verl could not merge {checkpoint}:\n{done.stderr[-2000:]}")
-    model = open_model(target, dtype)
+    model = open_model(target, dtype, name=checkpoint.name)
     adapter = target / "lora_adapter"
     return PeftModel.from_pretrained(model, adapter) if adapter.is_dir() else model
 
 
-def open_model(source: Path | str, dtype: str) -> PreTrainedModel:
+def open_model(source: Path | str, dtype: str, *, name: str) -> PreTrainedModel:
     """A model to evaluate, its layers spread over this host's GPUs: what verl trains is often too large for one.
+
+    `name` is what an error calls it: a spec or a checkpoint.
 
     Raises:
         job.models.ModelUnusable: weights that are no numbers.
     """
     place = "auto" if torch.cuda.is_available() else None
     model = AutoModelForCausalLM.from_pretrained(source, dtype=dtype, device_map=place)
-    check_finite(model, str(source))
+    check_finite(model, name)
     return model
 
 

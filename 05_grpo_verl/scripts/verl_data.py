@@ -93,6 +93,7 @@ def fitting_rows(
     rows: list[Row],
     settings: Settings,
     *,
+    use: str,
     tools: Sequence[dict[str, Any]] = (),
 ) -> list[Row]:
     """The rows whose prompts have no more than data.max_prompt_length tokens.
@@ -100,6 +101,7 @@ def fitting_rows(
     verl cuts off the beginning of longer ones, and says so only in the log of a worker.
 
     Args:
+        use: what verl uses the rows for, as it is said to the reader.
         tools: their schemas, which are part of each prompt.
 
     Raises:
@@ -113,7 +115,9 @@ def fitting_rows(
     long = [(row, length) for row, length in zip(rows, lengths, strict=True) if length > longest]
     if not long:
         return rows
-    found = f"{len(long)} of {len(rows)} prompts are longer than data.max_prompt_length = {longest} tokens"
+    found = (
+        f"{use}: {len(long)} of {len(rows)} prompts are longer than data.max_prompt_length = {longest} tokens"
+    )
     if not value_of(settings, "data.filter_overlong_prompts"):
         raise DataError(
             f"{found}, and verl would cut off their beginning: {'; '.join(_describe(*one) for one in long[:3])}. "

@@ -11,6 +11,7 @@ Needs neither verl nor torch, so that a notebook refuses a bad recipe before a j
 import dataclasses
 import math
 import re
+import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -117,6 +118,19 @@ def recipe_problems(job: VerlJob, settings: Settings, *, hosts: int, gpus_per_ho
             f"job.base_model {job.base_model} is unpacked on the first host only: name one with hub:."
         )
     return problems
+
+
+def check_source(source: str, base_model: str, *, hosts: int) -> None:
+    """Whether each host finds the model at `source`, the path or name that all of verl's processes are given.
+
+    Raises:
+        RecipeError: it was merged or unpacked on this host, and there are others.
+    """
+    if hosts > 1 and Path(source).is_relative_to(tempfile.gettempdir()):
+        raise RecipeError(
+            f"job.base_model {base_model} holds adapters or a model.tar.gz; merged or unpacked, it lies on the first host "
+            "only: give the whole model as a folder, with config.json and its weights side by side in the channel."
+        )
 
 
 Problems = Iterator[str]

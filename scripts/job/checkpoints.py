@@ -19,9 +19,8 @@ from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState,
 
 from job.container import host_count, is_main_process, print_line
 
-Fingerprints = Mapping[
-    str, str
-]  # what a checkpoint is made of, such as {"data": "3fa2c1", "base": "asset:tiny"}
+# What a checkpoint is made of, such as {"data": "3fa2c1", "base": "asset:tiny"}.
+Fingerprints = Mapping[str, str]
 
 
 class CheckpointError(Exception):
@@ -44,6 +43,7 @@ def train(trainer: Trainer, checkpoint: Path | None) -> Training:
     load_parameters_only()
     done = int(checkpoint.name.rpartition("-")[2]) if checkpoint else 0
     if checkpoint:
+        trainer.args.eval_on_start = False  # the start was before the checkpoint
         asked = _steps_asked_for(trainer)
         if done >= asked:
             if is_main_process():
@@ -84,9 +84,8 @@ def mark_complete(folder: Path, fingerprints: Fingerprints | None = None) -> Non
     """Writes this host's marker of a checkpoint.
 
     Args:
-        fingerprints: what it is made of, by kind, in texts that a reader can compare; `newest_complete` refuses it to
-            a job that has another text of the same kind. Those of a job of transformers: job.fingerprints.fingerprints;
-            other trainers put theirs together from the functions there.
+        fingerprints: what it is made of, by kind, in texts that a reader can compare (job.fingerprints); `newest_complete`
+            refuses it to a job that has another text of the same kind.
     """
     host = int(os.environ.get("SM_CURRENT_HOST_RANK", "0"))
     files = {

@@ -24,7 +24,8 @@ from job.container import channel
 from job.models import local_source
 
 SHOWN = 12  # hexadecimal digits of a digest
-EDGE = 2**20  # bytes read at either end of a file of weights
+EDGE = 2**20  # bytes read at either end of a file of a model
+DIGESTED = ("*.safetensors", "model.tar.gz", "adapter_config.json", "base_model.json")
 
 
 def fingerprints(
@@ -73,7 +74,9 @@ def _own_files(names: Sequence[str]) -> str:
 
 
 def model_fingerprint(spec: str) -> str:
-    """A model's spec and, unless it comes from the Hub, a digest of the ends and sizes of its files of weights.
+    """A model's spec and, unless it comes from the Hub, a digest of its files of weights, by their sizes and ends.
+
+    Of adapters the digest holds what names their base too: on another one they are another model.
 
     Raises:
         job.models.ModelNotFound, job.container.ChannelNotFound: nothing where the spec points.
@@ -84,7 +87,7 @@ def model_fingerprint(spec: str) -> str:
     # A channel's archive is not unpacked for this.
     folder = channel(name) if kind == "channel" else Path(local_source(spec))
     digest = hashlib.sha256()
-    for path in sorted([*folder.glob("*.safetensors"), *folder.glob("model.tar.gz")]):
+    for path in sorted(path for pattern in DIGESTED for path in folder.glob(pattern)):
         size = path.stat().st_size
         digest.update(f"{path.name} {size}\n".encode())
         with path.open("rb") as file:

@@ -14,6 +14,7 @@ Weights are read and written as safetensors only, and code that comes with a mod
 
 import atexit
 import functools
+import itertools
 import json
 import shutil
 import tarfile
@@ -33,6 +34,7 @@ from transformers import (
     PreTrainedModel,
     PreTrainedTokenizerBase,
 )
+from transformers.utils import find_adapter_config_file
 
 from job.arguments import LoraArguments
 from job.container import ChannelNotFound, channel
@@ -88,10 +90,9 @@ def load_tokenizer(spec: str) -> PreTrainedTokenizerBase:
         ModelNotFound: as `load_base`.
         ModelUnusable: no chat template, no end token, or the tags of the answer format are special tokens.
     """
-    source = _source(spec)
-    base = _base_of_adapters(spec, source)
-    if base and not (Path(source) / "tokenizer_config.json").is_file():
-        return load_tokenizer(base)
+    layers = _layers(spec)
+    own = (layer for layer in layers if (Path(layer[1]) / "tokenizer_config.json").is_file())
+    spec, source = next(own, layers[-1])
     tokenizer = _load(AutoTokenizer, spec, source)
     if problems := tokenizer_problems(tokenizer):
         raise ModelUnusable("\n".join(f"{spec} cannot be trained: {problem}" for problem in problems))
@@ -103,8 +104,12 @@ def load_tokenizer(spec: str) -> PreTrainedTokenizerBase:
 def check_finite(model: PreTrainedModel, spec: str) -> None:
     """Looks at every weight, since one that is no number makes every output one, and no trainer says so.
 
+    Passed over are weights of 8 bits, which torch cannot compare, and those that accelerate keeps elsewhere until
+    they are needed.
+
     Raises:
-        ModelUnusable: NaN or an infinity; names the first such tensor and how many of its values it concerns.
+        ModelUnusable: NaN or an infinity; names the first such tensor, and how many of its values it concerns unless
+            they are packed.
     """
     for name, parameter in model.named_parameters():
         state = getattr(parameter, "quant_state", None)
@@ -113,13 +118,15 @@ def check_finite(model: PreTrainedModel, spec: str) -> None:
         for tensor in values:
             if tensor is None or not tensor.is_floating_point() or not tensor.numel():
                 continue
+            if tensor.is_meta or tensor.element_size() < 2:
+                continue
             # Forty times as fast as isfinite over all of them, and NaN comes through.
             if torch.isfinite(torch.stack(tensor.aminmax())).all():
                 continue
-            wrong = int((~torch.isfinite(tensor)).sum())
+            wrong = f"{int((~torch.isfinite(tensor)).sum()):,} of the {tensor.numel():,} numbers"
             raise ModelUnusable(
-                f"{spec} is broken: {wrong:,} of the {tensor.numel():,} numbers in {name} are NaN or infinite. Was the "
-                "run that made it stable? Take an earlier checkpoint, or another base model."
+                f"{spec} is broken: {wrong if state is None else 'numbers'} in {name} are NaN or infinite. Was the run "
+                "that made it stable? Take an earlier checkpoint, or another base model."
             )
 
 
@@ -130,12 +137,14 @@ def load_reward_model(spec: str) -> PreTrainedModel:
 
     Raises:
         ModelNotFound: as `load_base`; or the model has several outputs.
+        ModelUnusable: weights that are no numbers. TRL would take their scores for no opinion.
     """
     source = local_source(spec)
     model = _load(AutoModelForSequenceClassification, spec, source, dtype=torch.float32)
     _load(AutoTokenizer, spec, source)
     if model.config.num_labels != 1:
         raise ModelNotFound(f"{spec} gives {model.config.num_labels} scores a text; a reward model gives 1.")
+    check_finite(model, spec)
     return model
 
 
@@ -176,20 +185,14 @@ def _load(kind: Any, spec: str, source: str, **options: Any) -> Any:
     if "dtype" in options:
         options["use_safetensors"] = True
     try:
-        found = kind.from_pretrained(source, trust_remote_code=False, **options)
+        return kind.from_pretrained(source, trust_remote_code=False, **options)
     except (OSError, ValueError, SafetensorError) as error:
-        advice = (
-            "Is the name right? The Hub needs a network, and HF_TOKEN for gated models."
-            if "hub:" in spec
-            else ""
-        )
-        raise ModelNotFound(f"{spec} could not be loaded: {error} {advice}".rstrip()) from error
-    if getattr(found, "_hf_peft_config_loaded", False):
-        raise ModelNotFound(
-            f"{spec} holds adapters, which transformers puts on their base without merging them. Download them and "
-            "give them to the job as a channel: base_model: channel:NAME."
-        )
-    return found
+        raise _not_loaded(spec, error) from error
+
+
+def _not_loaded(spec: str, error: Exception) -> ModelNotFound:
+    advice = "Is the name right? The Hub needs a network, and HF_TOKEN for gated models."
+    return ModelNotFound(f"{spec} could not be loaded: {error} {advice if 'hub:' in spec else ''}".rstrip())
 
 
 def local_source(spec: str) -> str:
@@ -200,8 +203,8 @@ def local_source(spec: str) -> str:
     Raises:
         ModelNotFound: as `load_base`.
     """
-    source = _source(spec)
-    return str(_merged_folder(spec, source)) if _base_of_adapters(spec, source) else source
+    layers = _layers(spec)
+    return str(_merged_folder(spec, layers[0][1])) if len(layers) > 1 else layers[0][1]
 
 
 @functools.cache
@@ -215,36 +218,44 @@ def _merged_folder(spec: str, source: str) -> Path:
     return folder
 
 
-def _whole_model(spec: str, dtype: torch.dtype | str, adapters: tuple[str, ...] = ()) -> PreTrainedModel:
-    """The model of a spec on the CPU; adapters are merged into theirs, which may have been made of adapters too.
+def _whole_model(spec: str, dtype: torch.dtype | str) -> PreTrainedModel:
+    """The model of a spec on the CPU; adapters are merged into theirs, which may have been made of adapters too."""
+    layers = _layers(spec)
+    base, source = layers[-1]
+    called = base if base == spec else f"{base} (the base of {spec})"
+    model = _load(AutoModelForCausalLM, called, source, dtype=dtype)
+    for (below, _), (adapters, folder) in itertools.pairwise(reversed(layers)):
+        try:
+            model = PeftModel.from_pretrained(model, folder).merge_and_unload()
+        except torch.OutOfMemoryError:
+            raise
+        except (RuntimeError, ValueError, SafetensorError) as error:
+            raise ModelNotFound(
+                f"The adapters in {adapters} do not fit their base {below}: {error}"
+            ) from error
+    return model
 
-    `adapters` are the specs that this model is the base of.
+
+def _layers(spec: str, above: tuple[str, ...] = ()) -> list[tuple[str, str]]:
+    """What a model is made of, each as (spec, source): the adapters of the spec, those below them, at last a whole model.
+
+    `above` are the specs of adapters that this model is the base of.
     """
     source = _source(spec)
-    base = _base_of_adapters(spec, source)
-    if base is None:
-        return _load(AutoModelForCausalLM, spec, source, dtype=dtype)
-    if base in (spec, *adapters):
-        raise ModelNotFound(circle_problem(spec, base))
     try:
-        model = _whole_model(base, dtype, (*adapters, spec))
-    except ModelNotFound as error:
-        raise ModelNotFound(f"{spec} holds adapters of {base}, and that is not to be had: {error}") from error
+        base = adapter_base(Path(source))
+    except AdapterError as error:
+        raise ModelNotFound(f"{spec}: {error}") from error
+    if base is None:
+        return [(spec, source)]
+    if base in (spec, *above):
+        raise ModelNotFound(circle_problem(spec, base))
     if not (Path(source) / "adapter_model.safetensors").is_file():
         raise ModelNotFound(f"{spec} has {ADAPTERS}, but no adapter_model.safetensors beside it.")
     try:
-        return PeftModel.from_pretrained(model, source).merge_and_unload()
-    except torch.OutOfMemoryError:
-        raise
-    except (RuntimeError, ValueError, SafetensorError) as error:
-        raise ModelNotFound(f"The adapters in {spec} do not fit their base {base}: {error}") from error
-
-
-def _base_of_adapters(spec: str, source: str) -> str | None:
-    try:
-        return adapter_base(Path(source))
-    except AdapterError as error:
-        raise ModelNotFound(f"{spec}: {error}") from error
+        return [(spec, source), *_layers(base, (*above, spec))]
+    except ModelNotFound as error:
+        raise ModelNotFound(f"{spec} holds adapters of {base}, and that is not to be had: {error}") from error
 
 
 def _temporary_folder(prefix: str) -> Path:
@@ -257,12 +268,27 @@ def _temporary_folder(prefix: str) -> Path:
 def _source(spec: str) -> str:
     """The folder of a spec, be it of a model or of adapters, or its name on the Hub."""
     kind, _, name = spec.partition(":")
-    sources = {"asset": _asset, "pypi": _package, "channel": _channel, "hub": str}
+    sources = {"asset": _asset, "pypi": _package, "channel": _channel, "hub": _hub}
     if kind not in MODEL_SOURCES or not name:
         raise ModelNotFound(
             f"'{spec}' is no model: write asset:tiny, pypi:smollm2, hub:ORG/NAME or channel:NAME."
         )
     return str(sources[kind](name))
+
+
+@functools.cache
+def _hub(name: str) -> str:
+    """A whole model's name on the Hub. Where no network leads there, loading it says so."""
+    try:
+        adapters = find_adapter_config_file(name)
+    except (OSError, ValueError) as error:
+        raise _not_loaded(f"hub:{name}", error) from error
+    if adapters:
+        raise ModelNotFound(
+            f"hub:{name} holds adapters, which transformers puts on their base without merging them. Download them and "
+            "give them to the job as a channel: base_model: channel:NAME."
+        )
+    return name
 
 
 def _asset(name: str) -> Path:

@@ -173,7 +173,7 @@ def log_evaluation(name: str, evaluation: Evaluation) -> None:
 
 
 def _cut_off(evaluation: Evaluation) -> str | None:
-    """How many completions were cut off, and at which length; None if none were."""
+    """How many completions were cut off; None if none were."""
     parts = []
     for decoding in evaluation.cut_off:
         items = [item for item in evaluation.completions if item["decoding"] == decoding]
@@ -181,8 +181,7 @@ def _cut_off(evaluation: Evaluation) -> str | None:
             parts.append(f"{cut} of {len(items)} {decoding}")
     if not parts:
         return None
-    limit = max(item["tokens"] for item in evaluation.completions if item["cut_off"])
-    return f"{' and '.join(parts)} completions were cut off at eval_max_new_tokens={limit}, before they could answer"
+    return f"{' and '.join(parts)} completions were cut off at eval_max_new_tokens, before they could answer"
 
 
 def finish_tracking() -> None:

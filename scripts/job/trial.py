@@ -11,6 +11,7 @@ import dataclasses
 import inspect
 import json
 import math
+import os
 import re
 import sys
 from collections.abc import Iterator, Sequence
@@ -20,12 +21,13 @@ from typing import Any
 
 from rl.answers import END_THINK, THINK
 from rl.own_code import MissingPackage
-from rl.rewards import Reward, RewardError, compute_score, get_rewards
+from rl.rewards import NOT_PASSED, Reward, RewardError, compute_score, get_rewards
 from rl.tasks import Row
 from rl.verifiers import VerifierError, get_verifier, usable
 
 OK, NOTE, WARNING, PROBLEM = "ok", "note", "warning", "problem"
 EXAMPLES = 3
+IN_EVERY_IMAGE = {"torch", "numpy"}
 Finding = tuple[str, str, str]  # what was tried, how it stands, in words
 
 
@@ -82,17 +84,14 @@ def _not_found(error: Exception) -> tuple[str, str]:
         return NOTE, f"not tried here: {error}"
     return (
         WARNING,
-        f"{error} No requirements file of this source names it: with the image's packages only, the job fails.",
+        f"{error} No requirements file of this source names it: unless the image has it, the job fails.",
     )
 
 
 def _job_packages() -> set[str]:
     """Names in the source's requirements files, as they are imported where that is the same, and what every image has."""
     lines = [line for path in Path().glob("requirements*.txt") for line in path.read_text().splitlines()]
-    return {re.split(r"[^A-Za-z0-9_-]", line)[0].lower().replace("-", "_") for line in lines} | {
-        "torch",
-        "numpy",
-    }
+    return {re.split(r"[^A-Za-z0-9_-]", line)[0].lower().replace("-", "_") for line in lines} | IN_EVERY_IMAGE
 
 
 def _golds(trial: Trial, unusable: list[str]) -> tuple[str, str]:
@@ -111,11 +110,19 @@ def _tried(name: str, function: Reward, trial: Trial) -> tuple[str, str]:
     right = [f"{THINK}{END_THINK}<answer>{row['answer']}</answer>" for row in rows]
     try:
         scores = [_call(name, function, trial, texts) for texts in (right, [""] * len(rows))]
-    except Exception as error:  # whatever the function does, its author is told
+    except (Exception, SystemExit) as error:  # whatever the function does, its author is told
         columns = ", ".join(sorted({key for row in rows for key in row}))
         return PROBLEM, f"{type(error).__name__}: {error} (the data has the columns {columns})"
-    means = [_mean(found) for found in scores]
-    return OK, f"{means[0]} for the known answer, {means[1]} for an empty one (mean of {len(rows)} rows)"
+    known, empty = (_mean(found) for found in scores)
+    said = f"{known} for the known answer, {empty} for an empty one (mean of {len(rows)} rows)"
+    if name == "accuracy" and known != "1":
+        return WARNING, f"{said}: an answer that is the known one, word for word, must earn 1 everywhere"
+    if known == empty:
+        return (
+            NOTE,
+            f"{said}: alike, so this does not show whether it can tell a good completion from a bad one",
+        )
+    return OK, said
 
 
 def _call(name: str, function: Reward, trial: Trial, texts: Sequence[str]) -> list[float | None]:
@@ -125,7 +132,7 @@ def _call(name: str, function: Reward, trial: Trial, texts: Sequence[str]) -> li
             compute_score(row["task"], text, row["answer"], {"columns": json.dumps(row)}, **options)[name]
             for row, text in zip(trial.rows, texts, strict=True)
         ]
-    keys = [key for key in trial.rows[0] if key != "prompt"]  # as TRL does
+    keys = [key for key in trial.rows[0] if key not in NOT_PASSED]  # as TRL does
     result = function(
         prompts=[row["prompt"] for row in trial.rows],
         completions=[[{"role": "assistant", "content": text}] for text in texts],
@@ -144,4 +151,6 @@ def _mean(scores: list[float | None]) -> str:
 
 
 if __name__ == "__main__":
-    print("FINDINGS " + json.dumps(list(findings(Trial(**json.load(sys.stdin))))))
+    answers = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)  # what rewards print is no finding
+    json.dump(list(findings(Trial(**json.load(sys.stdin)))), answers)

@@ -1,17 +1,21 @@
-"""What stands in a cell: a text, a conversation, an answer; and where the prompt of two answers ends."""
+"""What stands in a cell: a text, a conversation, an answer."""
 
+import ast
 import json
 import os
 import re
-from itertools import takewhile
+from collections.abc import Mapping
 from typing import Any, cast
 
 from rl.data_values import DataError, json_value
 from rl.tasks import Message
 
-_GSM8K = re.compile(r"(?:^|\n)[ \t]*####[ \t]*([^\n]+)$")
-_GROUPED = re.compile(r"[-+]?[0-9]{1,3}(?:,[0-9]{3})+(?:\.[0-9]+)?")
 _TURN = re.compile(r"(?:^|\n\n)(Human|Assistant):")  # how Anthropic's hh-rlhf writes a conversation
+_WRITTEN = re.compile(r"\s*\[\s*\{\s*(['\"])(?:role|content|from)\1\s*:")  # a list of messages, as a text
+# ShareGPT's names for those who speak
+_SPEAKERS = {"human": "user", "gpt": "assistant"} | {
+    role: role for role in ("user", "assistant", "system", "tool")
+}
 
 
 class BadRow(DataError):
@@ -38,14 +42,27 @@ def text_of(value: Any, where: str) -> str:
     return "" if value is None else str(value).strip()
 
 
+def parsed(value: Any) -> Any:
+    """A list or an object that a table keeps as text, JSON or Python's own (pandas' to_csv writes that); else the value."""
+    if hasattr(value, "tolist"):  # numpy's, as in a DataFrame read from parquet
+        return value.tolist()
+    if isinstance(value, str) and value.lstrip()[:1] in ("[", "{"):
+        for read in (json.loads, ast.literal_eval):
+            try:
+                return read(value.strip())
+            except (ValueError, SyntaxError, MemoryError, RecursionError):
+                continue  # a text that begins so
+    return value
+
+
 def turns_of(value: Any, where: str) -> list[Message]:
-    """The messages of a cell: a list of them, also as JSON text; any other text is the user's one message.
+    """The messages of a cell, as `conversation` finds them; any other text is the user's one message.
 
     Raises:
         BadRow: nothing is there.
         DataError: a message without role and text.
     """
-    turns = _messages(value, where)
+    turns = conversation(value, where)
     if turns is None:
         text = text_of(value, where)
         turns = [Message(role="user", content=text)] if text else []
@@ -62,97 +79,79 @@ def question_of(turns: list[Message]) -> str:
     return "\n\n".join(f"{turn['role']}: {turn['content']}" for turn in turns)
 
 
-def reduced(answer: str) -> str:
-    """What stands behind #### at the end of a solution, as in GSM8K ("... #### 1,234" is 1234); else the answer."""
-    found = _GSM8K.search(answer)
-    if not found:
-        return answer
-    last = found[1].strip()
-    return last.replace(",", "") if _GROUPED.fullmatch(last) else last
+def conversation(value: Any, where: str) -> list[Message] | None:
+    """The messages of a cell: a list of them, also as text, or a text "Human: ... Assistant: ..."; None if it is neither.
 
-
-def parted(
-    prompt: list[Message], chosen: Any, rejected: Any, where: str
-) -> tuple[list[Message], list[Message], list[Message]]:
-    """Prompt, chosen and rejected answer of a pair; what both answers begin with goes to the prompt.
+    Messages have role and content, or ShareGPT's from and value.
 
     Raises:
-        BadRow: an answer is empty, both are the same, or they differ before an answer begins.
+        BadRow: a text that begins as a list of messages does and cannot be read.
         DataError: a message without role and text.
     """
-    turns = [
-        _conversation(value, f"{where}, column '{name}'")
-        for name, value in (("chosen", chosen), ("rejected", rejected))
-    ]
-    if turns[0] is None and turns[1] is None:
-        texts = [text_of(value, where) for value in (chosen, rejected)]
-        if not prompt and all(texts) and texts[0] != texts[1]:
-            prefix = os.path.commonprefix(texts)
-            prefix = prefix[: len(prefix) - len(prefix.split()[-1])] if prefix[-1:].strip() else prefix
-            if not prefix.strip():
-                raise BadRow(
-                    where,
-                    "no prompt: chosen and rejected begin differently",
-                    "Name its column (prompt='...')",
-                )
-            prompt = [Message(role="user", content=prefix.strip())]
-            texts = [text[len(prefix) :].strip() for text in texts]
-        turns = [[Message(role="assistant", content=text)] if text else [] for text in texts]
-    better, worse = (
-        found if found is not None else _answer(value, where)
-        for found, value in zip(turns, (chosen, rejected), strict=True)
-    )
-    if better == worse and better:
-        raise BadRow(where, "chosen and rejected are the same", "Give two different answers")
-    common = [one for one, _ in takewhile(lambda two: two[0] == two[1], zip(better, worse, strict=False))]
-    better, worse = better[len(common) :], worse[len(common) :]
-    for name, answer in (("chosen", better), ("rejected", worse)):
-        if not any(turn["content"].strip() or "tool_calls" in turn for turn in answer):
-            raise BadRow(where, f"no answer in '{name}'", "Write one")
-        if answer[0]["role"] != "assistant":
-            raise BadRow(
-                where, f"'{name}' differs before the assistant answers", "Both answers need the same prompt"
-            )
-    if prompt[len(prompt) - len(common) :] == common:
-        return prompt, better, worse
-    if common[: len(prompt)] == prompt or question_of(prompt) in [turn["content"] for turn in common]:
-        return common, better, worse  # the answers repeat the prompt
-    return [*prompt, *common], better, worse
+    if isinstance(value, str):
+        if (turns := _spoken(value.strip())) is not None:
+            return turns
+        found = parsed(value)
+        if isinstance(found, str) and _WRITTEN.match(value):
+            raise BadRow(where, "a list of messages that cannot be read", "Write it as JSON (json.dumps)")
+        if not (isinstance(found, list) and any(map(_like_message, found))):
+            return None
+    else:
+        found = [value] if _like_message(value) else parsed(value)
+    if not isinstance(found, list | tuple):
+        return None
+    return [_message(json_value(item, where), where) for item in found]
 
 
-def _conversation(value: Any, where: str) -> list[Message] | None:
-    """The messages of an answer's cell, or of a text "Human: ... Assistant: ..."; None if it is another text."""
-    turns = _messages(value, where)
-    if turns is not None or not isinstance(value, str) or not value.lstrip().startswith("Human:"):
-        return turns
-    parts = _TURN.split(value.strip())[1:]
+def _spoken(text: str) -> list[Message] | None:
+    """The turns of "Human: ... Assistant: ..."; an empty one at the end is only where the answer goes."""
+    _, *parts = _TURN.split(text)
+    if not text.startswith("Human:") or "Assistant" not in parts[::2]:
+        return None
+    if not parts[-1].strip():
+        parts = parts[:-2]
     roles = {"Human": "user", "Assistant": "assistant"}
-    return [
-        Message(role=roles[who], content=said.strip())
-        for who, said in zip(parts[::2], parts[1::2], strict=True)
-    ]
+    turns = zip(parts[::2], parts[1::2], strict=True)
+    return [Message(role=roles[who], content=said.strip()) for who, said in turns]
 
 
-def _answer(value: Any, where: str) -> list[Message]:
-    text = text_of(value, where)
+def answer_turns(text: str) -> list[Message]:
+    """A text as the assistant's message; none if it is empty."""
     return [Message(role="assistant", content=text)] if text else []
 
 
-def _messages(value: Any, where: str) -> list[Message] | None:
-    """A list of messages, also as JSON text; None if it is none."""
-    if isinstance(value, str) and value.lstrip().startswith("[{"):
-        try:
-            value = json.loads(value)
-        except ValueError:
-            return None  # a text that begins so
-    if hasattr(value, "tolist"):  # numpy's, as in a DataFrame read from parquet
-        value = value.tolist()
-    if not isinstance(value, list | tuple):
-        return None
-    return [_message(json_value(item, where), where) for item in value]
+def common_words(texts: list[str]) -> tuple[str, list[str]]:
+    """The whole words that texts begin with in common, and what is left of each."""
+    prefix = os.path.commonprefix(texts)
+    if prefix[-1:].strip():  # it may end within a word
+        prefix = prefix[: len(prefix) - len(prefix.split()[-1])]
+    return prefix.strip(), [text[len(prefix) :].strip() for text in texts]
+
+
+def without_prompt(prompt: str, texts: list[str]) -> list[str]:
+    """The texts without the prompt where all of them repeat it and go on after it; else as they are."""
+    prompt = prompt.strip()
+    left = [text[len(prompt) :] for text in texts if text.startswith(prompt)]
+    if len(left) < len(texts) or not all(text.strip() for text in left):
+        return texts
+    if prompt[-1:].isalnum() and any(text[0].isalnum() for text in left):
+        return texts  # "Is it" begins "Is italics so?" too
+    return [text.strip() for text in left]
+
+
+def _like_message(value: Any) -> bool:
+    forms = ({"role", "content"}, {"role", "tool_calls"}, {"from", "value"})
+    return isinstance(value, Mapping) and any(keys <= value.keys() for keys in forms)
 
 
 def _message(value: Any, where: str) -> Message:
+    if isinstance(value, dict) and "role" not in value and {"from", "value"} <= value.keys():
+        rest = {key: item for key, item in value.items() if key not in ("from", "value")}
+        if value["from"] not in _SPEAKERS:
+            raise DataError(
+                f"{where}: a message is from {value['from']!r}; known are {', '.join(_SPEAKERS)}. Rename it."
+            )
+        value = {"role": _SPEAKERS[value["from"]], "content": value["value"], **rest}
     if not isinstance(value, dict) or not isinstance(value.get("role"), str):
         there = f" with {', '.join(value)}" if isinstance(value, dict) else ""
         raise DataError(f"{where}: a message needs 'role' and 'content', not {_named(value)}{there}.")

@@ -3,20 +3,26 @@
 What cannot be read is refused with file, line and what to do. `rl.own_data` makes rows of the records.
 """
 
-import csv
+import codecs
 import gzip
-import io
 import json
+import re
 import zlib
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from rl.data_csv import csv_rows
+from rl.data_tables import given_rows, parquet_rows
 from rl.data_values import DataError
 
 KINDS = (".csv", ".tsv", ".json", ".jsonl", ".parquet")
-_MISSING = frozenset(["nan", "NaN", "<NA>", "#N/A"])  # what programs write for an empty cell of a table
+_SPLIT = re.compile(
+    r"(?:^|[^a-z])(train|training|test|testing|validation|valid|val|dev|eval|evaluation)(?![a-z])"
+)
+# What the library datasets writes about the data that lie beside it.
+_ABOUT = re.compile(r"dataset_infos?\.json|dataset_dict\.json|state\.json")
 
 
 class Record(NamedTuple):
@@ -31,19 +37,32 @@ def read_records(source: Any, *, encoding: str = "utf-8", delimiter: str | None 
 
     Args:
         encoding: of text files; a byte order mark is accepted.
-        delimiter: between the fields of a CSV; a comma (in .tsv a tab) if not given.
+        delimiter: between the fields of a CSV; if not given, a comma (in .tsv a tab) or what Excel's line "sep=" says.
 
     Raises:
         DataError: no such file, another kind of file, or one that is damaged; names file, line and what to do.
     """
     if not isinstance(source, str | Path):
-        return list(_given_records(source))
-    path = Path(source).expanduser()
-    files = shards(path) if path.is_dir() else [path]
-    records = [record for file in files for record in _file_records(file, encoding, delimiter)]
+        records = [_record(f"row {number}", row) for number, row in enumerate(given_rows(source), start=1)]
+        if not records:
+            raise DataError("There are no rows.")
+        return records
+    records = [record for file in files_of(source) for record in _file_records(file, encoding, delimiter)]
     if not records:
-        raise DataError(f"{path} holds no rows.")
+        raise DataError(f"{source} holds no rows.")
     return records
+
+
+def files_of(source: Any) -> list[Path]:
+    """The files that `read_records` reads: the file itself, a folder's shards; none where the source is no path.
+
+    Raises:
+        DataError: as `shards`.
+    """
+    if not isinstance(source, str | Path):
+        return []
+    path = Path(source).expanduser()
+    return shards(path) if path.is_dir() else [path]
 
 
 def kind_of(path: Path) -> str:
@@ -57,19 +76,20 @@ def shards(folder: Path) -> list[Path]:
     """The data files of a folder, by name; of a file that is there as JSONL and as parquet, the JSONL.
 
     Raises:
-        DataError: there is none, or they are of several kinds.
+        DataError: there is none, they are of several kinds, or of several splits.
     """
-    files = [
-        path
-        for path in sorted(folder.iterdir())
-        if path.is_file() and path.name[0] not in "._" and kind_of(path)
-    ]
+    inside = [path for path in sorted(folder.iterdir()) if path.name[0] not in "._"]
+    files = [path for path in inside if path.is_file() and kind_of(path) and not _ABOUT.fullmatch(path.name)]
     lines = {path.stem for path in files if path.suffix == ".jsonl"}
     files = [path for path in files if not (path.suffix == ".parquet" and path.stem in lines)]
     if not files:
-        inside = [path.name for path in sorted(folder.iterdir()) if path.is_dir() and path.name[0] != "."]
-        hint = f" Name one of the folders in it: {', '.join(inside)}." if inside else ""
-        raise DataError(f"{folder} holds no data file ({', '.join(KINDS)}).{hint}")
+        raise DataError(f"{folder} holds no data file ({', '.join(KINDS)}).{_folder_hint(folder, inside)}")
+    splits = dict.fromkeys(found[1] for path in files if (found := _SPLIT.search(path.name.lower())))
+    if len(splits) > 1:
+        raise DataError(
+            f"{folder} holds files of several splits ({', '.join(splits)}), which would be mixed. Name one file (or one "
+            "folder of shards)."
+        )
     if len(kinds := Counter(map(kind_of, files))) > 1:
         counted = ", ".join(f"{count} {kind}" for kind, count in kinds.items())
         raise DataError(
@@ -78,14 +98,28 @@ def shards(folder: Path) -> list[Path]:
     return files
 
 
+def _folder_hint(folder: Path, inside: list[Path]) -> str:
+    names = {path.name for path in inside}
+    if names & {"state.json", "dataset_dict.json"}:
+        return (
+            f" It was written by save_to_disk: give datasets.load_from_disk('{folder}') instead of its path."
+        )
+    if arrow := [path for path in inside if path.suffix == ".arrow"]:
+        return f" Give datasets.Dataset.from_file('{arrow[0]}') instead of its path."
+    folders = [path.name for path in inside if path.is_dir()]
+    return f" Name one of the folders in it: {', '.join(folders)}." if folders else ""
+
+
 def _file_records(path: Path, encoding: str, delimiter: str | None) -> Iterator[Record]:
     kind = kind_of(path)
     if not path.is_file():
         raise DataError(f"There is no file {path}.")
     if not kind:
+        hint = "A spreadsheet can be saved as CSV (UTF-8)."
+        if path.suffix == ".arrow":
+            hint = f"Give datasets.Dataset.from_file('{path}') instead of the path."
         raise DataError(
-            f"{path} is no data file that can be read here: {', '.join(KINDS)} (and .gz) are. A spreadsheet can be saved as "
-            "CSV (UTF-8)."
+            f"{path} is no data file that can be read here: {', '.join(KINDS)} (and .gz) are. {hint}"
         )
     content = file_content(path)
     if kind == ".parquet":
@@ -98,7 +132,8 @@ def _file_records(path: Path, encoding: str, delimiter: str | None) -> Iterator[
         for number, value in jsonl_values(path, text):
             yield _record(f"{path}, line {number}", value)
     else:
-        yield from _csv_records(path, text, delimiter or ("\t" if kind == ".tsv" else ","))
+        rows = csv_rows(path, text, delimiter, usual="\t" if kind == ".tsv" else ",")
+        yield from (Record(f"{path}, line {number}", row) for number, row in rows)
 
 
 def file_content(path: Path) -> bytes:
@@ -131,7 +166,7 @@ def decoded(path: Path, content: bytes, encoding: str = "utf-8") -> str:
         DataError: it is in another encoding; names the line, and the encoding to try.
     """
     try:
-        return content.decode("utf-8-sig" if encoding.lower() in ("utf-8", "utf8") else encoding)
+        return _decoded(content, codecs.lookup(encoding).name)
     except LookupError as error:
         raise DataError(
             f"There is no encoding {encoding!r}; utf-8, utf-16 and cp1252 are usual ones."
@@ -139,13 +174,36 @@ def decoded(path: Path, content: bytes, encoding: str = "utf-8") -> str:
     except UnicodeError as error:
         start = error.start if isinstance(error, UnicodeDecodeError) else 0
         line = content.count(b"\n", 0, start) + 1
-        wide = content[:2] in (b"\xff\xfe", b"\xfe\xff") or b"\0" in content[:100]
-        likely = "utf-16" if wide else "utf-8" if encoding.lower() not in ("utf-8", "utf8") else "cp1252"
-        where = "an export of Excel or Windows often is" if likely != "utf-8" else "most files are"
-        raise DataError(
-            f"{path}, line {line}: not {encoding.upper()} text ({error}). Try "
-            f"encoding='{likely}' in rl.own_data.rows_from ({where}), or save the file as UTF-8."
-        ) from error
+        likely = [other for other in _likely_encodings(content) if _decodes(content, other)]
+        advice = "Save the file as UTF-8."
+        if likely:
+            where = "most files are" if likely[0] == "utf-8" else "an export of Excel or Windows often is"
+            advice = (
+                f"Try encoding='{likely[0]}' in rl.own_data.rows_from ({where}), or save the file as UTF-8."
+            )
+        raise DataError(f"{path}, line {line}: not {encoding.upper()} text ({error}). {advice}") from error
+
+
+def _decoded(content: bytes, encoding: str) -> str:
+    text = content.decode(encoding).lstrip("\ufeff")
+    if "\0" in text[:100]:  # UTF-16 of English is good UTF-8, with a zero behind each letter
+        raise UnicodeError("it holds zero bytes")
+    return text
+
+
+def _decodes(content: bytes, encoding: str) -> bool:
+    try:
+        return bool(_decoded(content, encoding))
+    except UnicodeError:
+        return False
+
+
+def _likely_encodings(content: bytes) -> list[str]:
+    if content[:2] in (b"\xff\xfe", b"\xfe\xff"):
+        return ["utf-16"]
+    if b"\0" in content[:100]:
+        return ["utf-16-le" if content[1:2] == b"\0" else "utf-16-be"]
+    return ["utf-8", "cp1252"]
 
 
 def jsonl_values(path: Path, text: str) -> Iterator[tuple[int, Any]]:
@@ -211,110 +269,8 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 def _record(where: str, value: Any) -> Record:
     if not isinstance(value, Mapping):
         raise DataError(f"{where}: a row must be an object with named fields, not {type(value).__name__}.")
-    return Record(where, dict(value))
-
-
-def _csv_records(path: Path, text: str, delimiter: str) -> Iterator[Record]:
-    lines = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
-    names: list[str] | None = None
-    start = 1
-    try:
-        for fields in lines:
-            where, start = f"{path}, line {start}", lines.line_num + 1
-            if not fields:
-                continue
-            if names is None:
-                names = _csv_names(path, fields, delimiter)
-                continue
-            if len(fields) != len(names):
-                raise DataError(
-                    f"{where}: {len(fields)} fields where the first line names {len(names)} ({', '.join(names)}). Put texts "
-                    f"that hold a {_said(delimiter)} into quotes."
-                )
-            cells = zip(names, fields, strict=True)
-            yield Record(where, {name: None if cell in _MISSING else cell for name, cell in cells if name})
-    except csv.Error as error:
-        raise DataError(
-            f"{path}, line {start}: a quote that opens here is not closed as it should be ({error}). Close it, and write a "
-            'quote within a quoted text twice ("").'
-        ) from error
-
-
-def _csv_names(path: Path, fields: list[str], delimiter: str) -> list[str]:
-    names = [field.strip() for field in fields]
-    if len(names) == 1:
-        others = [other for other in (",", ";", "\t", "|") if other != delimiter and other in names[0]]
-        hint = (
-            f" Its fields seem to be parted by a {_said(others[0])}: delimiter={others[0]!r}."
-            if others
-            else ""
-        )
-        raise DataError(f"{path}, line 1: only one column, {names[0]!r}.{hint}")
-    for name, count in Counter(names).items():
-        if count > 1:
-            raise DataError(
-                f"{path}, line 1: {count} columns are named '{name}'. Give each a name of its own."
-            )
-    if "" in names[1:]:  # the first may be: it is the index that pandas writes, and is left out
-        raise DataError(f"{path}, line 1: column {names.index('', 1) + 1} has no name. Give it one.")
-    return names
-
-
-def _said(delimiter: str) -> str:
-    return {",": "comma", ";": "semicolon", "\t": "tab"}.get(delimiter, delimiter)
-
-
-def parquet_rows(path: Path, content: bytes) -> Iterator[tuple[int, dict[str, Any]]]:
-    """The rows of a parquet file, counted from 1; times with nanoseconds are cut to microseconds.
-
-    Raises:
-        DataError: it is damaged, has two columns of one name, or holds what Python has no value for.
-    """
-    import pyarrow
-    import pyarrow.parquet
-
-    try:
-        table = pyarrow.parquet.ParquetFile(io.BytesIO(content)).read()
-    except (pyarrow.ArrowException, OSError) as error:
-        raise DataError(f"{path} is no readable parquet file ({error}). Copy or write it again.") from error
-    columns: dict[str, list[Any]] = {}
-    for name, column in zip(table.column_names, table.columns, strict=True):
-        if name in columns:
-            raise DataError(f"{path}: several columns are named '{name}'. Give each a name of its own.")
-        try:
-            if pyarrow.types.is_timestamp(column.type) and column.type.unit == "ns":
-                column = column.cast(pyarrow.timestamp("us", tz=column.type.tz), safe=False)
-            columns[name] = column.to_pylist()
-        except (pyarrow.ArrowException, ValueError, OverflowError) as error:
-            raise DataError(
-                f"{path}: the column '{name}' ({column.type}) cannot be read ({error})."
-            ) from error
-    rows = zip(*columns.values(), strict=True)
-    return ((number, dict(zip(columns, row, strict=True))) for number, row in enumerate(rows, start=1))
-
-
-def _given_records(source: Any) -> Iterator[Record]:
-    if isinstance(source, Mapping):
-        raise DataError(
-            f"Give one of its parts, such as source[{next(iter(source), 'train')!r}], not all: {', '.join(source)}."
-        )
-    if hasattr(source, "to_dict") and hasattr(source, "columns"):  # a DataFrame
-        if twice := [str(name) for name, count in Counter(source.columns).items() if count > 1]:
-            raise DataError(f"Several columns are named '{twice[0]}'. Give each a name of its own.")
-        source = source.to_dict("records")
-    # A Dataset holds classes as numbers, and what they are called beside them.
-    features = getattr(source, "features", None) or {}
-    classes = {name: feature.names for name, feature in features.items() if hasattr(feature, "int2str")}
-    if isinstance(source, bytes) or not isinstance(source, Iterable):
-        raise DataError(
-            f"Data is a path, a list of dicts, a Dataset or a DataFrame, not {type(source).__name__}."
-        )
-    number = 0
-    for number, value in enumerate(source, start=1):
-        record = _record(f"row {number}", value)
-        for name, names in classes.items():
-            label = record.values.get(name)
-            record.values[name] = names[label] if isinstance(label, int) and label >= 0 else None
-        yield record
-    if not number:
-        raise DataError("There are no rows.")
+    values = {str(name): item for name, item in value.items()}
+    if len(values) < len(value):
+        twice = next(name for name, count in Counter(map(str, value)).items() if count > 1)
+        raise DataError(f"{where}: two fields are named '{twice}'. Give each a name of its own.")
+    return Record(where, values)

@@ -73,9 +73,12 @@ def cut_splits(
             part += left.popleft()
         taken += len(part)
         if not part or len(part) < wanted:
+            without = "; ".join(f"{item.count:,}: {item.reason} ({item.example})" for item in drops.all)
             raise DataError(
                 f"Only {len(drafts):,} different rows can be used, too few for the splits {dict(splits)}: '{split}' would "
-                f"have {len(part):,}. Ask for fewer, or for shares such as {{'train': 0.9, 'test': 0.1}}."
+                f"have {len(part):,}. "
+                + (f"Left out are {without}. " if without else "")
+                + "Ask for fewer, or for shares such as {'train': 0.9, 'test': 0.1}."
             )
         if counted:
             over += part[wanted:]

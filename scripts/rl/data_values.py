@@ -12,16 +12,26 @@ class DataError(Exception):
     """Data that cannot be used; the message names the file, the line and the field."""
 
 
+_DEEPEST = 100  # lists and objects within each other; every reader of JSON takes that many
+# Variants of letters that mean another thing: 3\u00b2 is not 32, 1\u00bd not 11/2.
+_OTHER_MEANING = ("<super>", "<sub>", "<fraction>", "<circle>")
+
+
 def json_value(value: Any, where: str = "a row") -> Any:
     """A value as JSON has it, so that it means the same in every file and to every reward.
 
     Dates and times become ISO text, time spans seconds, Decimal exact text ("12.50"), bytes the UTF-8 text that they
-    are, numpy's scalars and arrays numbers and lists, and what is missing (NaN, NaT, NA) None.
+    are, numpy's scalars and arrays numbers and lists (float32 by the fewest digits that name it: 2.7, and not
+    2.700000047683716), and what is missing (NaN, NaT, NA) None.
 
     Raises:
         DataError: what has no such form: bytes that are no text, infinity, integers of more than 64 bits, half a
-            character (a lone surrogate), any other object. `where` begins the message.
+            character (a lone surrogate), more than 100 levels, any other object. `where` begins the message.
     """
+    return _plain(value, where, 0)
+
+
+def _plain(value: Any, where: str, depth: int) -> Any:
     if value is None or isinstance(value, bool):
         return value
     if isinstance(value, str):
@@ -47,12 +57,17 @@ def json_value(value: Any, where: str = "a row") -> Any:
             raise DataError(
                 f"{where}: {len(value):,} bytes that are no UTF-8 text, such as an image. Leave the column out (drop=)."
             ) from error
+    if depth > _DEEPEST:
+        raise DataError(f"{where}: nested more than {_DEEPEST} levels deep. Leave the column out (drop=).")
     if isinstance(value, Mapping):
-        return {_text(str(key), where): json_value(item, where) for key, item in value.items()}
+        return {_text(str(key), where): _plain(item, where, depth + 1) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return [json_value(item, where) for item in value]
-    if hasattr(value, "tolist"):
-        return json_value(value.tolist(), where)
+        return [_plain(item, where, depth + 1) for item in value]
+    if hasattr(value, "tolist"):  # of numpy, or a tensor
+        dtype = getattr(value, "dtype", None)
+        kind = getattr(dtype, "name", str(dtype).removeprefix("torch."))
+        value = value.tolist()
+        return _plain(shortest(value, kind) if kind in ("float16", "float32") else value, where, depth + 1)
     raise DataError(
         f"{where}: JSON cannot hold a value of type {type(value).__name__}. Leave the column out (drop=)."
     )
@@ -64,6 +79,19 @@ def _scalar(value: float | Decimal | datetime, where: str) -> float | str:
     if value in (float("inf"), float("-inf")):
         raise DataError(f"{where}: JSON has no infinity. Write another number, or leave the cell empty.")
     return format(value, "f") if isinstance(value, Decimal) else float(value)
+
+
+def shortest(value: Any, kind: str) -> Any:
+    """A float of fewer than 64 bits, or lists of them, by the fewest digits that name it: 2.7, not 2.700000047683716.
+
+    Args:
+        kind: "float32" or "float16".
+    """
+    import numpy
+
+    if isinstance(value, list):
+        return [shortest(item, kind) for item in value]
+    return float(str(numpy.dtype(kind).type(value)))
 
 
 def _text(value: str, where: str) -> str:
@@ -122,9 +150,17 @@ def same_columns(rows: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
     return [{name: row.get(name) for name in names} for row in rows]
 
 
+def compatible(text: str) -> str:
+    """Full-width and other variants of letters as the usual ones, where they mean the same (3\u00b2 is not 32)."""
+    if text.isascii():
+        return text
+    usual = (
+        c if unicodedata.decomposition(c).startswith(_OTHER_MEANING) else unicodedata.normalize("NFKC", c)
+        for c in text
+    )
+    return unicodedata.normalize("NFC", "".join(usual))
+
+
 def normalised(text: str) -> str:
-    """A text as it is compared: Unicode NFKC (superscripts stay: 3\u00b2 is not 32), no case, single spaces."""
-    if not text.isascii():
-        usual = (c if unicodedata.category(c) == "No" else unicodedata.normalize("NFKC", c) for c in text)
-        text = unicodedata.normalize("NFC", "".join(usual))
-    return " ".join(text.casefold().split())
+    """A text as it is compared: the usual variants of letters, no case, single spaces."""
+    return " ".join(compatible(text).casefold().split())

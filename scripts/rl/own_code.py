@@ -3,6 +3,7 @@
 The file lies beside the training script, where Python finds it, in every process of a job.
 """
 
+import ast
 import hashlib
 import importlib
 import inspect
@@ -101,6 +102,8 @@ def _file(module: ModuleType) -> str:
 def source_digest(names: Iterable[str]) -> str:
     """SHA-256 of the files that these functions (dotted names) are written in, to tell one version from another.
 
+    Files beside them that they import count too.
+
     Raises:
         OwnCodeError: as `load_function`.
     """
@@ -108,7 +111,25 @@ def source_digest(names: Iterable[str]) -> str:
     for name in sorted(names):
         function = inspect.unwrap(load_function(name, "function"))
         # The file that is named, and the one that it may have the function from.
-        modules = dict.fromkeys([name.rpartition(".")[0], getattr(function, "__module__", "")])
+        modules = [name.rpartition(".")[0], getattr(function, "__module__", "")]
         files = [getattr(sys.modules.get(module), "__file__", None) for module in modules]
-        digest.update(f"{name}\n".encode() + b"".join(Path(file).read_bytes() for file in files if file))
+        found: dict[Path, bytes] = {}
+        for file in filter(None, files):
+            _collect(Path(file), found)
+        digest.update(f"{name}\n".encode() + b"".join(found[path] for path in sorted(found)))
     return digest.hexdigest()
+
+
+def _collect(file: Path, found: dict[Path, bytes]) -> None:
+    """The content of a file and of those in its folder that it imports, by path."""
+    if file in found or file.suffix != ".py":
+        return
+    found[file] = file.read_bytes()
+    for node in ast.walk(ast.parse(found[file])):
+        names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+        if isinstance(node, ast.ImportFrom) and node.module:
+            names = [node.module]
+        for name in names:
+            beside = file.parent / f"{name.partition('.')[0]}.py"
+            if beside.is_file():
+                _collect(beside, found)

@@ -6,144 +6,54 @@
 What it does, in this order: rows are read (rl.data_files), duplicates dropped (compared as rl.data_values.normalised
 does, so that no question is in two splits in another spelling), shuffled with the seed, and cut into splits. Columns that
 are no part of a row stay beside it and reach rewards of one's own as keyword arguments; the cells of a CSV are texts.
+Solutions are reduced to the answer in them (rl.data_golds), and the report says so.
 """
 
 import json
+from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-from rl.data_cells import BadRow, parted, question_of, reduced, text_of, turns_of
-from rl.data_files import Record, read_records
-from rl.data_report import DataReport, Drops, Lengths, shortened
+from rl.data_cells import (
+    BadRow,
+    answer_turns,
+    common_words,
+    conversation,
+    question_of,
+    text_of,
+    without_prompt,
+)
+from rl.data_choices import letter_of, options_hint, options_of, with_options
+from rl.data_columns import Columns
+from rl.data_files import read_records
+from rl.data_golds import REDUCED, reduced
+from rl.data_report import DataReport, Lengths, shortened
 from rl.data_splits import Draft, Sizes, cut_splits, without_duplicates
 from rl.data_values import DataError, json_value
-from rl.tasks import FIELDS, Message, Row
+from rl.preferences import SIDES, NoPair, Pair, normal_form
+from rl.tasks import Message, Row
 from rl.templates import render
 from rl.verifiers import get_verifier, usable
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-    from rl.preferences import Pair
-
 SPLITS: Sizes = {"train": 0.9, "test": 0.1}
-
-# Names under which people have these columns. The first is ours, and wins; of the others there must be one alone.
-_NAMES = {
-    "question": ("question", "prompt", "problem", "query", "instruction", "input"),
-    "answer": (
-        "answer",
-        "solution",
-        "final_answer",
-        "expected_answer",
-        "ground_truth",
-        "target",
-        "label",
-        "output",
-    ),
-    "messages": ("messages",),
-    "prompt": ("prompt", "question", "problem", "query", "instruction", "input", "messages"),
-    "chosen": ("chosen", "chosen_response", "preferred"),
-    "rejected": ("rejected", "rejected_response", "dispreferred"),
-}
-# Names that trainers pass to rewards or read themselves: a column of that name is kept as source_<name>.
-_RESERVED = frozenset(
-    [
-        *(*FIELDS, "chosen", "rejected", "tools", "completion", "completions", "completion_ids", "prompts"),
-        *("image", "images", "trainer_state", "log_extra", "log_metric", "environments"),
-        *("max_completion_length", "opening", "verifier"),
-    ]
-)
-
-
-def _free_name(name: str) -> str:
-    return f"source_{name}" if name in _RESERVED else name
-
-
-@dataclass
-class _Reader:
-    """What both kinds of data share: the source's records, the choice of columns, what was dropped."""
-
-    records: list[Record]
-    system: str | None
-    drop: Sequence[str]  # columns to leave out
-    notes: list[str] = field(default_factory=list)
-    drops: Drops = field(default_factory=Drops)
-
-    def __post_init__(self) -> None:
-        self.used: set[str | None] = set()
-        for name in self.drop:
-            self.column("drop", name)
-
-    @property
-    def columns(self) -> list[str]:
-        return list(dict.fromkeys(name for record in self.records for name in record.values))
-
-    def column(self, role: str, given: str | None, *, needed: bool = True) -> str | None:
-        """The column that plays a role: the one that is given, else the one whose name says so. It is then used up."""
-        there = self.columns
-        if given is not None and given not in there:
-            raise DataError(
-                f"{self.records[0].where}: there is no column '{given}'; there are {', '.join(there)}."
-            )
-        known = [given] if given else [name for name in there if name.strip().lower() in _NAMES[role]]
-        exact = [name for name in known if name in (role, given)]
-        found = exact or known
-        if not needed and not found:
-            return None
-        if len(found) != 1:
-            which = f"may be {' or '.join(map(repr, found))}" if found else "is not known"
-            raise DataError(
-                f"{self.records[0].where}: which column holds the {role} {which}; there are {', '.join(there)}. "
-                f"Name it: {role}='...'."
-            )
-        if not exact:
-            self.notes.append(f"the column '{found[0]}' is taken as the {role}")
-        self.used.add(found[0])
-        return found[0]
-
-    def drop_bad(self, error: BadRow, skip: bool) -> None:
-        if not skip:
-            raise error
-        self.drops.add(error.reason, error.where)
-
-    def own_columns(self, record: Record) -> dict[str, Any]:
-        """What is no part of a row, under a name that no trainer uses itself."""
-        left = {name: value for name, value in record.values.items() if name not in self.used}
-        return {
-            _free_name(name): json_value(value, f"{record.where}, column '{name}'")
-            for name, value in left.items()
-        }
-
-    def all_notes(self) -> list[str]:
-        own = [name for name in self.columns if name not in self.used]
-        kept = [name if name == _free_name(name) else f"{name} (as {_free_name(name)})" for name in own]
-        return [*self.notes, f"columns kept beside the rows: {', '.join(kept)}"] if kept else self.notes
-
-    def prompt(self, turns: list[Message], where: str) -> list[Message]:
-        """The turns with the system prompt before them; one that they bring stays, and comes first."""
-        if not turns or turns[-1]["role"] not in ("user", "tool"):
-            raise BadRow(
-                where, "no question before the answer", "A conversation must end with the user's turn"
-            )
-        if not self.system:
-            return turns
-        own = [turn["content"] for turn in turns[:1] if turn["role"] == "system"]
-        return [Message(role="system", content="\n\n".join([*own, self.system])), *turns[len(own) :]]
+COMMON = "common"  # pairs_from(prompt=...): what both texts begin with
 
 
 def rows_from(
     source: Any,
     *,
-    question: str | None = None,
+    question: str | Sequence[str] | None = None,
     answer: str | None = None,
     messages: str | None = None,
+    choices: str | Sequence[str] | None = None,
     system: str | None = None,
     splits: Sizes = SPLITS,
     seed: int = 42,
-    task: str = "own",
+    task: str | None = None,
     verifier: str = "number",
     tokenizer: "PreTrainedTokenizerBase | None" = None,
     chat_template_kwargs: Mapping[str, Any] | None = None,
@@ -156,13 +66,17 @@ def rows_from(
 
     Args:
         source: a file (.csv, .tsv, .json, .jsonl, each also .gz, .parquet), a folder of such files of one kind, a
-            `datasets.Dataset`, a DataFrame, or a list of dicts.
+            `datasets.Dataset`, a DataFrame, or a list of dicts. Rows of this workshop keep their prompt and task.
         question, answer: the columns' names, where they do not say it themselves. A question is a text or a list of
-            messages. Solutions that end as GSM8K's do ("... #### 1,234") are reduced to the answer (1234).
+            messages; several columns (["instruction", "input"]) are joined by a blank line. Solutions are reduced to
+            their answer (rl.data_golds).
         messages: instead of `question`, a column of whole conversations: the last assistant message is the answer,
-            unless there is a column `answer`.
+            unless there is a column for it.
+        choices: a column with a list of options, or the names of a column for each: they are written under the question
+            as "(A) ..." lines, and the answers, where they are numbers from 0 or an option's text, become letters.
         system: a system prompt to put before each question, such as rl.tasks.FORMAT_INSTRUCTIONS.
         splits: rows in each ({"train": 2000, "test": 300}), or the shares of all ({"train": 0.9, "test": 0.1}).
+        task: the task's name; "own" if nothing says it.
         verifier: the recipe's; answers that it cannot use are reported, and kept.
         tokenizer: the model's, for the prompts' lengths in its tokens; without it they are in characters.
         drop: columns to leave out.
@@ -176,49 +90,68 @@ def rows_from(
         DataError: what cannot be read, by file, line, field and what to do; or too few rows for the splits.
         VerifierError: there is no such verifier.
     """
-    reader = _Reader(read_records(source, encoding=encoding, delimiter=delimiter), system, drop)
+    columns = Columns(read_records(source, encoding=encoding, delimiter=delimiter), system, drop)
     verdict = get_verifier(verifier)
-    if messages:
-        asked, needed = reader.column("messages", messages), False
-    elif asked := reader.column("question", question, needed="messages" not in reader.columns):
-        needed = True
+    listed = [] if choices is None else columns.several("choices", choices)
+    ours = columns.are_rows and question is None and messages is None
+    if ours:
+        asked, conversations = columns.several("prompt", "prompt"), False
+        columns.keep("question", "task")
+    elif messages is not None:
+        asked, conversations = columns.several("messages", messages), True
     else:
-        asked, needed = reader.column("messages", "messages"), False
-    known = reader.column("answer", answer) if needed or answer or "answer" in reader.columns else None
-    drafts, shortened_answers = [], 0
-    for index, record in enumerate(reader.records):
+        asked = columns.several("question", question, needed=not columns.known("messages"))
+        conversations = not asked
+        asked = asked or columns.several("messages", None)
+    known = columns.column("answer", answer, needed=not conversations)
+    drafts, forms, unsaid = [], Counter(), 0
+    for index, record in enumerate(columns.records):
+        cells, where = record.values, f"{record.where}, column '{known or asked[0]}'"
         try:
-            turns = turns_of(record.values.get(asked), f"{record.where}, column '{asked}'")
+            turns = columns.turns(record, asked)
             last = turns.pop()["content"] if turns[-1]["role"] == "assistant" else ""
-            where = f"{record.where}, column '{known or asked}'"
-            full = text_of(record.values.get(known) if known else last, where)
-            if not full:
+            gold, form = reduced(text_of(cells.get(known) if known else last, where))
+            if not gold:
                 raise BadRow(where, "no answer", "Give it one")
-            prompt = reader.prompt(turns, record.where)
+            prompt = columns.with_system(turns, record.where)
+            if listed:
+                options = options_of(cells, listed, record.where)
+                turns, prompt = with_options(turns, options), with_options(prompt, options)
+                a_number = known is not None and not isinstance(cells[known], str)
+                gold = letter_of(gold, options, where, number=a_number)
         except BadRow as error:
-            reader.drop_bad(error, skip_bad)
+            columns.drop_bad(error, skip_bad)
             continue
-        gold = reduced(full)
-        shortened_answers += gold != full
+        forms[form] += 1
+        unsaid += bool(known and last)
         row = {
             "prompt": prompt,
-            "question": question_of(turns),
+            "question": question_of(turns)
+            if listed
+            else columns.said("question", record) or question_of(turns),
             "answer": gold,
-            "task": task,
+            "task": task or columns.said("task", record) or "own",
             "split": "",
             "index": index,
         }
-        drafts.append(Draft(record.where, row, reader.own_columns(record)))
-    if shortened_answers:
-        reader.notes.append(
-            f"{shortened_answers:,} solutions that end in '#### ...' are reduced to what stands there"
+        drafts.append(Draft(record.where, row, columns.kept_values(record)))
+    columns.notes += [f"{forms[form]:,} {said}" for form, said in REDUCED.items() if forms[form]]
+    if unsaid:
+        columns.notes.append(
+            f"{unsaid:,} last messages of the assistant are left out: '{known}' has the answers"
         )
-    cut = cut_splits(without_duplicates(drafts, reader.drops), splits, seed, reader.drops)
+    if listed:
+        columns.notes.append("the options are written under the questions, and the answers are their letters")
+    elif hint := options_hint(list(columns.kept_names())):
+        columns.notes.append(hint)
+    if not conversations and not ours:
+        columns.note_context("question", asked)
+    cut = cut_splits(without_duplicates(drafts, columns.drops), splits, seed, columns.drops)
     golds = [row["answer"] for rows in cut.values() for row in rows]
     usable_golds = {gold: usable(verdict, gold) for gold in set(golds)}
     unusable = [gold for gold in golds if not usable_golds[gold]]
     report = DataReport(
-        **_common(reader, source, cut, tokenizer, chat_template_kwargs),
+        **_common(columns, source, cut, tokenizer, chat_template_kwargs),
         verifier=verifier,
         unusable=len(unusable),
         unusable_examples=[shortened(gold) for gold in list(dict.fromkeys(unusable))[:3]],
@@ -229,61 +162,107 @@ def rows_from(
 def pairs_from(
     source: Any,
     *,
-    prompt: str | None = None,
+    prompt: str | Sequence[str] | None = None,
     chosen: str | None = None,
     rejected: str | None = None,
     answer: str | None = None,
     system: str | None = None,
     splits: Sizes = SPLITS,
     seed: int = 42,
-    task: str = "own",
+    task: str | None = None,
     tokenizer: "PreTrainedTokenizerBase | None" = None,
     chat_template_kwargs: Mapping[str, Any] | None = None,
     drop: Sequence[str] = (),
     skip_bad: bool = False,
     encoding: str = "utf-8",
     delimiter: str | None = None,
-) -> tuple[dict[str, list["Pair"]], DataReport]:
+) -> tuple[dict[str, list[Pair]], DataReport]:
     """Preference pairs of one's own. All pairs of one question come into the same split.
 
     Args:
         prompt, chosen, rejected: the columns' names, where they do not say it themselves: texts, or lists of messages.
-            What `chosen` and `rejected` begin with in common is prompt (then there need be no such column): whole
-            messages, the turns of "Human: ... Assistant: ..." texts, or the words of other texts.
+            The messages that `chosen` and `rejected` begin with in common are prompt (then there need be no such column),
+            also those of "Human: ... Assistant: ..." texts. With prompt="common" the words are that other texts begin with.
         answer: a column with the known answer; without it the row's is the chosen one.
-        skip_bad: pairs with an empty prompt or answer, or with two answers that are the same, are dropped and
-            counted, and not refused.
+        skip_bad: pairs with an empty prompt or answer, or without a normal form (rl.preferences.normal_form), are dropped
+            and counted, and not refused.
 
     The other arguments, what is returned and raised: as in `rows_from`.
     """
-    reader = _Reader(read_records(source, encoding=encoding, delimiter=delimiter), system, drop)
-    better, worse = reader.column("chosen", chosen), reader.column("rejected", rejected)
-    asked = reader.column("prompt", prompt, needed=False)
-    known = reader.column("answer", answer) if answer else None
-    reader.used |= {"tools"}
-    drafts = []
-    for index, record in enumerate(reader.records):
+    columns = Columns(read_records(source, encoding=encoding, delimiter=delimiter), system, drop)
+    sides = [columns.column(side, given) for side, given in zip(SIDES, (chosen, rejected), strict=True)]
+    common = prompt == COMMON and COMMON not in columns.names
+    asked = [] if common else columns.several("prompt", prompt, needed=False)
+    ours = columns.are_rows and prompt is None
+    known = columns.column("answer", answer) if answer is not None or ours else None
+    columns.used |= {"tools"}
+    if ours:
+        columns.keep("question", "task")
+    drafts, forms = [], Counter()
+    for index, record in enumerate(columns.records):
         cells = record.values
         try:
-            turns = turns_of(cells.get(asked), f"{record.where}, column '{asked}'") if asked else []
-            turns, right, wrong = parted(turns, cells.get(better), cells.get(worse), record.where)
-            whole = reader.prompt(turns, record.where)
+            turns = columns.turns(record, asked) if asked else []
+            answers = [cells.get(side) for side in sides]
+            form = _compared(turns, answers, record.where, columns.names, common=common)
+            whole = columns.with_system(form["prompt"], record.where)
         except BadRow as error:
-            reader.drop_bad(error, skip_bad)
+            columns.drop_bad(error, skip_bad)
             continue
-        gold = reduced(text_of(cells.get(known), record.where)) if known else ""
+        gold, reduced_by = reduced(text_of(cells.get(known), record.where)) if known else ("", "")
+        forms[reduced_by] += 1
         row: dict[str, Any] = {
             "prompt": whole,
-            "question": question_of(turns),
-            "answer": gold or _last_text(right),
+            "question": columns.said("question", record) or question_of(form["prompt"]),
+            "answer": gold or _last_text(form["chosen"]),
+            "task": task or columns.said("task", record) or "own",
+            "split": "",
+            "index": index,
+            **{side: form[side] for side in SIDES},
         }
-        row |= {"task": task, "split": "", "index": index, "chosen": right, "rejected": wrong}
         if tools := json_value(cells.get("tools"), f"{record.where}, column 'tools'"):
             row["tools"] = tools if isinstance(tools, str) else json.dumps(tools)
-        drafts.append(Draft(record.where, row, reader.own_columns(record)))
-    cut = cut_splits(without_duplicates(drafts, reader.drops), splits, seed, reader.drops)
-    report = DataReport(**_common(reader, source, cut, tokenizer, chat_template_kwargs))
-    return cast(dict[str, list["Pair"]], cut), report
+        drafts.append(Draft(record.where, row, columns.kept_values(record)))
+    columns.notes += [f"{forms[form]:,} {said}" for form, said in REDUCED.items() if forms[form]]
+    if asked and not ours:
+        columns.note_context("prompt", asked)
+    cut = cut_splits(without_duplicates(drafts, columns.drops), splits, seed, columns.drops)
+    report = DataReport(**_common(columns, source, cut, tokenizer, chat_template_kwargs))
+    return cast(dict[str, list[Pair]], cut), report
+
+
+def _compared(
+    prompt: list[Message], answers: list[Any], where: str, names: list[str], *, common: bool
+) -> dict[str, Any]:
+    """Prompt and answers of two cells, as rl.preferences.normal_form has them; BadRow where they have no such form."""
+    turns = [
+        conversation(value, f"{where}, column '{side}'") for side, value in zip(SIDES, answers, strict=True)
+    ]
+    if turns == [None, None]:
+        texts = [text_of(value, where) for value in answers]
+        if common:
+            words, texts = common_words(texts)
+            prompt = [Message(role="user", content=words)] if words else []
+        elif not prompt:
+            raise BadRow(
+                where,
+                f"no prompt; there are {', '.join(names)}",
+                f"Name its column: prompt='...' (prompt='{COMMON}': the words that both texts begin with)",
+            )
+        else:
+            texts = without_prompt(prompt[-1]["content"], texts)
+        turns = [answer_turns(text) for text in texts]
+    whole = [
+        answer_turns(text_of(value, where)) if found is None else found
+        for found, value in zip(turns, answers, strict=True)
+    ]
+    try:
+        return cast(
+            dict[str, Any],
+            normal_form(cast(Pair, {"prompt": prompt, **dict(zip(SIDES, whole, strict=True))})),
+        )
+    except NoPair as error:
+        raise BadRow(where, error.reason, error.cure or "Give two different answers") from error
 
 
 def _last_text(answer: list[Message]) -> str:
@@ -291,7 +270,7 @@ def _last_text(answer: list[Message]) -> str:
 
 
 def _common(
-    reader: _Reader,
+    columns: Columns,
     source: Any,
     cut: dict[str, list[dict[str, Any]]],
     tokenizer: "PreTrainedTokenizerBase | None",
@@ -312,11 +291,11 @@ def _common(
         lengths = Lengths.of([len(ids) for ids in tokens], "tokens")
     return {
         "source": str(source) if isinstance(source, str | Path) else f"a {type(source).__name__}",
-        "read": len(reader.records),
+        "read": len(columns.records),
         "kept": {split: len(part) for split, part in cut.items()},
         "lengths": lengths,
-        "dropped": reader.drops.all,
-        "notes": reader.all_notes(),
+        "dropped": columns.drops.all,
+        "notes": columns.all_notes(),
     }
 
 

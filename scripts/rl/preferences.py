@@ -167,6 +167,14 @@ def read_pairs(path: Path | str) -> list[Pair]:
     return checked
 
 
+class NoPair(DataError):
+    """Two answers that cannot be compared: why, and what to do."""
+
+    def __init__(self, reason: str, cure: str) -> None:
+        super().__init__(f"{reason}. {cure}." if cure else f"{reason}.")
+        self.reason, self.cure = reason, cure
+
+
 def normal_form(pair: Pair) -> Pair:
     """The pair with one message of the assistant on each side. What both sides begin with belongs to the prompt.
 
@@ -174,44 +182,68 @@ def normal_form(pair: Pair) -> Pair:
     part earlier have no such form: the words of users and tools in them would be learned as if the model had said them.
 
     Raises:
-        DataError: the pair has no such form; says why, and what to do.
+        NoPair: the pair has no such form; says why, and what to do.
     """
     prompt, chosen, rejected = ([_cleaned(message) for message in pair[field]] for field in PARTS)
+    for side, messages in zip(SIDES, (chosen, rejected), strict=True):
+        if not any(message["content"].strip() or message.get("tool_calls") for message in messages):
+            raise NoPair(f"no answer in '{side}'", "Write one")
     if chosen == rejected:
-        raise DataError("'chosen' and 'rejected' are the same, so nothing is preferred.")
+        raise NoPair("'chosen' and 'rejected' are the same, so nothing is preferred", "")
     shared = _shared(chosen, rejected)
     answers = chosen[shared:], rejected[shared:]
     if not all(answers):
-        raise DataError(
-            "'chosen' and 'rejected' are the same as far as the shorter goes, so nothing is preferred."
+        raise NoPair(
+            "'chosen' and 'rejected' are the same as far as the shorter goes, so nothing is preferred", ""
         )
     if max(map(len, answers)) > 1:
-        raise DataError(
-            f"'chosen' and 'rejected' part at message {shared + 1} and go on after it. One answer on each side is compared, "
-            "and what users and tools say is no answer of the model: end both sides with the message at which they part."
+        raise NoPair(
+            "'chosen' and 'rejected' go on after the message at which they part",
+            "One answer on each side is compared, and what users and tools say is no answer of the model: end both sides "
+            f"with message {shared + 1}, where these two part",
         )
     for side, [answer] in zip(SIDES, answers, strict=True):
         if answer["role"] != "assistant":
-            raise DataError(
-                f"the answer in '{side}' has the role '{answer['role']}'; it must be 'assistant'."
-            )
+            raise NoPair(f"the answer in '{side}' has the role '{answer['role']}'", "It must be 'assistant'")
+        if not answer["content"].strip() and not answer.get("tool_calls"):
+            raise NoPair(f"no answer in '{side}'", "Write one")
         if more := [key for key in answer if key not in ("role", "content", "tool_calls") and answer[key]]:
-            raise DataError(
-                f"the answer in '{side}' has '{more[0]}', which would not be learned: write it into 'content' as the model "
-                "would write it (thoughts as <think>...</think>), or take it out."
+            raise NoPair(
+                f"the answer in '{side}' has '{more[0]}', which would not be learned",
+                "Write it into 'content' as the model would write it (thoughts as <think>...</think>), or take it out",
             )
-    # Some data sets repeat the prompt, or its end, at the beginning of both sides.
-    repeated = max(n for n in range(min(len(prompt), shared) + 1) if prompt[len(prompt) - n :] == chosen[:n])
-    asked = [*prompt, *chosen[repeated:shared]]
-    if asked[-1]["role"] == "assistant":
-        raise DataError(
-            "before both answers the assistant speaks last: a user or a tool must ask for an answer."
-        )
-    if shared > repeated and prompt[-1]["role"] == chosen[repeated]["role"] == "user":
-        raise DataError(
-            "'prompt' ends with a user's message and both answers begin with another: which is asked?"
-        )
+    asked = _asked(prompt, chosen[:shared])
     return cast(Pair, {**pair, "prompt": asked, "chosen": answers[0], "rejected": answers[1]})
+
+
+def _asked(prompt: list[Any], common: list[Any]) -> list[Any]:
+    """The prompt and what both sides begin with, as one conversation: data sets repeat the prompt there, whole or in part."""
+    asked_of, begun = ([_bare(message) for message in part] for part in (prompt, common))
+    whole = any(begun[n : n + len(prompt)] == asked_of for n in range(len(begun) - len(prompt) + 1))
+    if whole and common and common[0]["role"] in ("system", "user"):
+        asked = common  # a whole conversation, with the prompt within
+    else:
+        ends = range(min(len(prompt), len(common)) + 1)
+        repeated = max(n for n in ends if asked_of[len(prompt) - n :] == begun[:n])
+        asked = [*prompt, *common[repeated:]]
+        first = common[repeated]["role"] if len(common) > repeated else ""
+        if prompt and (first == "system" or first == prompt[-1]["role"] == "user"):
+            raise NoPair(
+                "'prompt' is one question and both answers begin with another: which is asked?",
+                "Leave one of them out",
+            )
+    if not asked or asked[-1]["role"] == "system":
+        raise NoPair("no question before the answers", "A user must ask for an answer")
+    if asked[-1]["role"] == "assistant":
+        raise NoPair(
+            "before both answers the assistant speaks last", "A user or a tool must ask for an answer"
+        )
+    return asked
+
+
+def _bare(message: dict[str, Any]) -> dict[str, Any]:
+    """As messages are compared: without white space around the text."""
+    return {**message, "content": message["content"].strip()}
 
 
 def _shared(first: list[Any], second: list[Any]) -> int:
@@ -240,7 +272,7 @@ def _check_fields(pair: Pair) -> None:
         if side not in pair:
             raise DataError(f"the field '{side}' is missing. Are these problems and not pairs?")
         messages = pair[side]
-        if not isinstance(messages, list) or not messages or not all(map(_is_message, messages)):
+        if not isinstance(messages, list) or not messages or not all(map(_is_part_of_answer, messages)):
             raise DataError(
                 f"the field '{side}' must be a list of {{'role': ..., 'content': ...}} with text (or with tool_calls)."
             )
@@ -253,8 +285,8 @@ def _check_fields(pair: Pair) -> None:
             raise DataError("the field 'tools' is not the JSON text of a list.")
 
 
-def _is_message(message: Any) -> bool:
-    """Whether it has a role and a text; calls of tools need no text."""
+def _is_part_of_answer(message: Any) -> bool:
+    """Whether it has a role and says something: a text that is not empty, or calls of tools."""
     if (
         not isinstance(message, dict)
         or not isinstance(message.get("role"), str)

@@ -30,7 +30,13 @@ from rl.verifiers import Verifier, get_verifier, number
 Reward = Callable[..., Any]  # to a list of float | None, or to an awaitable of one
 REWARDS: dict[str, Reward] = {}
 
-NOT_PASSED = ("prompt", "completion", "completion_ids")  # columns that TRL does not pass on by these names
+NOT_PASSED = (
+    "prompt",
+    "completion",
+    "completion_ids",
+    "completions",
+    "prompts",
+)  # columns whose names are taken
 TOKEN_ESTIMATE = re.compile(r"[0-9]|[^\W\d]{1,4}|[^\w\s]")
 
 
@@ -220,12 +226,24 @@ def _find(name: str) -> Reward:
 
 
 def _bind(function: Reward, bound: dict[str, Any]) -> Reward:
+    """The function with those of the values that it has parameters for; a column of the same name does not replace one."""
     parameters = inspect.signature(function).parameters
     known = {key: value for key, value in bound.items() if key in parameters and value is not None}
     if not known:
         return function
-    # A partial has no __name__, by which TRL names the metrics.
-    return functools.wraps(function)(functools.partial(function, **known))
+    if inspect.iscoroutinefunction(function):
+
+        @functools.wraps(function)
+        async def with_values(completions: Sequence[Any], **given: Any) -> list[float | None]:
+            return await function(completions=completions, **{**given, **known})
+
+    else:
+
+        @functools.wraps(function)
+        def with_values(completions: Sequence[Any], **given: Any) -> list[float | None]:
+            return function(completions=completions, **{**given, **known})
+
+    return with_values
 
 
 def compute_score(

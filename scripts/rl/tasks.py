@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, TypedDict, cast
 
 from rl.data_files import decoded, file_content, jsonl_values, kind_of, parquet_rows
+from rl.data_golds import reduced
 from rl.data_values import DataError, check_columns, json_value, same_columns
 from rl.spelling import unknown_name
 
@@ -87,8 +88,7 @@ def _gsm8k(seed: int) -> Iterator[tuple[str, str]]:
             "the task gsm_symbolic has problems of the same kind and needs none."
         ) from error
     for problem in problems:
-        # The last line of a solution is '#### 1,234'.
-        yield problem["question"], problem["answer"].rpartition("####")[2].strip().replace(",", "")
+        yield problem["question"], reduced(problem["answer"]).answer
 
 
 TASKS = {"chain_sum": _chain_sum, "long_sum": _long_sum, "gsm_symbolic": _gsm_symbolic, "gsm8k": _gsm8k}
@@ -269,13 +269,14 @@ def _check_row(row: Any, where: str) -> None:
     for field in ("question", "answer"):
         if not row[field].strip():
             raise DataError(f"{where}: the field '{field}' is empty.")
-    if not row["prompt"] or not all(_is_message(message) for message in row["prompt"]):
+    if not row["prompt"] or not all(map(_is_turn, row["prompt"])):
         raise DataError(
             f"{where}: the field 'prompt' must be a list of {{'role': ..., 'content': ...}} with text."
         )
 
 
-def _is_message(message: Any) -> bool:
+def _is_turn(message: Any) -> bool:
+    """Whether it has a role and a text, which may be empty: a turn that calls a tool has none."""
     return isinstance(message, dict) and all(isinstance(message.get(key), str) for key in ("role", "content"))
 
 

@@ -7,6 +7,17 @@ from rl.answers import TAGS, THINK
 from rl.tasks import Message
 
 QUESTION = "What is asked?"
+# Arguments of apply_chat_template that are not the template's own; the jobs set them.
+NOT_VARIABLES = (
+    "messages",
+    "conversation",
+    "tools",
+    "tokenize",
+    "add_generation_prompt",
+    "continue_final_message",
+    "return_dict",
+    "return_tensors",
+)
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -19,7 +30,15 @@ def render(
     chat_template_kwargs: Mapping[str, Any] | None = None,
     tools: Sequence[dict[str, Any]] | None = None,
 ) -> str:
-    """The prompt that a model is given to complete: its turn has been opened, and nothing of it written."""
+    """The prompt that a model is given to complete: its turn has been opened, and nothing of it written.
+
+    Raises:
+        ValueError: `chat_template_kwargs` holds what is no variable of a template. A template may raise anything.
+    """
+    if wrong := sorted({*NOT_VARIABLES} & {*(chat_template_kwargs or {})}):
+        raise ValueError(
+            f"chat_template_kwargs: {', '.join(wrong)} is no variable of the chat template, and is set by the job: leave it out."
+        )
     options = {"tools": tools, **(chat_template_kwargs or {})}
     return tokenizer.apply_chat_template(
         list(messages), add_generation_prompt=True, tokenize=False, **options
@@ -35,7 +54,11 @@ def opening(
     ("<think>\\n\\n</think>\\n\\n").
     """
     question: list[Message] = [{"role": "user", "content": QUESTION}]
-    prompt = render(tokenizer, question, chat_template_kwargs=chat_template_kwargs)
+    try:
+        prompt = render(tokenizer, question, chat_template_kwargs=chat_template_kwargs)
+    except Exception:  # some templates insist on a system message; what else there is, they say again
+        question = [{"role": "system", "content": ""}, *question]
+        prompt = render(tokenizer, question, chat_template_kwargs=chat_template_kwargs)
     without = tokenizer.apply_chat_template(question, tokenize=False, **(chat_template_kwargs or {}))
     # What stands before the question, such as a system prompt that explains the tags, is no part of the answer. A
     # template may open the turn without being asked.

@@ -24,6 +24,8 @@ import unicodedata
 from collections.abc import Callable
 from fractions import Fraction
 
+from rl.answers import ANSWER, END_ANSWER, extract_answer
+from rl.data_values import compatible
 from rl.own_code import OwnCodeError, load_function
 from rl.spelling import unknown_name
 
@@ -54,12 +56,10 @@ _WRAPPINGS = (
     ("\\mathbf{", "}"),
 )
 _DEEPEST = 8  # wrappings around one answer; that no text takes long
-_CHOICE = re.compile(r"[(\[]?\s?([A-Za-z]|[0-9]{1,2})\s?(?:[)\].:]|$)(.*)")
+_CHOICE = re.compile(r"[(\[]?\s?([A-Za-z]|[0-9]{1,2})\s?(?:[)\].:](?=\s|$)|$)(.*)")  # 12:30 and 1.5 are none
 _QUOTES = "'\"`*_\u2018\u2019\u201c\u201d\u00ab\u00bb"
 _STOPS = ".\u3002"
 _STRAIGHT = str.maketrans(dict.fromkeys("\u2018\u2019\u02bc", "'") | dict.fromkeys("\u201c\u201d", '"'))
-# Variants of letters that mean another thing: 3\u00b2 is not 32, 1\u00bd not 11/2.
-_OTHER_MEANING = ("<super>", "<sub>", "<fraction>", "<circle>")
 _OPERATORS = "\u2061\u2062\u2063\u2064"  # invisible, but 3 times 2 is not 32
 
 
@@ -118,7 +118,10 @@ def _without_units(text: str) -> str:
 
 
 def choice(given: str, gold: str) -> bool:
-    """The same choice: B, b, (B), B. and **B** are one. Words behind the letter count only if the gold has them too."""
+    """The same choice: B, b, (B), B. and **B** are one.
+
+    Words behind the letter must be those of the gold; where the gold is a letter alone, so must the answer be.
+    """
     answer, known = _choice(given), _choice(gold)
     if answer is None or known is None or answer[0] != known[0]:
         return False
@@ -130,7 +133,7 @@ def _choice(text: str) -> tuple[str, str] | None:
     text = text.strip()
     if len(text) > LONGEST:
         return None
-    found = _CHOICE.fullmatch(_unwrapped(_compatible(_visible(text)).removesuffix(".")))
+    found = _CHOICE.fullmatch(_unwrapped(compatible(_visible(text)).removesuffix(".")))
     return (found[1].casefold(), plain_words(found[2])) if found else None
 
 
@@ -143,7 +146,7 @@ def text(given: str, gold: str) -> bool:
 
 def plain_words(text: str) -> str:
     """A text without what does not count when words are compared: case, white space, quotes, a full stop at the end."""
-    text = _compatible(_visible(text)).translate(_STRAIGHT).translate(_MINUS)
+    text = compatible(_visible(text)).translate(_STRAIGHT).translate(_MINUS)
     text = _unwrapped(text.rstrip(_STOPS)).casefold()
     return " ".join(text.split()).strip(_QUOTES).rstrip(_STOPS).strip(_QUOTES + " ")
 
@@ -203,8 +206,9 @@ def _checked(name: str, function: Callable[[str, str], object]) -> Verifier:
 
 
 def usable(verifier: Verifier, gold: str) -> bool:
-    """Whether a known answer can be reached at all: the verifier takes it as an answer to itself."""
-    return verifier(gold, gold)
+    """Whether a known answer can be reached at all: it can stand in an answer block, and the verifier then takes it."""
+    given = extract_answer(f"{ANSWER}{gold}{END_ANSWER}")
+    return given is not None and verifier(given, gold)
 
 
 def _near(given: str, gold: str) -> bool:
@@ -218,15 +222,6 @@ def _near(given: str, gold: str) -> bool:
 def _visible(text: str) -> str:
     """Without characters that nobody sees: zero-width spaces and joiners, marks of writing direction, byte order marks."""
     return "".join(c for c in text if unicodedata.category(c) != "Cf" or c in _OPERATORS).strip()
-
-
-def _compatible(text: str) -> str:
-    """Full-width and other variants of letters as the usual ones, where they mean the same."""
-    usual = (
-        c if unicodedata.decomposition(c).startswith(_OTHER_MEANING) else unicodedata.normalize("NFKC", c)
-        for c in text
-    )
-    return unicodedata.normalize("NFC", "".join(usual))
 
 
 def _unwrapped(text: str) -> str:

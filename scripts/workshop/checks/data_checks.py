@@ -7,6 +7,7 @@ from tempfile import TemporaryDirectory
 from typing import Any, cast
 
 from botocore.exceptions import BotoCoreError, ClientError
+from rl.data_golds import reduced
 from rl.data_report import shortened
 from rl.data_values import normalised
 from rl.preferences import read_pairs
@@ -178,7 +179,9 @@ def check_answers(channel: str, rows: list[Row], verifier: Any) -> Iterator[Chec
         return
     counts = Counter(row["answer"] for row in rows)
     answers = list(counts)[:MOST_ANSWERS]
-    unreachable = [answer for answer in answers if not usable(VERIFIERS[verifier], answer)]
+    unreachable = [
+        answer for answer in answers if reduced(answer).form or not usable(VERIFIERS[verifier], answer)
+    ]
     if not unreachable:
         return
     examples = ", ".join(repr(shortened(answer)) for answer in unreachable[:3])
@@ -192,13 +195,14 @@ def check_answers(channel: str, rows: list[Row], verifier: Any) -> Iterator[Chec
 
 
 def _advice(answers: list[str], unreachable: list[str]) -> str:
-    if any("####" in answer for answer in unreachable):
-        return "These are solutions: rl.own_data.rows_from takes the answer from behind ####"
+    if any(reduced(answer).form for answer in unreachable):
+        return "These are solutions: rl.own_data.rows_from takes the answer from behind ####, out of \\boxed{} or its tags"
     if any(len(answer) > _LONGEST_ANSWER for answer in unreachable):
         return "These are solutions and not answers: put the answer alone into the rows"
+    bare = all(len(answer.strip(" ()[].:*")) == 1 for answer in answers)
     names = [
         "number",
-        "choice",
+        *(["choice"] if bare else []),
         *(["math"] if any(set(answer) & set("\\^_={}") for answer in unreachable) else []),
         "text",
     ]

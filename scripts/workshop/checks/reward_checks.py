@@ -12,6 +12,7 @@ from typing import Any
 from rl.tasks import DataError, Row, read_rows
 
 from workshop.checks.data_checks import Unread, local_path
+from workshop.checks.length_checks import Limits
 from workshop.checks.recipe_checks import as_list
 from workshop.checks.request import NOTE, OK, PROBLEM, Check, JobRequest
 
@@ -39,13 +40,13 @@ def check_rewards(request: JobRequest, settings: dict[str, Any]) -> Iterator[Che
         )
         return
     verl = request.script is None and "max_completion_length" in settings
-    limit = settings.get("max_completion_length") or 256  # TRL's default
+    limit = Limits(request, settings)["max_completion_length"] or 256  # TRL's default
     trial = {
         "rewards": names,
         "verifier": verifier,
         "rows": _first_rows(request),
         "trainer": "verl" if verl else "trl",
-        "bound": {"max_completion_length": int(limit)},
+        "bound": {"max_completion_length": limit},
     }
     checks = [Check(name, status, detail) for name, status, detail in _try(trial, request.source_dir)]
     yield from checks or [Check("verifier", OK, verifier)]
@@ -78,9 +79,7 @@ def _try(trial: dict[str, Any], source_dir: Path) -> list[tuple[str, str, str]]:
         )
     except subprocess.TimeoutExpired:
         return [("rewards", PROBLEM, f"scoring {len(trial['rows'])} rows took over {SECONDS:.0f} s")]
-    lines = [line for line in done.stdout.splitlines() if line.startswith("FINDINGS ")]
-    if not lines:
-        return [
-            ("rewards", PROBLEM, f"could not be tried: {done.stderr.strip()[-500:] or done.stdout[-500:]}")
-        ]
-    return json.loads(lines[-1].removeprefix("FINDINGS "))
+    if done.returncode:
+        said = done.stderr.strip()[-500:]
+        return [("rewards", PROBLEM, f"could not be tried: Python ended with {done.returncode}. {said}")]
+    return json.loads(done.stdout)

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from jinja2 import TemplateError
 from job.model_files import tokenizer_problems
 from rl.answers import END_THINK
 from rl.templates import opening, render
@@ -131,10 +130,10 @@ def _render(
     )
     try:
         texts = [rendered(row, roles) for row in rows]
-    except (TemplateError, TypeError, ValueError) as error:
+    except Exception as error:  # a template may raise anything
         try:
             rendered(rows[0], roles - {"system"})
-        except (TemplateError, TypeError, ValueError):
+        except Exception:
             return [], [f"its chat template cannot render the prompts of the data: {error}"]
         if not with_system:
             return [], [f"its chat template cannot render some prompts of the data: {error}"]
@@ -185,7 +184,10 @@ def _some(tokens: list[str]) -> str:
 def _check_end(key: str, model: Model, chat_template_kwargs: Mapping[str, Any] | None) -> Iterator[Check]:
     """A model ends its turn as its chat template taught it; trainers must know that token as an end."""
     turns = [*_SAMPLE["prompt"], {"role": "assistant", "content": "eight"}]
-    text = model.tokenizer.apply_chat_template(turns, tokenize=False, **(chat_template_kwargs or {}))
+    try:
+        text = model.tokenizer.apply_chat_template(turns, tokenize=False, **(chat_template_kwargs or {}))
+    except Exception:  # a template for prompts alone, which writes no answers
+        return
     _, answered, ending = text.rpartition("eight")
     ends = model.tokenizer.convert_ids_to_tokens(sorted(model.ends))
     if answered and not any(end in ending for end in ends):
@@ -202,7 +204,11 @@ def _notes(
     tokenizer: "PreTrainedTokenizerBase", text: str, chat_template_kwargs: Mapping[str, Any] | None
 ) -> Iterator[Check]:
     """What a trainer takes in its stride, and a learner may wonder about."""
-    added = opening(tokenizer, chat_template_kwargs)
+    try:
+        added = opening(tokenizer, chat_template_kwargs)
+    except Exception as error:  # a template may raise anything
+        yield Check("template", PROBLEM, f"the chat template cannot render a single question: {error}")
+        return
     if END_THINK in added:
         yield Check(
             "template",
