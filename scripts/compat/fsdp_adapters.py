@@ -25,7 +25,8 @@ def _without_others(original: Any) -> Any:
     @functools.wraps(original)
     def set_state(model: Any, state_dict: dict[str, Any], adapter_only: bool = False, **kwargs: Any) -> Any:
         if adapter_only:
-            tensors = [*model.named_parameters(), *model.named_buffers()]
+            # accelerate says adapter_only of whole models too, whose tied head has a name of its own.
+            tensors = [*model.named_parameters(remove_duplicate=False), *model.named_buffers()]
             names = {name.replace(_CHECKPOINT_WRAPPER, "") for name, _ in tensors}
             state_dict = {name: value for name, value in state_dict.items() if name in names}
         return original(model, state_dict, adapter_only=adapter_only, **kwargs)
