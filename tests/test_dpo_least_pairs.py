@@ -1,6 +1,7 @@
 """With how few pairs the job of 01_dpo_trl begins: exactly as many as TRL does a step with."""
 
 import pytest
+from job.summary import library_class
 from prepared_pairs import PreparedDPOTrainer, least_pairs, prepared
 from rl.tasks import DataError, make_splits
 from tiny import tiny_model
@@ -34,6 +35,7 @@ def test_the_job_refuses_exactly_what_dpo_does_no_step_with(drop_last, least, tm
         trainer = PreparedDPOTrainer(
             model=model, ref_model=reference, args=config, train_dataset=data, processing_class=tokenizer
         )
+        assert library_class(trainer) == "trl.DPOTrainer"  # what the record calls it
         trainer.train()
         return trainer.state.global_step
 

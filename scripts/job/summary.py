@@ -48,7 +48,7 @@ def write_summary(
         job,
         before,
         after,
-        trainer=_library_class(trainer),
+        trainer=library_class(trainer),
         processes=process_count(),
         seed=trainer.args.seed,
         steps=trainer.state.global_step,
@@ -111,9 +111,9 @@ def write_record(
     return path
 
 
-def _library_class(trainer: Trainer) -> str:
-    """Such as trl.DPOTrainer, also of a script's own subclass."""
-    library = next(cls for cls in type(trainer).__mro__ if cls.__module__ != "__main__")
+def library_class(trainer: Trainer) -> str:
+    """Such as trl.DPOTrainer, also of a script's own subclass, wherever that stands."""
+    library = next(cls for cls in type(trainer).__mro__ if cls.__module__.partition(".")[0] in PACKAGES)
     return f"{library.__module__.partition('.')[0]}.{library.__name__}"
 
 
