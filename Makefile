@@ -3,7 +3,7 @@
 #
 # Tests, in rungs:
 # make lint   format and lint (ruff); make types: types of scripts/ (ty)
-# make check  both, and every test that needs no endpoint, job or notebook: a minute, before each commit
+# make check  both, and every test that needs no endpoint, job or notebook: a minute and a half, before each commit
 # make test   everything: also the tests with the markers endpoint, job and notebook, the notebooks' deterministic
 #             cells (nbval) and the notebooks themselves (papermill)
 #
