@@ -4,9 +4,10 @@ import sys
 import textwrap
 
 import pytest
+from job_requests import job_request
 from rl.rewards import REWARDS, reward
 from rl.tasks import make_splits
-from workshop.checks.request import JobRequest, read_script
+from workshop.checks.request import read_script
 from workshop.checks.reward_checks import check_rewards
 from workshop.session.staging import stage_source
 
@@ -42,9 +43,8 @@ def findings(scripts, tmp_path):
         from rl.tasks import write_splits
 
         channels = [("train", str(write_splits({"train": rows}, tmp_path / "data")["train"]))]
-        request = JobRequest(
-            **{name: None for name in JobRequest.__dataclass_fields__}
-            | {"source_dir": stage_source(scripts, build=tmp_path), "channels": channels, "script": script}
+        request = job_request(
+            source_dir=stage_source(scripts, build=tmp_path), channels=channels, script=script
         )
         checks = check_rewards(request, {"rewards": rewards, **settings})
         return {check.name: (check.status, check.detail) for check in checks}

@@ -5,10 +5,10 @@ import dataclasses
 import re
 from pathlib import Path
 
-import boto3
 import pytest
 from job.arguments import RunArguments, Script
 from job.recipe import read_recipe, setting_problems
+from job_requests import job_request
 from workshop.checks.recipe_checks import check_recipe
 from workshop.checks.request import PROBLEM, JobRequest, read_script
 from workshop.checks.signatures import load_signature
@@ -30,28 +30,16 @@ ALL = [(module, name, script) for module in MODULES for name, script in scripts_
 
 def request_for(module: str, name: str, script: Script | None, **changes) -> JobRequest:
     folder = ROOT / module / "scripts"
-    request = JobRequest(
-        local=True,
-        region="us-east-1",
-        boto_session=boto3.Session(),
-        source_dir=folder,
-        entry_script=name,
-        command=None,
-        requirements="requirements.txt",
-        hyperparameters={"config": "recipes/tiny.yaml"},
-        environment={},
-        launcher={},
-        channels=[],
-        instance_type="ml.g6.12xlarge",
-        hosts=1,
-        gpus=4,
-        max_runtime_s=60,
-        max_wait_s=None,
-        spot=False,
-        checkpoints=True,
-        script=script,
-    )
-    return dataclasses.replace(request, **changes)
+    options = {
+        "source_dir": folder,
+        "entry_script": name,
+        "hyperparameters": {"config": "recipes/tiny.yaml"},
+        "instance_type": "ml.g6.12xlarge",
+        "gpus": 4,
+        "checkpoints": True,
+        "script": script,
+    }
+    return job_request(**{**options, **changes})
 
 
 def problems(module: str, name: str, **changes) -> list[str]:

@@ -12,6 +12,7 @@ import pytest
 from accelerate.data_loader import BatchSamplerShard
 from botocore.exceptions import ClientError
 from job.arguments import EvaluationArguments, Script
+from job_requests import job_request
 from rl.own_data import pairs_from
 from rl.tasks import make_splits, write_splits
 from sagemaker.core.shapes import S3DataSource
@@ -29,25 +30,10 @@ class Arguments(EvaluationArguments):
 
 
 def job(channels: dict, config: str = "trl.GRPOConfig", *, processes: int = 1, session=None) -> JobRequest:
-    return JobRequest(
-        local=True,
-        region="us-east-1",
-        boto_session=session or boto3.Session(),
-        source_dir=None,
-        entry_script="train.py",
-        command=None,
-        requirements=None,
-        hyperparameters={},
-        environment={},
+    return job_request(
+        boto_session=session,
         launcher={"process_count_per_node": processes},
         channels=list(channels.items()),
-        instance_type=None,
-        hosts=1,
-        gpus=None,
-        max_runtime_s=60,
-        max_wait_s=None,
-        spot=False,
-        checkpoints=False,
         script=Script(Arguments, config),
     )
 

@@ -10,6 +10,7 @@ from pathlib import Path
 import boto3
 import pytest
 from job.model_files import tokenizer_problems
+from job_requests import job_request
 from rl.tasks import FORMAT_INSTRUCTIONS, make_splits, write_splits
 from workshop.checks.model_checks import check_model
 from workshop.checks.preflight import PreflightError, preflight
@@ -42,25 +43,11 @@ def data_with_system(tmp_path_factory) -> dict[str, Path]:
 
 def request_of(channels: dict[str, Path | str], scripts: Path = GRPO) -> JobRequest:
     """A request for that module's training script, in plain values."""
-    return JobRequest(
-        local=True,
-        region="us-east-1",
-        boto_session=boto3.Session(region_name="us-east-1"),
+    return job_request(
         source_dir=scripts,
-        entry_script="train.py",
-        command=None,
-        requirements="requirements.txt",
-        hyperparameters={},
-        environment={},
-        launcher={},
         channels=[(name, str(path)) for name, path in channels.items()],
         instance_type="ml.m5.xlarge",
-        hosts=1,
         gpus=0,
-        max_runtime_s=3600,
-        max_wait_s=None,
-        spot=False,
-        checkpoints=False,
         script=read_script(scripts, "train.py"),
     )
 
