@@ -1,5 +1,6 @@
 # make run    the notebooks in local mode: no AWS account, no GPU, no Docker
 # make lab    JupyterLab with everything installed
+# make studio the same for a JupyterLab that is there already, as in SageMaker Studio: an environment and a kernel
 #
 # Tests, in rungs:
 # make lint   format and lint (ruff); make types: types of scripts/ (ty)
@@ -24,7 +25,7 @@ LINT = .venv-dev/bin/ruff check --quiet . && .venv-dev/bin/ruff format --check -
 TYPES = .venv-dev/bin/ty check --output-format concise
 BUILD_ENVIRONMENT = PYTHONPATH=scripts $(PYTHON) -m local_sagemaker.environments
 
-.PHONY: help setup setup-dev run check test lint types lab clean
+.PHONY: help setup setup-dev run check test lint types lab studio clean
 
 help:
 	@sed -n 's/^# \{0,1\}//p' Makefile | sed '/^Environments/,$$d'
@@ -57,6 +58,12 @@ types: setup-dev
 
 lab: setup
 	@.venv/bin/jupyter lab
+
+# docs/studio.md. Nothing is installed into that JupyterLab, and pip keeps no downloads in the home.
+studio: export PIP_NO_CACHE_DIR = 1
+studio: setup
+	@"$$(readlink .venv)/bin/python" -m ipykernel install --user --name rl-workshop --display-name "RL workshop" > /dev/null
+	@echo 'The kernel "RL workshop" is there. Open a notebook; if another kernel runs it, choose: Kernel > Change Kernel.'
 
 clean:
 	rm -rf build .pytest_cache .ruff_cache

@@ -93,8 +93,20 @@ def check_parameters(notebooks: list[Path], parameters: dict[str, object]) -> No
                 raise UsageError(f"{notebook.name} has no parameter '{name}'. Its parameters: {has}.")
 
 
-def run_notebook(notebook: Path, parameters: dict[str, object], output: Path) -> Run:
-    """Execute one notebook in its own folder; the executed copy is kept, also after a failure."""
+def run_notebook(
+    notebook: Path,
+    parameters: dict[str, object],
+    output: Path,
+    *,
+    kernel: str = "python3",
+    environment: dict[str, str] | None = None,
+) -> Run:
+    """Execute one notebook in its own folder; the executed copy is kept, also after a failure.
+
+    Args:
+        kernel: name of the kernel to run it in.
+        environment: of the kernel; default: this process's.
+    """
     if "results_path" in papermill.inspect_notebook(str(notebook)):
         parameters = {"results_path": str(output / "results.json"), **parameters}
     copies = output / "notebooks"
@@ -106,7 +118,7 @@ def run_notebook(notebook: Path, parameters: dict[str, object], output: Path) ->
     with tempfile.TemporaryDirectory(prefix=".running-", dir=copies) as folder:
         running = Path(folder) / notebook.name
         try:
-            code = _papermill(notebook, running, parameters)
+            code = _papermill(notebook, running, parameters, kernel, environment)
         finally:
             if running.exists():
                 running.replace(executed)
@@ -115,13 +127,19 @@ def run_notebook(notebook: Path, parameters: dict[str, object], output: Path) ->
     return Run(notebook, executed, time.monotonic() - started, failure)
 
 
-def _papermill(notebook: Path, executed: Path, parameters: dict[str, object]) -> int:
+def _papermill(
+    notebook: Path,
+    executed: Path,
+    parameters: dict[str, object],
+    kernel: str,
+    environment: dict[str, str] | None,
+) -> int:
     """Run papermill and pass its output on; returns its exit code. Interrupted, it ends papermill and the kernel.
 
     A process of its own, in a session of its own: Ctrl-C reaches only this one, which then ends the other in order.
     """
     command = [sys.executable, "-c", PAPERMILL, str(notebook), str(executed), "--cwd", str(notebook.parent)]
-    command += ["--kernel", "python3", "--log-output", "--no-progress-bar"]
+    command += ["--kernel", kernel, "--log-output", "--no-progress-bar"]
     if parameters:
         command += ["--parameters_yaml", yaml.safe_dump(parameters)]
     process = subprocess.Popen(
@@ -132,6 +150,7 @@ def _papermill(notebook: Path, executed: Path, parameters: dict[str, object]) ->
         text=True,
         errors="replace",
         start_new_session=True,
+        env=environment,
     )
     output = process.stdout
     assert output  # it is a pipe

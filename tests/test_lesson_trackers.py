@@ -13,6 +13,10 @@ from lesson.trackers import (
     read_mlflow,
     read_wandb,
 )
+from workshop.jobs.outputs import JobOutput
+from workshop.views.tracked_runs import TrackedRunError
+
+ONE, OTHER = JobOutput("job-1", None, None), JobOutput("job-2", None, None)
 
 LOGS = [{"reward": 0.25, "entropy": 0.5}, {"reward": 0.75, "entropy": 0.25}]
 # As transformers' WandbCallback logs, in a process of its own; the table is TRL's log_completions.
@@ -62,7 +66,7 @@ def mlflow_store(tmp_path_factory):
 
 
 def test_both_trackers_give_the_same_history_and_metrics(wandb_data, mlflow_store):
-    runs = {"MLflow": read_mlflow(mlflow_store, "job-1"), "W&B": read_wandb(wandb_data)}
+    runs = {"MLflow": read_mlflow(ONE, mlflow_store), "W&B": read_wandb(wandb_data)}
     for run in runs.values():
         assert run.name == "a run"
         logged = [entry for entry in run.history if "reward" in entry]
@@ -72,7 +76,7 @@ def test_both_trackers_give_the_same_history_and_metrics(wandb_data, mlflow_stor
 
 
 def test_the_load_of_the_machine_is_read_from_both(wandb_data, mlflow_store):
-    mlflow_run, wandb_run = read_mlflow(mlflow_store, "job-1"), read_wandb(wandb_data)
+    mlflow_run, wandb_run = read_mlflow(ONE, mlflow_store), read_wandb(wandb_data)
     assert mlflow_run.system == [{"step": 0.0, "cpu": 20.0}, {"step": 5.0, "cpu": 60.0}]
     memory = [sample["memory"] for sample in wandb_run.system if "memory" in sample]
     assert memory and all(0 < value < 100 for value in memory)
@@ -91,8 +95,8 @@ def test_completions_of_a_step(wandb_data):
 
 
 def test_what_is_not_there_is_said(tmp_path, mlflow_store):
-    with pytest.raises(TrackerError, match="no run of job-2: does the recipe's report_to name mlflow"):
-        read_mlflow(mlflow_store, "job-2")
+    with pytest.raises(TrackedRunError, match="no run of job-2: does the recipe's report_to name mlflow"):
+        read_mlflow(OTHER, mlflow_store)
     with pytest.raises(TrackerError, match="0 offline W&B runs .* report_to name wandb"):
         read_wandb(tmp_path)
     log = tmp_path / "wandb" / "offline-run-1" / "run-1.wandb"

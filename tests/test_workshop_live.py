@@ -1,27 +1,24 @@
 """Watching real jobs and fetching what they leave, in a terminal, a notebook, and when things go wrong."""
 
-import io
 import os
 import queue
 import signal
 import subprocess
 import sys
-import tarfile
 import textwrap
 import time
-from pathlib import Path
 
 import boto3
 import nbformat
 import papermill
 import pytest
-from endpoint_fixtures import SCRIPTS, describe, launch, put_text, wait_end, wait_line
+from endpoint_fixtures import SCRIPTS, describe, launch, wait_end, wait_line
 from jupyter_client.manager import start_new_kernel
 from local_sagemaker import client
-from sagemaker.core.training.configs import OutputDataConfig, StoppingCondition
-from workshop.jobs import live
-from workshop.jobs.live import ConnectionLost, JobFailed, readable, watch
-from workshop.jobs.outputs import OutputError, fetch_output
+from sagemaker.core.training.configs import StoppingCondition
+from workshop.jobs import outages
+from workshop.jobs.live import JobFailed, readable, watch
+from workshop.jobs.outages import ConnectionLost
 from workshop.jobs.status import JobNotFound, LogReader
 
 STEPS = """
@@ -127,8 +124,7 @@ def test_no_such_job(endpoint, make_trainer):
 
 def test_an_endpoint_that_no_longer_answers(monkeypatch):
     restore = client.connect("http://127.0.0.1:9")
-    monkeypatch.setenv("AWS_MAX_ATTEMPTS", "1")
-    monkeypatch.setattr(live, "_LOST_AFTER_S", 0.5)
+    monkeypatch.setattr(outages, "LOCAL_PATIENCE_S", 0.5)
     try:
         with pytest.raises(ConnectionLost, match="No answer"):
             watch("any", refresh=0.1)
@@ -228,67 +224,3 @@ def _message(kernel, kind: str) -> dict:
         if message["msg_type"] == kind:
             return message["content"]
     raise AssertionError(f"no {kind} message")
-
-
-def test_the_output_of_a_job(make_trainer, tmp_path):
-    trainer = make_trainer(STEPS)
-    name = launch(trainer)
-    with pytest.raises(OutputError, match="wait for it with watch"):
-        fetch_output(trainer, tmp_path / "out")
-    wait_end(name)
-    output = fetch_output(trainer, tmp_path / "out")
-    assert output.name == name and (output.model / "config.json").read_text() == "{}"
-    assert output.data == tmp_path / "out" / name / "data"
-    assert output.history == [{"step": 1, "reward": 0.45}, {"step": 2, "reward": 0.5}]
-    assert output.summary == {"module": "02"} and output.before is None
-    (output.model / "notes.txt").write_text("mine")
-    assert (fetch_output(name, tmp_path / "out").model / "notes.txt").read_text() == "mine"
-    assert {path.name for path in output.model.parent.iterdir()} == {"model", "data"}, "scratch left behind"
-
-
-def test_links_that_lead_elsewhere_are_left_out(make_trainer, tmp_path):
-    name = launch(
-        make_trainer(
-            """
-            out = pathlib.Path(os.environ["SM_OUTPUT_DATA_DIR"])
-            (out / "kept.txt").write_text("kept")
-            (out / "inside.txt").symlink_to("kept.txt")
-            (out / "absolute.log").symlink_to("/var/log/somewhere.log")
-            (out / "outside.log").symlink_to("../../../../somewhere.log")
-            """
-        )
-    )
-    wait_end(name)
-    output = fetch_output(name, tmp_path / "out")
-    assert (output.data / "kept.txt").read_text() == (output.data / "inside.txt").read_text() == "kept"
-    assert not [path.name for path in output.data.iterdir() if path.suffix == ".log"]
-
-
-def test_a_job_that_left_nothing(make_trainer, tmp_path):
-    name = launch(make_trainer("pass"))
-    wait_end(name)
-    with pytest.raises(OutputError, match=r"\(Completed\) left neither model.tar.gz nor output.tar.gz"):
-        fetch_output(name, tmp_path / "out")
-
-
-@pytest.mark.parametrize("kind", ["outside", "damaged"])
-def test_an_archive_that_is_unsafe_or_damaged_is_not_unpacked(make_trainer, tmp_path, kind):
-    bucket = "archives"
-    boto3.client("s3").create_bucket(Bucket=bucket)
-    name = launch(
-        make_trainer("pass", output_data_config=OutputDataConfig(s3_output_path=f"s3://{bucket}/out"))
-    )
-    wait_end(name)
-    uri = f"s3://{bucket}/out/{name}/output/model.tar.gz"
-    if kind == "outside":
-        archive = io.BytesIO()
-        with tarfile.open(fileobj=archive, mode="w:gz") as tar:
-            member = tarfile.TarInfo("../../evil.txt")
-            member.size = 4
-            tar.addfile(member, io.BytesIO(b"evil"))
-        boto3.client("s3").put_object(Bucket=bucket, Key=uri.split("/", 3)[3], Body=archive.getvalue())
-    else:
-        put_text(uri, "no archive")
-    with pytest.raises(OutputError, match="cannot be unpacked"):
-        fetch_output(name, tmp_path / "out")
-    assert not [path for path in Path(tmp_path).rglob("*") if path.name in ("evil.txt", "model")]

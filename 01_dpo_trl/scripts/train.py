@@ -120,11 +120,11 @@ def main() -> None:
     trainer.remove_callback(PrinterCallback)  # MetricLines says the same in one line
     reference = pair_log_probs(trainer, PAIRS_TO_SHOW)
 
-    training = train(trainer, checkpoint)
+    training = train(trainer, checkpoint, before)
 
     trained = pair_log_probs(trainer, PAIRS_TO_SHOW)
     policy = trainer.whole_policy()
-    after = evaluate(policy, tokenizer, test_rows, **decoding)
+    after = evaluate(policy, tokenizer, test_rows, **decoding) if training.time_for(before) else None
     log_evaluation("after", after)
     write_summary(job, trainer, before, after, training)
     if trainer.accelerator.is_main_process:

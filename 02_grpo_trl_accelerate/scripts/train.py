@@ -72,10 +72,10 @@ def main() -> None:
         callbacks=[MetricLines(), ZeroRewardWarnings(before), CheckpointMarker(made_of)],
     )
     trainer.remove_callback(PrinterCallback)  # MetricLines says the same in one line
-    training = train(trainer, checkpoint)
+    training = train(trainer, checkpoint, before)
 
     policy = trainer.accelerator.unwrap_model(trainer.model)
-    after = evaluate(policy, tokenizer, test_rows, **decoding)
+    after = evaluate(policy, tokenizer, test_rows, **decoding) if training.time_for(before) else None
     log_evaluation("after", after)
     if trainer.accelerator.is_main_process:
         save_model(policy, tokenizer, model_dir(), base_spec=job.base_model)

@@ -12,9 +12,13 @@ from datetime import datetime
 from pathlib import Path
 
 import pandas as pd
+from mlflow import MlflowClient
+from mlflow.entities import Run
 from workshop.errors import WorkshopError
+from workshop.jobs.outputs import JobOutput
 from workshop.views.comparisons import plot_runs
 from workshop.views.plots import Panel, Plot
+from workshop.views.tracked_runs import open_run
 
 # The machine's load: name here -> name in MLflow, name in W&B. The first GPU stands for all.
 SYSTEM = {
@@ -32,7 +36,7 @@ SYSTEM_PANELS = (
 
 
 class TrackerError(WorkshopError):
-    """A tracker has no run of the job, or cannot be read."""
+    """W&B has no run of the job, or cannot be read."""
 
 
 @dataclass(frozen=True)
@@ -51,35 +55,31 @@ class TrackedRun:
     system: list[dict] = field(repr=False)
 
 
-def read_mlflow(tracking_uri: str, job_name: str) -> TrackedRun:
-    """The MLflow run of a training job, found by the job's name among the run's parameters.
+def read_mlflow(output: JobOutput, tracking_uri: str | None) -> TrackedRun:
+    """The MLflow run of a training job: where the session tracks (`ws.tracking_uri`), else in the job's own output.
 
-    Raises TrackerError when there is none.
+    Raises TrackedRunError when there is none.
     """
-    import mlflow
+    with open_run(output, tracking_uri) as (client, run):
+        return _from_mlflow(client, run)
 
-    client = mlflow.MlflowClient(tracking_uri)
-    experiments = [experiment.experiment_id for experiment in client.search_experiments()]
-    found = client.search_runs(experiments, filter_string=f"params.job_name = '{job_name}'", max_results=1)
-    if not found:
-        raise TrackerError(
-            f"MLflow at {tracking_uri} has no run of {job_name}: does the recipe's report_to name mlflow?"
-        )
-    metrics = found[0].data.metrics
+
+def _from_mlflow(client: MlflowClient, run: Run) -> TrackedRun:
+    metrics = run.data.metrics
     by_step: dict[int, dict] = {}
     samples: dict[str, list[tuple[float, float]]] = {}
     wanted = {mlflow_name: name for name, (mlflow_name, _) in SYSTEM.items()}
     for key in metrics:
         if key.startswith("system/") and key not in wanted:
             continue
-        for point in client.get_metric_history(found[0].info.run_id, key):
+        for point in client.get_metric_history(run.info.run_id, key):
             if key in wanted:
                 samples.setdefault(wanted[key], []).append((point.timestamp / 1000, point.value))
             else:
                 by_step.setdefault(point.step, {"step": point.step})[key] = point.value
     samples["cpu"] = sorted(samples.get("cpu", []))[1:]  # psutil's first answer is always 0
     return TrackedRun(
-        found[0].info.run_name,
+        run.info.run_name,
         {key: value for key, value in metrics.items() if not key.startswith("system/")},
         [by_step[step] for step in sorted(by_step)],
         _samples(samples),

@@ -74,7 +74,7 @@ def main() -> None:
         callbacks=[MetricLines(), ZeroRewardWarnings(before), CheckpointMarker(made_of), ShardReport()],
     )
     trainer.remove_callback(PrinterCallback)  # MetricLines says the same in one line
-    training = train(trainer, checkpoint)
+    training = train(trainer, checkpoint, before)
 
     # Evaluated and saved is a model that is whole again, so that generation needs no talk between the processes, and
     # whose base is not quantized, so that adapters can be merged into it: what is measured is what is saved.
@@ -82,7 +82,7 @@ def main() -> None:
     if job.lora_rank:
         trained = get_peft_model(trained, lora_config(job))
     copy_trained(trainer.accelerator.unwrap_model(trainer.model), trained)
-    after = evaluate(trained, tokenizer, test_rows, **decoding)
+    after = evaluate(trained, tokenizer, test_rows, **decoding) if training.time_for(before) else None
     log_evaluation("after", after)
     if trainer.accelerator.is_main_process:
         save_model(trained, tokenizer, model_dir(), base_spec=job.base_model)

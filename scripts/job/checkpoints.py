@@ -14,10 +14,12 @@ from typing import NamedTuple
 
 from accelerate import PartialState
 from compat.fsdp_adapters import load_parameters_only
+from rl.evaluation import Evaluation
 from torch.utils.data import DataLoader
 from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from job.container import host_count, is_main_process, print_line
+from job.time_cap import TimeCap, time_for
 
 # What a checkpoint is made of, such as {"data": "3fa2c1", "base": "asset:tiny"}.
 Fingerprints = Mapping[str, str]
@@ -32,13 +34,28 @@ class Training(NamedTuple):
 
     seconds: float
     steps: int  # after a resume fewer than the trainer counts; 0 where a checkpoint held them all
+    asked: int  # steps that the recipe asks for, those before the checkpoint included
+    capped: bool  # ended before the last step, by the job's time cap
+    save_seconds: float  # of the last checkpoint
+
+    def time_for(self, evaluation: Evaluation) -> bool:
+        """Whether the job's time cap leaves time for one more such evaluation, and to save the model after it.
+
+        Every process must call this, and all get the same answer.
+        """
+        return time_for(evaluation.seconds + self.save_seconds)
 
 
-def train(trainer: Trainer, checkpoint: Path | None) -> Training:
-    """Trains to the last step, going on from a checkpoint if there is one.
+def train(trainer: Trainer, checkpoint: Path | None, before: Evaluation | None = None) -> Training:
+    """Trains to the last step, or as far as the job's time cap allows (job.time_cap), from a checkpoint if there is one.
+
+    `before` is the evaluation before training: time for another one is kept.
 
     A checkpoint of the last step is loaded as any other, and nothing is trained: transformers asks only after a step
     whether there were enough of them, and would make one more.
+
+    Raises:
+        job.time_cap.TimeCapError: there is no time for a step.
     """
     load_parameters_only()
     done = int(checkpoint.name.rpartition("-")[2]) if checkpoint else 0
@@ -51,9 +68,17 @@ def train(trainer: Trainer, checkpoint: Path | None) -> Training:
             # Epochs of one batch, as many as there were steps: all of them are over before the first begins.
             trainer.args.max_steps = done
             trainer.get_train_dataloader = lambda: DataLoader([None])  # ty: ignore[invalid-argument-type]
+    cap = TimeCap(before)
+    trainer.add_callback(cap)
     started = time.perf_counter()
     trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
-    return Training(time.perf_counter() - started, trainer.state.global_step - done)
+    return Training(
+        seconds=time.perf_counter() - started,
+        steps=trainer.state.global_step - done,
+        asked=trainer.state.max_steps,
+        capped=cap.stopped,
+        save_seconds=cap.pace.save,
+    )
 
 
 def _steps_asked_for(trainer: Trainer) -> int:

@@ -30,6 +30,11 @@ def channel(name: str) -> Path:
     )
 
 
+def input_config_dir() -> Path:
+    """Folder of the files in which the service describes the job (hyperparameters.json and others)."""
+    return Path(os.environ.get("SM_INPUT_CONFIG_DIR", "/opt/ml/input/config"))
+
+
 def model_dir() -> Path:
     """Folder whose content becomes model.tar.gz."""
     return Path(os.environ.get("SM_MODEL_DIR", "/opt/ml/model"))

@@ -14,9 +14,13 @@ class Record(TypedDict):
     processes: int
     seed: int
     steps: int
+    steps_asked: NotRequired[int]  # where the time cap ended the training before; then
+    stopped_by: NotRequired[str]  # "time cap"
     base: dict[str, dict[str, Any]]  # pass@1 by decoding, as rl.evaluation.PassAtOne has it
-    trained: dict[str, dict[str, Any]]
-    completion_length: dict[str, float]  # tokens, sampled
+    trained: NotRequired[
+        dict[str, dict[str, Any]]
+    ]  # not where the cap left no time for the evaluation after training
+    completion_length: dict[str, float]  # base and trained: tokens, sampled
     cut_off: NotRequired[dict[str, dict[str, float]]]  # base and trained: share of completions by decoding
     train_seconds: float  # since the script was last started
     phases_seconds: dict[str, float]

@@ -15,7 +15,7 @@ from transformers import Trainer
 
 from job.checkpoints import Training
 from job.container import host_count, is_main_process, output_data_dir, process_count
-from job.record import Record
+from job.time_cap import STOPPED_BY
 
 PACKAGES = ("torch", "transformers", "trl", "peft", "accelerate", "unsloth", "verl", "ray", "vllm")
 
@@ -29,13 +29,14 @@ class TrainedRun(Protocol):
 
 
 def write_summary(
-    job: TrainedRun, trainer: Trainer, before: Evaluation, after: Evaluation, training: Training
+    job: TrainedRun, trainer: Trainer, before: Evaluation, after: Evaluation | None, training: Training
 ) -> Path | None:
     """Writes summary.json, evaluation_before.json and evaluation_after.json to the job's outputs.
 
     Every process must call this, since each reports its own memory.
 
     Args:
+        after: None where the job's time cap left no time for it.
         training: what job.checkpoints.train returned.
 
     Returns:
@@ -52,6 +53,7 @@ def write_summary(
         processes=process_count(),
         seed=trainer.args.seed,
         steps=trainer.state.global_step,
+        asked=training.asked if training.capped else None,
         tokens=_tokens(trainer) if training.steps else 0,
         peak_rss_mb=peak_rss_mb,
         train_seconds=training.seconds,
@@ -61,12 +63,13 @@ def write_summary(
 def write_record(
     job: TrainedRun,
     before: Evaluation,
-    after: Evaluation,
+    after: Evaluation | None,
     *,
     trainer: str,
     processes: int,
     seed: int,
     steps: int,
+    asked: int | None = None,
     tokens: float,
     peak_rss_mb: float,
     train_seconds: float,
@@ -74,9 +77,13 @@ def write_record(
     """As `write_summary`, for a trainer that is not transformers': what is known of it is passed in.
 
     Args:
+        asked: steps that were asked for, where the job's time cap ended the training before them.
         tokens: trained on since the script started, prompts and completions, all processes.
     """
-    record: Record = {
+    sides = {"base": before} | ({"trained": after} if after else {})
+    phases = {"evaluate_before": before.seconds, "train": train_seconds}
+    phases |= {"evaluate_after": after.seconds} if after else {}
+    record = {
         "module": job.module,
         "recipe": job.recipe,
         "trainer": trainer,
@@ -85,19 +92,14 @@ def write_record(
         "processes": processes,
         "seed": seed,
         "steps": steps,
-        "base": _pass_at_1(before),
-        "trained": _pass_at_1(after),
+        **({"steps_asked": asked, "stopped_by": STOPPED_BY} if asked else {}),
+        **{side: _pass_at_1(evaluation) for side, evaluation in sides.items()},
         "completion_length": {
-            "base": before.mean_completion_length["sampled"],
-            "trained": after.mean_completion_length["sampled"],
+            side: evaluation.mean_completion_length["sampled"] for side, evaluation in sides.items()
         },
-        "cut_off": {"base": before.cut_off, "trained": after.cut_off},
+        "cut_off": {side: evaluation.cut_off for side, evaluation in sides.items()},
         "train_seconds": round(train_seconds, 3),
-        "phases_seconds": {
-            "evaluate_before": round(before.seconds, 3),
-            "train": round(train_seconds, 3),
-            "evaluate_after": round(after.seconds, 3),
-        },
+        "phases_seconds": {phase: round(seconds, 3) for phase, seconds in phases.items()},
         "peak_rss_mb": round(peak_rss_mb, 1),
         "tokens_per_second": round(tokens / train_seconds, 1) if tokens else 0.0,
         "versions": versions(),
@@ -105,7 +107,8 @@ def write_record(
     folder = output_data_dir()
     folder.mkdir(parents=True, exist_ok=True)
     before.save(folder / "evaluation_before.json")
-    after.save(folder / "evaluation_after.json")
+    if after:
+        after.save(folder / "evaluation_after.json")
     path = folder / "summary.json"
     path.write_text(json.dumps(record, indent=2) + "\n")
     return path

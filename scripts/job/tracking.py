@@ -5,7 +5,7 @@ opens the runs before that, adds what was trained on what, and logs the evaluati
 
 | variable | meaning, and what holds without it |
 |---|---|
-| MLFLOW_TRACKING_URI | a store or server; without it an sqlite file among the job's outputs |
+| MLFLOW_TRACKING_URI | a store or server (tracking_uri.py); without it an sqlite file among the job's outputs |
 | MLFLOW_EXPERIMENT_NAME, WANDB_PROJECT | else the recipe's `experiment` |
 | WANDB_MODE | else online with a key and offline without |
 | WANDB_SECRET_NAME | name of a secret in AWS Secrets Manager that holds the W&B key |
@@ -28,6 +28,7 @@ from rl.evaluation import Evaluation
 
 from job.arguments import RunArguments
 from job.container import is_main_process, output_data_dir, print_line
+from job.tracking_uri import contact_problem, is_arn, own_store, uri_problem
 
 SYSTEM_METRICS_SECONDS = 5  # between two samples of CPU, memory and GPUs
 COLUMNS = (
@@ -58,7 +59,8 @@ def start_tracking(job: RunArguments, config: Reporting, *, data_fingerprint: st
     """Opens a run in each tracker that `config.report_to` names. Call it before the trainer is made.
 
     Raises:
-        TrackingError: a tracker is not installed, or the secret with its key cannot be read.
+        TrackingError: a tracker is not installed, the secret with its key cannot be read, or MLflow's server is named
+            wrongly or does not answer.
     """
     if not is_main_process():
         return
@@ -81,8 +83,14 @@ def start_tracking(job: RunArguments, config: Reporting, *, data_fingerprint: st
 def _start_mlflow(job: RunArguments, run_name: str | None, facts: dict[str, str]) -> None:
     import mlflow
 
-    uri = os.environ.setdefault("MLFLOW_TRACKING_URI", f"sqlite:///{output_data_dir() / 'mlflow.db'}")
+    uri = os.environ.get("MLFLOW_TRACKING_URI") or own_store(output_data_dir())
+    if problem := uri_problem(uri):
+        raise TrackingError(f"MLFLOW_TRACKING_URI: {problem}")
+    if is_arn(uri) and importlib.util.find_spec("sagemaker_mlflow") is None:
+        raise TrackingError(f"{uri} needs sagemaker-mlflow: add it to the job's requirements.txt.")
     mlflow.set_tracking_uri(uri)
+    if problem := contact_problem(uri):
+        raise TrackingError(problem)
     experiment = os.environ.get("MLFLOW_EXPERIMENT_NAME", job.experiment)
     if uri.startswith("sqlite:///"):
         create_experiment(Path(uri.removeprefix("sqlite:///")), experiment)
@@ -142,13 +150,17 @@ def read_secret(name: str, key: str) -> str:
     return str(content[key])
 
 
-def log_evaluation(name: str, evaluation: Evaluation) -> None:
+def log_evaluation(name: str, evaluation: Evaluation | None) -> None:
     """Prints an evaluation's figures and sends them, and the table of its completions, to the open runs.
 
     Args:
         name: "before" or "after"; it prefixes the metrics and names the table.
+        evaluation: None where the job's time cap left no time for it.
     """
     if not is_main_process():
+        return
+    if evaluation is None:
+        print_line(f"[evaluation] {name}: left out, there is no time for it within the job's time cap")
         return
     print_line(f"[evaluation] {name}: pass@1 {evaluation.greedy}; {evaluation.sampled}")
     if cut_off := _cut_off(evaluation):

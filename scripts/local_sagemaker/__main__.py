@@ -151,7 +151,7 @@ def _stop(options: argparse.Namespace) -> int:
     from local_sagemaker.jobs.storage import aws_client
 
     try:
-        sagemaker = aws_client("sagemaker", _running(options).url, client.REGION)
+        sagemaker = aws_client("sagemaker", _running(options).url, client.REGION, key="local")
         sagemaker.stop_training_job(TrainingJobName=options.name)
     except ClientError as error:
         print(f"local_sagemaker: {error.response['Error']['Message']}", file=sys.stderr)

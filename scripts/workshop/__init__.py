@@ -8,6 +8,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from workshop.checks.images import image_address as image_address
     from workshop.checks.instances import gpu_bytes as gpu_bytes
     from workshop.checks.memory import GB as GB
     from workshop.checks.memory import SHAPES as SHAPES
@@ -19,7 +20,9 @@ if TYPE_CHECKING:
     from workshop.jobs.outputs import fetch_output as fetch_output
     from workshop.jobs.status import LogReader as LogReader
     from workshop.jobs.status import training_job as training_job
+    from workshop.session.conditions import only_if as only_if
     from workshop.session.connection import open_session as open_session
+    from workshop.session.machines import read_machine as read_machine
     from workshop.session.staging import stage_source as stage_source
     from workshop.session.versions import check_versions as check_versions
     from workshop.views.comparisons import HEALTH as HEALTH
@@ -36,13 +39,18 @@ if TYPE_CHECKING:
     from workshop.views.request_view import show_request as show_request
     from workshop.views.results import append_result as append_result
     from workshop.views.results import results_table as results_table
+    from workshop.views.tracked_runs import browse_runs as browse_runs
+    from workshop.views.tracked_runs import tracked_runs as tracked_runs
 
 _MODULES = {
     "session.versions": ("check_versions",),
+    "session.conditions": ("only_if",),
     "session.connection": ("open_session",),
+    "session.machines": ("read_machine",),
     "session.staging": ("stage_source",),
     "checks.preflight": ("preflight", "PreflightError"),
     "checks.memory": ("GB", "SHAPES", "estimate"),
+    "checks.images": ("image_address",),
     "checks.instances": ("gpu_bytes",),
     "jobs.live": ("watch",),
     "jobs.outputs": ("JobOutput", "fetch_output"),
@@ -52,6 +60,7 @@ _MODULES = {
     "views.reports": ("compare_completions", "plot_pass_at_1"),
     "views.request_view": ("show_request",),
     "views.results": ("append_result", "results_table"),
+    "views.tracked_runs": ("browse_runs", "tracked_runs"),
 }
 _MODULE_OF = {name: f"workshop.{module}" for module, names in _MODULES.items() for name in names}
 

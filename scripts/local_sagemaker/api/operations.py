@@ -12,9 +12,10 @@ import json
 import moto.iam.urls
 import moto.sagemaker.urls
 import moto.sts.urls
+from moto.core import DEFAULT_ACCOUNT_ID
 from moto.core.responses import ActionResult, EmptyResult
 from moto.iam.exceptions import NotFoundException
-from moto.iam.models import IAMBackend
+from moto.iam.models import IAMBackend, iam_backends
 from moto.iam.responses import IamResponse
 from moto.sagemaker.exceptions import ValidationError
 from moto.sagemaker.models import FakeTrainingJob, SageMakerModelBackend
@@ -62,6 +63,11 @@ def install(service: TrainingService) -> None:
     moto.sagemaker.urls.url_paths = {ONLY_PATH: BoundSageMakerOperations.dispatch}
     moto.iam.urls.url_paths = {ONLY_PATH: IamOperations.dispatch}
     moto.sts.urls.url_paths = {ONLY_PATH: StsOperations.dispatch}
+    _create_role(iam_backends[DEFAULT_ACCOUNT_ID]["aws"], ROLE_NAME, "/service-role/")
+
+
+def _create_role(backend: IAMBackend, name: str, path: str) -> None:
+    backend.create_role(name, json.dumps(ROLE_TRUST), path, None, "", [], None)
 
 
 def _check_moto() -> None:
@@ -111,8 +117,7 @@ class IamOperations(IamResponse):
         try:
             return super().get_role()
         except NotFoundException:
-            name = self._get_param("RoleName")
-            self.backend.create_role(name, json.dumps(ROLE_TRUST), "/", None, "", [], None)
+            _create_role(self.backend, self._get_param("RoleName"), "/")
             return super().get_role()
 
     def simulate_principal_policy(self) -> ActionResult:

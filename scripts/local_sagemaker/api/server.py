@@ -16,13 +16,13 @@ from werkzeug.serving import BaseWSGIServer, make_server
 from werkzeug.wsgi import ClosingIterator
 
 from local_sagemaker.api import operations
+from local_sagemaker.api.calls import CallLog
 from local_sagemaker.api.service import TrainingService
-from local_sagemaker.client import CONTROL_PATH, REGION, ROLE_NAME, find_endpoint, without_proxy
+from local_sagemaker.client import CONTROL_PATH, find_endpoint, without_proxy
 from local_sagemaker.home import EndpointFile, write_json
 from local_sagemaker.hosts.isolation import Isolation
 from local_sagemaker.jobs.attempt import Settings
 from local_sagemaker.jobs.job_queue import JobQueue
-from local_sagemaker.jobs.storage import aws_client
 
 LOOPBACK = "127.0.0.1"
 
@@ -46,9 +46,15 @@ class Options:
 class Application:
     """The WSGI application: control actions below CONTROL_PATH, everything else is AWS."""
 
-    def __init__(self, actions: dict[str, Callable[[dict[str, str]], dict]], shutdown: Callable[[], None]):
+    def __init__(
+        self,
+        actions: dict[str, Callable[[dict[str, str]], dict]],
+        shutdown: Callable[[], None],
+        calls: CallLog,
+    ):
         self._aws = DomainDispatcherApplication(create_backend_app)
         self._actions = actions
+        self._calls = calls
         self._shutdown = shutdown
         self.last_request = time.monotonic()
 
@@ -61,6 +67,7 @@ class Application:
         path = environ.get("PATH_INFO", "")
         if not path.startswith(CONTROL_PATH + "/"):
             self.last_request = time.monotonic()
+            self._calls.add(environ)
             return self._aws(environ, start_response)
         if path == f"{CONTROL_PATH}/shutdown":
             # Once the answer is sent: a process that ends in the middle of it looks like a crash to the caller.
@@ -102,7 +109,11 @@ def serve(options: Options) -> None:
         return {}
 
     status = {"pid": os.getpid(), "isolation": options.isolation.mode}
-    application = Application({"status": lambda _query: status, "interrupt": interrupt}, stopping.set)
+    application = Application(
+        {"status": lambda _query: status, "interrupt": interrupt},
+        stopping.set,
+        CallLog(options.home / "calls.jsonl"),
+    )
     logging.getLogger("werkzeug").setLevel(logging.WARNING)
     http = _listen(options.port, application)
     url = f"http://{LOOPBACK}:{http.server_port}"
@@ -111,7 +122,6 @@ def serve(options: Options) -> None:
     service = TrainingService(settings, queue)
     operations.install(service)
     threading.Thread(target=http.serve_forever, daemon=True).start()
-    _create_role(url)
     record = options.home / "endpoint.json"
     write_json(
         record,
@@ -145,10 +155,3 @@ def _forget_own_credentials() -> None:
         del os.environ[name]
     os.environ["AWS_CONFIG_FILE"] = os.environ["AWS_SHARED_CREDENTIALS_FILE"] = os.devnull
     os.environ["NO_PROXY"] = os.environ["no_proxy"] = without_proxy(os.environ.get("NO_PROXY"))
-
-
-def _create_role(url: str) -> None:
-    iam = aws_client("iam", url, REGION)
-    iam.create_role(
-        RoleName=ROLE_NAME, Path="/service-role/", AssumeRolePolicyDocument=json.dumps(operations.ROLE_TRUST)
-    )

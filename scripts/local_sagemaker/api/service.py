@@ -10,6 +10,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from botocore.client import BaseClient
+from botocore.exceptions import ClientError
 from moto.core.responses import ActionResult
 from moto.sagemaker.exceptions import ResourceInUseException, ValidationError
 from moto.sagemaker.models import FakeTrainingJob, SageMakerModelBackend
@@ -119,10 +120,14 @@ def _check_buckets(s3: BaseClient, request: TrainingRequest) -> None:
         "OutputDataConfig.S3OutputPath": request.output_uri,
         "CheckpointConfig.S3Uri": request.checkpoint_uri,
     }
-    existing = {bucket["Name"] for bucket in s3.list_buckets()["Buckets"]}
     for parameter, uri in uris.items():
-        if uri and split_uri(uri)[0] not in existing:
-            raise RequestRefused(f"{parameter}={uri}: this bucket does not exist; create it first")
+        if uri:
+            try:
+                s3.head_bucket(Bucket=split_uri(uri)[0])
+            except ClientError as error:
+                raise RequestRefused(
+                    f"{parameter}={uri}: this bucket does not exist; create it first"
+                ) from error
 
 
 def _summary(fake: FakeTrainingJob) -> dict:

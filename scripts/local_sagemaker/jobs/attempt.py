@@ -8,6 +8,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
+from local_sagemaker.api.calls import JOB_KEY
 from local_sagemaker.api.record import MAX_REASON
 from local_sagemaker.api.training_request import TrainingRequest
 from local_sagemaker.hosts.hosts import (
@@ -108,7 +109,7 @@ class Attempt:
         """
         environment = {
             "AWS_ENDPOINT_URL": self._settings.url,
-            "AWS_ACCESS_KEY_ID": "local",
+            "AWS_ACCESS_KEY_ID": JOB_KEY,
             "AWS_SECRET_ACCESS_KEY": "local",
             "AWS_REGION": self._region,
             "AWS_DEFAULT_REGION": self._region,

@@ -9,17 +9,22 @@ import boto3
 from boto3.s3.transfer import TransferConfig
 from botocore.client import BaseClient
 
+from local_sagemaker.api.calls import SERVICE_KEY
+
 ONE_THREAD = TransferConfig(use_threads=False)  # the server is in this very process
 
 
 @functools.cache
-def aws_client(service: str, url: str, region: str) -> BaseClient:
-    """A boto3 client of the endpoint at `url`, with dummy credentials; created once, safe to share between threads."""
+def aws_client(service: str, url: str, region: str, key: str = SERVICE_KEY) -> BaseClient:
+    """A boto3 client of the endpoint at `url`, with dummy credentials; created once, safe to share between threads.
+
+    By the access key `key` the record of calls (api/calls.py) knows who asks.
+    """
     return boto3.session.Session().client(
         service,
         region_name=region,
         endpoint_url=url,
-        aws_access_key_id="local",
+        aws_access_key_id=key,
         aws_secret_access_key="local",
     )
 

@@ -1,11 +1,11 @@
-"""Memory arithmetic: what a device has to hold to train a model with GRPO, before a machine is paid for.
+"""Memory arithmetic: what a device has to hold to train a model with GRPO or DPO, before a machine is paid for.
 
     estimate(SHAPES["Qwen3-4B"], read_recipe("recipes/full.yaml"), devices=4).total
 
 Five things take memory: parameters, gradients, optimizer state, activations and the KV cache of the rollouts. The
 first three are exact (a test compares them with what processes really hold); the other two are counted from the
 tensors that PyTorch keeps, to within a tenth. Not counted: the framework itself (0.5-1 GB with CUDA, 0.6 GB on CPU),
-fragmentation, and vLLM, which takes the share of the device that the recipe gives it.
+fragmentation, and vLLM, which takes the share of the device that the recipe gives it. memory_checks.py adds these.
 """
 
 import json
@@ -18,6 +18,8 @@ from workshop.folders import SCRIPTS
 BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
 NF4_BYTES = 0.5 + 0.127 / 8  # half a byte, and 0.127 bits of scales (QLoRA, section 3: double quantization)
 GB = 1e9
+FRAMEWORK_BYTES = 1.5 * GB  # CUDA, NCCL, fragmentation: what no recipe can change
+_FUSED_HEAD_TOKENS = 4096  # logits that TRL's fused head of DPO holds at a time, rounded up
 
 
 @dataclass(frozen=True)
@@ -73,6 +75,11 @@ class ModelShape:
         embeddings = self.vocabulary * self.hidden * (1 if self.tied else 2)
         return self.layers * self.layer_parameters + embeddings + self.hidden
 
+    @property
+    def embedding_parameters(self) -> int:
+        """Of the matrix that words are looked up in."""
+        return self.vocabulary * self.hidden
+
     def adapter_parameters(self, rank: int) -> int:
         """Parameters of LoRA adapters of that rank on every matrix of every layer."""
         query, key = self.heads * self.head_size, self.kv_heads * self.head_size
@@ -94,6 +101,22 @@ SHAPES = {
     "Llama-3.1-8B": ModelShape(32, 4096, 14336, 32, 8, 128, 128256, tied=False),
     "Llama-3.3-70B": ModelShape(80, 8192, 28672, 64, 8, 128, 128256, tied=False),
 }
+
+
+_PACKAGED = {"pypi:smollm2": "SmolLM2-135M"}
+_KINDS = ("llama", "qwen2", "qwen3")  # what ModelShape.read counts rightly
+
+
+def shape_of(spec: str, config: dict[str, Any] | None = None) -> ModelShape | None:
+    """The shape of the model that a recipe's base_model names: by its name, else by its config.json; None: not known."""
+    name = _PACKAGED.get(spec, spec.rpartition("/")[2].rpartition(":")[2])
+    known = SHAPES.get(name) or SHAPES.get(name.removesuffix("-Instruct").removesuffix("-Base"))
+    if known or config is None or config.get("model_type") not in _KINDS:
+        return known
+    try:
+        return ModelShape.read({"tie_word_embeddings": config["model_type"] != "llama"} | config)
+    except KeyError:
+        return None
 
 
 @dataclass(frozen=True)
@@ -126,34 +149,81 @@ def estimate(
     Raises:
         KeyError: the recipe says no per_device_train_batch_size or max_completion_length.
     """
+    batch, answer = int(recipe["per_device_train_batch_size"]), int(recipe["max_completion_length"])
+    # Without an engine, the completions of all accumulation steps are generated at once.
+    at_once = batch * int(recipe.get("steps_per_generation") or recipe.get("gradient_accumulation_steps") or 1)
+    compute = _compute_bytes(recipe)
+    return Memory(
+        **_states(shape, recipe, devices, sharded),
+        activations=activation_bytes(shape, batch * (prompt_tokens + answer), compute, _checkpointing(recipe))
+        + logits_bytes(shape, batch * answer),
+        kv_cache=0.0
+        if recipe.get("use_vllm")
+        else kv_cache_bytes(shape, at_once * (prompt_tokens + answer), compute),
+    )
+
+
+def dpo_estimate(shape: ModelShape, recipe: dict[str, Any], *, devices: int, sharded: bool = True) -> Memory:
+    """The same for DPO: `per_device_train_batch_size` pairs are twice as many sequences of `max_length` tokens.
+
+    Logits are never held whole: TRL 1.16 computes log-probabilities in pieces (its fused head). The reference takes nothing
+    where the adapters can be switched off, or where it was asked before training (precompute_ref_log_probs); else it is
+    a second copy of the weights.
+
+    Raises:
+        KeyError: the recipe says no per_device_train_batch_size or max_length.
+    """
+    tokens = 2 * int(recipe["per_device_train_batch_size"]) * int(recipe["max_length"])
+    states = _states(shape, recipe, devices, sharded)
+    if not recipe.get("lora_rank") and not recipe.get("precompute_ref_log_probs"):
+        states["parameters"] *= 2
+    return Memory(
+        **states,
+        activations=activation_bytes(shape, tokens, _compute_bytes(recipe), _checkpointing(recipe))
+        + logits_bytes(shape, min(tokens, _FUSED_HEAD_TOKENS)),
+        kv_cache=0.0,
+    )
+
+
+def _states(shape: ModelShape, recipe: dict[str, Any], devices: int, sharded: bool) -> dict[str, float]:
+    """Bytes on each device that training holds all the time: those that sharding divides, and what is gathered."""
     rank, share = int(recipe.get("lora_rank") or 0), devices if sharded else 1
     fsdp = recipe.get("fsdp_config") or {}
-    compute = 2 if recipe.get("bf16") else 4  # bytes a number in the forward pass
+    compute = _compute_bytes(recipe)
     stored = BYTES[recipe.get("dtype", "float32")]
     # Under bf16 FSDP2 keeps what is trained in float32 (master weights) and casts what it gathers.
     trained_bytes = 4 if recipe.get("bf16") else stored
     trained = shape.adapter_parameters(rank) if rank else shape.parameters
     frozen = _frozen_bytes(shape, stored, recipe.get("quantization")) if rank else 0.0
-    parameters = frozen + trained * trained_bytes
     gradients = trained * trained_bytes
-    unit = max(shape.layer_parameters, shape.vocabulary * shape.hidden) * compute
+    moment = trained if "8bit" in str(recipe.get("optim", "")) else gradients
+    unit = max(shape.layer_parameters, shape.embedding_parameters) * compute
     whole = shape.parameters * compute
     if not sharded:
         gathered = 0.0
     else:
         gathered = min(2 * unit, whole) if fsdp.get("reshard_after_forward", True) else whole
-    batch = int(recipe["per_device_train_batch_size"])
-    tokens = prompt_tokens + int(recipe["max_completion_length"])
-    checkpointing = bool(fsdp.get("activation_checkpointing") or recipe.get("gradient_checkpointing"))
-    return Memory(
-        parameters=parameters / share,
-        gathered=gathered,
-        gradients=gradients / share,
-        optimizer=2 * gradients / share,  # AdamW: mean and mean square of each gradient
-        activations=activation_bytes(shape, batch * tokens, compute, checkpointing)
-        + logits_bytes(shape, batch * int(recipe["max_completion_length"])),
-        kv_cache=0.0 if recipe.get("use_vllm") else kv_cache_bytes(shape, batch * tokens, compute),
-    )
+    return {
+        "parameters": (frozen + trained * trained_bytes) / share,
+        "gathered": gathered,
+        "gradients": gradients / share,
+        "optimizer": 2 * moment / share,  # AdamW: mean and mean square of each gradient
+    }
+
+
+def _compute_bytes(recipe: dict[str, Any]) -> int:
+    """Bytes of a number in the forward pass."""
+    return 2 if recipe.get("bf16") else 4
+
+
+def _checkpointing(recipe: dict[str, Any]) -> bool:
+    fsdp = recipe.get("fsdp_config") or {}
+    return bool(fsdp.get("activation_checkpointing") or recipe.get("gradient_checkpointing"))
+
+
+def whole_model_bytes(shape: ModelShape, dtype: str, quantization: str | None = None) -> float:
+    """A model as an evaluation loads it: all weights in `dtype`, or the layers' matrices in 4 bits."""
+    return _frozen_bytes(shape, BYTES[dtype], quantization)
 
 
 def _frozen_bytes(shape: ModelShape, stored: int, quantization: str | None) -> float:

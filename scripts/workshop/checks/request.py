@@ -49,6 +49,11 @@ class JobRequest:
     checkpoints: bool
     script: Script | None  # what the entry script reads; None: arguments.py beside it does not say
     script_problem: str | None = None  # why arguments.py cannot be read
+    keep_alive_s: int | None = None  # how long the instances are kept for the next job
+    training_plan: str | None = None  # ARN of reserved capacity
+    volume_gb: int | None = None
+    volume_key: str | None = None  # KMS key of the volume
+    model_config: dict[str, Any] | None = None  # config.json of the base model, once check_model has opened it
 
     @property
     def processes_per_host(self) -> int:
@@ -96,6 +101,10 @@ def read_request(trainer: ModelTrainer, channels: list[InputData]) -> JobRequest
         checkpoints=trainer.checkpoint_config is not None,
         script=script,
         script_problem=script_problem,
+        keep_alive_s=_set(compute.keep_alive_period_in_seconds),
+        training_plan=_set(compute.training_plan_arn),
+        volume_gb=_set(compute.volume_size_in_gb),
+        volume_key=_set(compute.volume_kms_key_id),
     )
 
 

@@ -1,15 +1,13 @@
-"""Preflight of what SageMaker gets: hyperparameters, environment, channels, machines, spot, cost and quota."""
+"""Preflight of what SageMaker hands to the job: hyperparameters, environment, channels, source and requirements."""
 
 import json
 import re
 from collections.abc import Iterator
 from typing import Any
 
-from botocore.exceptions import BotoCoreError, ClientError
 from local_sagemaker.environments import EnvironmentBuildError, check_job_requirements, requirement_lines
 
-from workshop.checks.instances import hourly_price, price_source, training_instance_types
-from workshop.checks.request import NOTE, OK, PROBLEM, WARNING, Check, JobRequest
+from workshop.checks.request import OK, PROBLEM, Check, JobRequest
 
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*$")
 _SECRET = re.compile(r"SECRET|PASSWORD|TOKEN$|API_?KEY|ACCESS_KEY", re.IGNORECASE)
@@ -156,139 +154,3 @@ def installed_packages(request: JobRequest) -> set[str]:
     except EnvironmentBuildError:
         return set()  # check_source reports it
     return {re.split(r"[^A-Za-z0-9._-]", line)[0].lower() for line in lines}
-
-
-def check_machines(request: JobRequest, settings: dict[str, Any]) -> Iterator[Check]:
-    """The instance type exists, and processes and recipe fit its devices."""
-    if request.instance_type is None:
-        yield Check("machines", NOTE, "no single instance type, so GPUs, quota and cost are not checked")
-        return
-    types = training_instance_types()
-    if request.instance_type not in types:
-        family = request.instance_type.rpartition(".")[0]
-        near = sorted(known for known in types if family and known.startswith(family + "."))
-        hint = f"of this family there are {', '.join(near)}" if near else "names look like ml.g5.2xlarge"
-        yield Check(
-            "machines", PROBLEM, f"there is no training instance type {request.instance_type!r}: {hint}"
-        )
-        return
-    hosts = f"{request.hosts} x {request.instance_type}"
-    if request.local:
-        processes = request.hosts * request.processes_per_host
-        yield Check(
-            "machines",
-            OK,
-            f"{hosts} on AWS; here {processes} process{'es' if processes > 1 else ''} on this machine",
-        )
-        if settings.get("use_vllm") is True or (
-            settings.get("bf16") is True and settings.get("use_cpu") is not True
-        ):
-            yield Check(
-                "machines",
-                PROBLEM,
-                "the recipe is made for a GPU, and jobs of local mode have none: add use_cpu=True, bf16=False, "
-                "use_vllm=False and few max_steps, or use the tiny recipe",
-            )
-        return
-    gpus = "unknown to the SDK" if request.gpus is None else request.gpus
-    yield Check("machines", OK, f"{hosts}, GPUs each: {gpus}, processes each: {request.processes_per_host}")
-    if request.gpus and request.processes_per_host > request.gpus:
-        yield Check(
-            "machines",
-            PROBLEM,
-            f"{request.processes_per_host} processes a host, but {request.instance_type} has {request.gpus} GPUs: set "
-            f"process_count_per_node={request.gpus}",
-        )
-    if request.gpus and request.processes_per_host < request.gpus:
-        yield Check(
-            "machines",
-            WARNING,
-            f"{request.instance_type} has {request.gpus} GPUs, of which {request.processes_per_host} would be used: a "
-            "smaller one of its family costs less and does as much, or start a process for each GPU",
-        )
-    if request.gpus and settings.get("use_cpu") is True:
-        yield Check(
-            "machines", WARNING, "the recipe says use_cpu: true, so the GPUs that you pay for stay idle"
-        )
-    if request.gpus == 0 and settings.get("use_vllm") is True:
-        yield Check("machines", PROBLEM, f"use_vllm needs a GPU, and {request.instance_type} has none")
-
-
-def check_spot(request: JobRequest, settings: dict[str, Any]) -> Iterator[Check]:
-    """An interrupted spot job starts again from its checkpoint; without one it may never finish."""
-    if not request.spot:
-        return
-    if not request.checkpoints:
-        yield Check(
-            "spot",
-            PROBLEM,
-            "spot without checkpoints starts from step 0 after each interruption: add "
-            "checkpoint_config=CheckpointConfig(s3_uri=...)",
-        )
-    if settings.get("save_strategy") == "no":
-        yield Check("spot", PROBLEM, 'the recipe says save_strategy: "no", so no checkpoint is ever written')
-    if request.max_wait_s is None:
-        yield Check("spot", PROBLEM, "spot needs StoppingCondition(max_wait_time_in_seconds=...)")
-    elif request.max_wait_s < request.max_runtime_s:
-        yield Check(
-            "spot",
-            PROBLEM,
-            f"max_wait_time_in_seconds ({request.max_wait_s}) must be at least max_runtime_in_seconds "
-            f"({request.max_runtime_s})",
-        )
-    elif request.checkpoints:
-        yield Check("spot", OK, f"with checkpoints, waiting at most {duration(request.max_wait_s)}")
-
-
-def check_cost(request: JobRequest) -> Check:
-    """The most that the job can cost: price x hosts x maximal run time."""
-    limit = f"stops after {duration(request.max_runtime_s)} at the latest"
-    if request.local:
-        return Check("cost", OK, f"runs on this machine: no cost; {limit}")
-    price = hourly_price(request.instance_type) if request.instance_type else None
-    if price is None:
-        return Check(
-            "cost",
-            WARNING,
-            f"the price of {request.instance_type} is unknown here; {limit}. "
-            "See https://aws.amazon.com/sagemaker/ai/pricing/",
-        )
-    ceiling = price * request.hosts * request.max_runtime_s / 3600
-    spot = ", on demand; spot costs less" if request.spot else ""
-    return Check(
-        "cost",
-        NOTE,
-        f"at most ${ceiling:,.2f}: {request.hosts} x ${price:.3f} an hour{spot}, {limit} ({price_source()})",
-    )
-
-
-def check_quota(request: JobRequest) -> Iterator[Check]:
-    """The account's quota lets this many instances run, if it may be asked."""
-    if request.local or request.instance_type is None:
-        return
-    usage = "spot training job usage" if request.spot else "training job usage"
-    wanted = f"{request.instance_type} for {usage}"
-    try:
-        pages = request.boto_session.client("service-quotas").get_paginator("list_service_quotas")
-        quotas = (quota for page in pages.paginate(ServiceCode="sagemaker") for quota in page["Quotas"])
-        value = next((quota["Value"] for quota in quotas if quota["QuotaName"] == wanted), None)
-    except (ClientError, BotoCoreError) as error:
-        yield Check("quota", WARNING, f"quotas cannot be read ({error}): look up {wanted!r} in the console")
-        return
-    if value is None:
-        yield Check("quota", WARNING, f"Service Quotas lists no {wanted!r}")
-    elif value < request.hosts:
-        yield Check(
-            "quota",
-            PROBLEM,
-            f"{wanted!r} is {value:.0f}, but the job needs {request.hosts}: ask for more in Service Quotas",
-        )
-    else:
-        yield Check("quota", OK, f"{wanted}: {value:.0f}")
-
-
-def duration(seconds: int) -> str:
-    """90 -> "90 s", 3600 -> "60 min", 86400 -> "24 h"."""
-    if seconds < 120:
-        return f"{seconds} s"
-    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"

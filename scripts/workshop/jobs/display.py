@@ -33,6 +33,12 @@ class JobView:
     max_steps: int | None = None
     step_times: list[float] = field(default_factory=list)  # when each step's line was written, seconds
     log: deque[str] = field(default_factory=lambda: deque(maxlen=200))
+    note: str = ""  # why nothing new is shown
+
+    @property
+    def trains(self) -> bool:
+        """Whether the containers run."""
+        return bool(self.phases) and self.phases[-1][0] in ("Training", "Uploading", "Stopping")
 
     def phase_line(self) -> str:
         """ "Starting 2 s, Downloading 1 s, Training 63 s ..." """
@@ -86,6 +92,7 @@ class TerminalDisplay:
 
     def __init__(self) -> None:
         self._phases = 0
+        self._note = ""
         self._bar: tqdm | None = None
 
     def update(self, view: JobView) -> None:
@@ -93,6 +100,10 @@ class TerminalDisplay:
         for name, _, _ in view.phases[self._phases :]:
             tqdm.write(f"{view.name}: {name}")
         self._phases = len(view.phases)
+        if view.note != self._note:
+            self._note = view.note
+            if view.note:
+                tqdm.write(f"{view.name}: {view.note}")
         if view.history and view.max_steps is not None:
             last = view.history[-1]
             if self._bar is None:
@@ -134,8 +145,9 @@ def _last_lines(view: JobView) -> list[str]:
 
 def _html(view: JobView, curve: str) -> str:
     bar, lines = html.escape(view.progress_bar()), html.escape("\n".join(_last_lines(view)))
+    note = f"<div><i>{html.escape(view.note)}</i></div>" if view.note else ""
     return (
-        f"<div><b>{html.escape(view.name)}</b>: {html.escape(view.phase_line())}</div>"
+        f"<div><b>{html.escape(view.name)}</b>: {html.escape(view.phase_line())}</div>{note}"
         f'<pre style="margin:4px 0">{bar}</pre>{curve}'
         f'<pre style="margin:4px 0;font-size:85%;color:#555;white-space:pre-wrap">{lines}</pre>'
     )
@@ -143,5 +155,7 @@ def _html(view: JobView, curve: str) -> str:
 
 def _text(view: JobView) -> str:
     return "\n".join(
-        filter(None, [f"{view.name}: {view.phase_line()}", view.progress_bar(), *_last_lines(view)])
+        filter(
+            None, [f"{view.name}: {view.phase_line()}", view.note, view.progress_bar(), *_last_lines(view)]
+        )
     )

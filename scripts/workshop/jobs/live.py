@@ -4,18 +4,29 @@ import re
 import time
 from typing import Any
 
-from botocore.exceptions import EndpointConnectionError, HTTPClientError
+from botocore.exceptions import BotoCoreError, ClientError
 from job.metrics import Metrics, add_metrics, last_step, parse_metrics
 
 from workshop.errors import WorkshopError
 from workshop.jobs.display import JobView, new_display
-from workshop.jobs.status import LOG_GROUP, TERMINAL, LogReader, describe, job_name
+from workshop.jobs.outages import Outage, expired, throttled
+from workshop.jobs.pace import Pace
+from workshop.jobs.status import (
+    LOG_GROUP,
+    TERMINAL,
+    LogReader,
+    aws_client,
+    describe,
+    is_local,
+    job_name,
+    renew_session,
+)
 
 FAILURE_LOG_LINES = 20
 # What `set -x` in the SDK's start script echoes, or nothing.
 _SHELL_TRACE = re.compile(r"(\[[\w-]+\] )?(\++ .*|\s*)$")
 _ESCAPE_CODE = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
-_LOST_AFTER_S = 30.0  # seconds without an answer before giving up
+LAST_LINES_S = 5.0  # CloudWatch on AWS delivers a job's last lines a moment after its end
 
 
 class JobFailed(WorkshopError):
@@ -28,10 +39,6 @@ class JobFailed(WorkshopError):
             f"{name} did not complete.\n{reason}\n\nIts last log lines:{tail}\n\nThe whole log: the CloudWatch group "
             f"{LOG_GROUP}, streams {name}/*; in local mode `python -m local_sagemaker logs {name}`."
         )
-
-
-class ConnectionLost(WorkshopError):
-    """SageMaker (or the local endpoint) stopped answering while a job was watched."""
 
 
 class WatchInterrupted(KeyboardInterrupt):
@@ -47,7 +54,7 @@ class WatchInterrupted(KeyboardInterrupt):
         return [str(self)]
 
 
-def watch(job: Any, *, refresh: float = 2.0) -> list[Metrics]:
+def watch(job: Any, *, refresh: float | None = None) -> list[Metrics]:
     """Show a job until it ends; return its metrics, one dict a logged step ({"step": 1, "reward": 0.5, ...}).
 
     These are the metrics of the log's lines (job.metrics.SHOWN), to 4 digits. `fetch_output` has all of them, under the
@@ -55,43 +62,64 @@ def watch(job: Any, *, refresh: float = 2.0) -> list[Metrics]:
 
     Args:
         job: a name, the SDK's TrainingJob, or the ModelTrainer that started it with train(wait=False).
-        refresh: seconds between two looks.
+        refresh: seconds between two looks; by default 2 in local mode, and on AWS so seldom that forty people can watch
+            in one account (jobs/pace.py has the limits and the arithmetic).
 
-    Raises JobFailed with the job's own reason, ConnectionLost after 30 s without an answer, and WatchInterrupted on
-    Ctrl-C, which leaves the job running. A job that was stopped on purpose returns what it logged until then.
+    Waits on while AWS is asked too often, does not answer, or no longer takes the credentials: for ten minutes, in local
+    mode for half a minute (jobs/outages.py). Raises JobFailed with the job's own reason, JobNotFound, ConnectionLost or
+    SessionExpired when waiting does not help, and WatchInterrupted on Ctrl-C; these leave the job running. A job that was
+    stopped on purpose returns what it logged until then.
     """
     name = job_name(job)
-    view, reader, display = JobView(name), LogReader(name), new_display()
-    answered = time.monotonic()
     try:
-        while True:
-            try:
-                description = describe(name)  # before the log: a job that has ended writes no more lines
-                _take_log(view, reader)
-                answered = time.monotonic()
-            except (EndpointConnectionError, HTTPClientError) as error:
-                if time.monotonic() - answered > _LOST_AFTER_S:
-                    raise ConnectionLost(
-                        f"No answer for {_LOST_AFTER_S:.0f} s while watching {name}: {error}"
-                    ) from error
-                time.sleep(refresh)
-                continue
-            _take_status(view, description)
-            if view.status in TERMINAL:
-                time.sleep(min(refresh, 1.0))  # CloudWatch on AWS delivers the last lines a moment late
-                _take_log(view, reader)
-                display.update(view)
-                break
-            display.update(view)
-            time.sleep(refresh)
+        view, description = _follow(name, refresh)
     except KeyboardInterrupt as interrupt:
         raise WatchInterrupted(name) from interrupt
     _raise_if_failed(view, description)
     return view.history
 
 
-def _take_log(view: JobView, reader: LogReader) -> None:
-    for moment, line in reader.new_events():
+def _follow(name: str, refresh: float | None) -> tuple[JobView, dict]:
+    """Look and show until the job has ended; returns what is known of it then."""
+    view, display, reader = JobView(name), new_display(), LogReader(name)
+    sagemaker, stale = aws_client("sagemaker"), False
+    local = is_local(sagemaker)
+    pace, outage = Pace(local, refresh), Outage(name, local, time.monotonic())
+    description: dict = {}
+    while view.status not in TERMINAL:
+        try:
+            if stale:
+                renew_session()
+                sagemaker, reader.logs = aws_client("sagemaker"), aws_client("logs")
+            if pace.description_due(time.monotonic(), view.trains):
+                description = describe(
+                    name, sagemaker
+                )  # before the log: a job that has ended writes no more lines
+                pace.described(time.monotonic())
+                reader.hosts = _hosts(description)
+            ended = description["TrainingJobStatus"] in TERMINAL
+            if ended:
+                time.sleep(0.5 if local else LAST_LINES_S)
+            if ended or local or "Training" in {item["Status"] for item in _transitions(description)}:
+                _take_log(view, reader, everything=ended)
+        except (BotoCoreError, ClientError) as error:
+            view.note = outage.note(error, time.monotonic())
+            if throttled(error):
+                pace.slow_down()
+            stale = expired(error)
+        else:
+            stale = False
+            outage.over(time.monotonic())
+            pace.speed_up()
+            _take_status(view, description)
+        display.update(view)
+        if view.status not in TERMINAL:
+            time.sleep(pace.pause_s(reader.hosts or 1, view.trains))
+    return view, description
+
+
+def _take_log(view: JobView, reader: LogReader, everything: bool) -> None:
+    for moment, line in reader.new_events(everything):
         shown = readable(line)
         if not _SHELL_TRACE.match(shown):
             view.log.append(shown)
@@ -112,10 +140,25 @@ def readable(line: str) -> str:
 def _take_status(view: JobView, description: dict) -> None:
     status = description["TrainingJobStatus"]
     view.status = status if status in TERMINAL else "InProgress"
+    transitions = _transitions(description)
     view.phases = [
-        (transition["Status"], transition["StartTime"].astimezone(), transition.get("EndTime"))
-        for transition in description.get("SecondaryStatusTransitions", [])
+        (item["Status"], item["StartTime"].astimezone(), item.get("EndTime")) for item in transitions
     ]
+    # Why it does not train yet, as far as SageMaker says so: on AWS that there is no capacity, for example.
+    waiting = status == "InProgress" and not view.trains
+    view.note = transitions[-1].get("StatusMessage", "") if waiting else ""
+
+
+def _transitions(description: dict) -> list[dict]:
+    """The job's phases; of one that has none yet, such as one that waits for its training plan, its present one."""
+    now = {"Status": description["SecondaryStatus"], "StartTime": description["CreationTime"]}
+    return description.get("SecondaryStatusTransitions") or [now]
+
+
+def _hosts(description: dict) -> int:
+    resources = description["ResourceConfig"]
+    groups = resources.get("InstanceGroups") or [resources]
+    return sum(group.get("InstanceCount") or 1 for group in groups)
 
 
 def _raise_if_failed(view: JobView, description: dict) -> None:

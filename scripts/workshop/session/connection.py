@@ -6,22 +6,34 @@
 Local mode starts the local endpoint if none is running and points this kernel, and nothing else, at it.
 """
 
+import getpass
+import json
+import os
+import re
+import secrets
 import subprocess
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import boto3
 from botocore.exceptions import BotoCoreError, ClientError
 from local_sagemaker import client
 from sagemaker.core.helper.session_helper import Session, get_execution_role
+from sagemaker.core.shapes import Tag
+from sagemaker.core.training.configs import Networking
 
 from workshop.errors import WorkshopError
 from workshop.folders import BUILD, REPOSITORY
+from workshop.session.account import AccountSettings, read_account
 
 MODES = ("local", "sagemaker")
 # The SDK reports each train() call to an AWS address; a run without an account or a network must not.
 _NO_TELEMETRY = {"SchemaVersion": "1.0", "SageMaker": {"PythonSDK": {"Modules": {"TelemetryOptOut": True}}}}
 _leave_local: Callable[[], None] | None = None
+# In Studio and on notebook instances this file says who is working.
+STUDIO_METADATA = Path("/opt/ml/metadata/resource-metadata.json")
+LONGEST_BASE_NAME = 48  # the SDK cuts a job's name at 63 characters, its time stamp (15) included
 
 
 class SessionError(WorkshopError):
@@ -39,11 +51,44 @@ class WorkshopSession:
     region: str
     tracking_uri: str | None = field(repr=False)  # holds a path of this machine in local mode
     endpoint_url: str | None
+    user: str = ""  # part of each name, so that people who share an account do not meet; empty in local mode
+    account: AccountSettings = field(default_factory=AccountSettings, repr=False)  # aws.yaml
+
+    @property
+    def networking(self) -> Networking | None:
+        """VPC and network isolation, for ModelTrainer(networking=...); None where the account asks for neither."""
+        return self.account.networking()
+
+    @property
+    def tags(self) -> list[Tag] | None:
+        """For ModelTrainer(tags=...)."""
+        return self.account.sdk_tags()
+
+    @property
+    def kms_key(self) -> str | None:
+        """The key that a job's output is encrypted with, for OutputDataConfig(kms_key_id=...)."""
+        return self.account.kms_key
+
+    def volume_kms_key(self, instance_type: str) -> str | None:
+        """The key for a job's disk, for Compute(volume_kms_key_id=...); None where the instance takes none."""
+        return self.account.volume_kms_key(instance_type)
+
+    def unique(self, name: str) -> str:
+        """A name that no one else uses, for a job, its data and its checkpoints: "grpo" -> "grpo-ana-3f9c2a".
+
+        Raises SessionError when it would be too long for a training job.
+        """
+        made = "-".join(filter(None, [name, self.user, secrets.token_hex(3)]))
+        if len(made) > LONGEST_BASE_NAME:
+            raise SessionError(
+                f"The name {made!r} has {len(made)} characters, {LONGEST_BASE_NAME} are allowed: shorten {name!r}."
+            )
+        return made
 
     @property
     def environment(self) -> dict[str, str]:
-        """Environment of a job: where to track its run and which revision of the workshop it is."""
-        variables = {"WORKSHOP_GIT_REVISION": git_revision()}
+        """Environment of a job: where to track its run, names of secrets, and which revision of the workshop it is."""
+        variables = {"WORKSHOP_GIT_REVISION": git_revision(), **self.account.job_environment()}
         if self.tracking_uri:
             variables["MLFLOW_TRACKING_URI"] = self.tracking_uri
         return variables
@@ -76,6 +121,8 @@ def open_session(
 ) -> WorkshopSession:
     """Open a session in `mode`: "local" (no account, GPU or Docker) or "sagemaker" (your AWS account).
 
+    What is not passed in "sagemaker" mode is taken from the file aws.yaml, if there is one (workshop.session.account).
+
     Args:
         region: AWS region; default: your AWS settings, us-east-1 in local mode.
         role: the role a job runs with, as ARN or name; default: the role of the Studio space or notebook.
@@ -83,14 +130,18 @@ def open_session(
         tracking_uri: MLflow store for jobs (an ARN on AWS); default: a database under build/ in local mode,
             inside the job's own output otherwise.
 
-    Raises SessionError when the mode is unknown, or credentials, region, role or bucket cannot be had.
+    Raises SessionError when the mode is unknown, or credentials, region, role or bucket cannot be had; AccountError when
+    aws.yaml is not right.
     """
     if mode not in MODES:
         raise SessionError(f"mode={mode!r} is unknown: use one of {', '.join(map(repr, MODES))}.")
     _restore_kernel()
     if mode == "local":
         return _open_local(region or client.REGION, role, bucket, tracking_uri)
-    return _open_aws(region, role, bucket, tracking_uri)
+    account = read_account()
+    return _open_aws(
+        region, role or account.role, bucket or account.bucket, tracking_uri or account.tracking_uri, account
+    )
 
 
 def git_revision() -> str:
@@ -107,6 +158,20 @@ def git_revision() -> str:
     except (OSError, subprocess.TimeoutExpired):
         return "unknown"
     return described.stdout.strip() or "unknown"
+
+
+def user_name() -> str:
+    """Who is working, as it may stand in a job's name: the Studio user profile, else this machine's user."""
+    try:
+        name = json.loads(STUDIO_METADATA.read_text(encoding="utf-8")).get("UserProfileName") or ""
+    except (OSError, ValueError, AttributeError):
+        name = ""
+    if not name:
+        try:
+            name = getpass.getuser()
+        except (OSError, KeyError):  # a container whose user id has no name
+            name = "user"
+    return re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")[:12].strip("-") or "user"
 
 
 def _open_local(
@@ -142,12 +207,17 @@ def _open_local(
 
 
 def _open_aws(
-    region: str | None, role: str | None, bucket: str | None, tracking_uri: str | None
+    region: str | None,
+    role: str | None,
+    bucket: str | None,
+    tracking_uri: str | None,
+    account: AccountSettings,
 ) -> WorkshopSession:
     account_help = (
         "Run `aws configure` (or `aws sso login`), or open this notebook in SageMaker Studio. Without an AWS "
         'account, use mode = "local".'
     )
+    os.environ.update(account.kernel_environment())
     try:
         boto_session = boto3.Session(region_name=region)
         if boto_session.region_name is None:
@@ -169,6 +239,8 @@ def _open_aws(
         region=session.boto_region_name,
         tracking_uri=tracking_uri,
         endpoint_url=None,
+        user=user_name(),
+        account=account,
     )
 
 

@@ -1,5 +1,6 @@
 """Check that this kernel has the packages that the workshop was tested with, before anything can fail halfway."""
 
+import os
 import re
 import sys
 from importlib import metadata
@@ -7,6 +8,9 @@ from pathlib import Path
 
 from workshop.errors import WorkshopError
 
+KERNEL = "RL workshop"  # the Makefile registers it under this name
+# Each is in every app of a Studio space: the first is documented by AWS, the second is read by the image's own scripts.
+_STUDIO_FILE, _STUDIO_VARIABLE = Path("/opt/ml/metadata/resource-metadata.json"), "SAGEMAKER_APP_TYPE"
 _PIN = re.compile(r"^([A-Za-z0-9._-]+)(?:\[[^\]]*\])?==([^\s;#]+)")
 
 
@@ -22,7 +26,8 @@ def check_versions(requirements: Path | str) -> None:
     """
     if sys.version_info < (3, 11):  # noqa: UP036 (a Studio kernel may be older)
         raise VersionError(
-            f"This kernel runs Python {sys.version.split()[0]}; the workshop needs 3.11 or newer."
+            f"This kernel runs Python {sys.version.split()[0]}; the workshop needs 3.11 or newer.\n"
+            + _what_to_do(requirements)
         )
     pins = [
         match.groups() for line in Path(requirements).read_text().splitlines() if (match := _PIN.match(line))
@@ -40,6 +45,22 @@ def check_versions(requirements: Path | str) -> None:
         raise VersionError(
             "This kernel does not have what the workshop was tested with:\n  "
             + "\n  ".join(wrong)
-            + f"\nRun `%pip install -r {requirements}` in a cell and restart the kernel (in a terminal: `make setup`)."
+            + "\n"
+            + _what_to_do(requirements)
         )
     print(f"Python {sys.version.split()[0]}, {len(pins)} packages as tested")
+
+
+def in_studio() -> bool:
+    """True in an app of SageMaker Studio."""
+    return _STUDIO_FILE.is_file() or bool(os.environ.get(_STUDIO_VARIABLE))
+
+
+def _what_to_do(requirements: Path | str) -> str:
+    if in_studio():
+        return (
+            "In SageMaker Studio, leave this kernel as it is: it is JupyterLab's own. Open a terminal (File > New > "
+            f'Terminal), run `make studio` in the workshop\'s folder, and choose the kernel "{KERNEL}" (Kernel > Change '
+            "Kernel; restart it if it is chosen already). docs/studio.md says more."
+        )
+    return f"Run `%pip install -r {requirements}` in a cell and restart the kernel (in a terminal: `make setup`)."

@@ -1,0 +1,209 @@
+"""Preflight of the machines: instances and what starts the processes on them, disk, spot, time limit and quota."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import yaml
+from botocore.exceptions import BotoCoreError, ClientError
+
+from workshop.checks.duration import in_words
+from workshop.checks.instances import find_instance, training_instance_types
+from workshop.checks.request import NOTE, OK, PROBLEM, WARNING, Check, JobRequest
+
+JOB_MAX_SECONDS = "JOB_MAX_SECONDS"  # the job's own copy of its maximal run time
+
+
+def check_machines(request: JobRequest, settings: dict[str, Any]) -> Iterator[Check]:
+    """The instance type exists, and processes and recipe fit its devices."""
+    if request.instance_type is None:
+        yield Check("machines", NOTE, "no single instance type, so GPUs, quota and cost are not checked")
+        return
+    types = training_instance_types()
+    if request.instance_type not in types:
+        family = request.instance_type.rpartition(".")[0]
+        near = sorted(known for known in types if family and known.startswith(family + "."))
+        hint = f"of this family there are {', '.join(near)}" if near else "names look like ml.g5.2xlarge"
+        yield Check(
+            "machines", PROBLEM, f"there is no training instance type {request.instance_type!r}: {hint}"
+        )
+        return
+    yield from (_check_local if request.local else _check_on_aws)(request, settings)
+
+
+def _check_local(request: JobRequest, settings: dict[str, Any]) -> Iterator[Check]:
+    processes = request.hosts * request.processes_per_host
+    yield Check(
+        "machines",
+        OK,
+        f"{request.hosts} x {request.instance_type} on AWS; here {processes} process{'es' if processes > 1 else ''} on this "
+        "machine",
+    )
+    if settings.get("use_vllm") is True or (
+        settings.get("bf16") is True and settings.get("use_cpu") is not True
+    ):
+        yield Check(
+            "machines",
+            PROBLEM,
+            "the recipe is made for a GPU, and jobs of local mode have none: add use_cpu=True, bf16=False, "
+            "use_vllm=False and few max_steps, or use the tiny recipe",
+        )
+
+
+def _check_on_aws(request: JobRequest, settings: dict[str, Any]) -> Iterator[Check]:
+    name, processes, gpus = request.instance_type, request.processes_per_host, request.gpus
+    on_cpu = settings.get("use_cpu") is True
+    known = "unknown" if gpus is None else gpus
+    yield Check("machines", OK, f"{request.hosts} x {name}, GPUs each: {known}, processes each: {processes}")
+    if gpus and processes > gpus:
+        text = f"{processes} processes a host, but {name} has {gpus} GPUs: set process_count_per_node={gpus}"
+        yield Check("machines", PROBLEM, text)
+    if gpus and processes < gpus:
+        yield Check(
+            "machines",
+            WARNING,
+            f"{name} has {gpus} GPUs, of which {processes} would be used: a smaller one of its family costs less and does as "
+            "much, or start a process for each GPU",
+        )
+    if gpus and on_cpu:
+        yield Check(
+            "machines", WARNING, "the recipe says use_cpu: true, so the GPUs that you pay for stay idle"
+        )
+    if gpus == 0 and settings.get("use_vllm") is True:
+        yield Check("machines", PROBLEM, f"use_vllm needs a GPU, and {name} has none")
+    elif gpus == 0 and not on_cpu and settings.get("bf16") is True:
+        text = f"the recipe is made for a GPU, and {name} has none: choose a GPU instance, or set use_cpu=True and bf16=False"
+        yield Check("machines", PROBLEM, text)
+    gpu = (row := find_instance(str(name))) and row.gpu
+    if gpu and gpu.name == "T4" and settings.get("bf16") is True:
+        text = f"the T4 of {name} has no bfloat16, which vLLM refuses and PyTorch only imitates: choose ml.g5 or ml.g6"
+        yield Check("machines", PROBLEM if settings.get("use_vllm") is True else WARNING, text)
+    if request.hosts > 1 and not request.launcher:
+        text = f"nothing joins the {request.hosts} hosts, each of which would train a model of its own: add distributed=..."
+        yield Check("machines", PROBLEM, text)
+    if request.hosts > 1 and settings.get("precompute_ref_log_probs") is True:
+        yield Check(
+            "machines",
+            PROBLEM,
+            "precompute_ref_log_probs: what one process computes of the reference, the others read from their host's disk, "
+            f"and there are {request.hosts} hosts: set instance_count=1, or precompute_ref_log_probs=False",
+        )
+
+
+def launcher_file(request: JobRequest) -> dict[str, Any]:
+    """What accelerate's configuration file says; empty without one, or where it cannot be read (which accelerate says)."""
+    name = request.launcher.get("config_file")
+    if request.source_dir is None or not name:
+        return {}
+    try:
+        content = yaml.safe_load((request.source_dir / name).read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError):
+        return {}
+    return content if isinstance(content, dict) else {}
+
+
+def check_launcher(request: JobRequest, settings: dict[str, Any]) -> Iterator[Check]:
+    """Accelerate's file is made for the devices that there are and for as many processes as are started."""
+    file, name = launcher_file(request), request.launcher.get("config_file")
+    if not file:
+        return
+    processes = request.hosts * request.processes_per_host
+    if not request.local and request.gpus is not None:
+        for_cpu, use_cpu = file.get("use_cpu") is True, settings.get("use_cpu") is True
+        if for_cpu and request.gpus and not use_cpu:
+            text = f"{name} says use_cpu: true, so the {request.gpus} GPUs that you pay for stay idle and the recipe is for GPUs"
+            yield Check("launcher", PROBLEM, f"{text}: choose a file for GPUs (accelerate_config)")
+        elif not for_cpu and not request.gpus:
+            text = f"{name} is made for GPUs, and {request.instance_type} has none: choose accelerate/cpu.yaml"
+            yield Check("launcher", PROBLEM, text)
+        if not for_cpu and file.get("distributed_type") == "NO" and processes > 1:
+            yield Check(
+                "launcher",
+                PROBLEM,
+                f'{name} says distributed_type: "NO", so that accelerate starts one process of the {processes} asked for: '
+                "choose accelerate/multi_gpu.yaml, or set process_count_per_node=1 and instance_count=1",
+            )
+    for key, given in (("num_processes", processes), ("num_machines", request.hosts)):
+        if file.get(key) not in (None, given):
+            text = f"{name} says {key}: {file[key]}, and the job starts {given}, which is what counts: leave {key} out"
+            yield Check("launcher", WARNING, text)
+
+
+def check_disk(request: JobRequest) -> Iterator[Check]:
+    """Instances with a disk of their own get no volume: neither a larger one nor a KMS key for it can be asked for.
+
+    Source: the documentation of ResourceConfig in the SageMaker API (VolumeSizeInGB, VolumeKmsKeyId), 2026-11.
+    """
+    found = find_instance(request.instance_type or "")
+    if request.local or found is None or not found.local_disk_gb:
+        return
+    own = f"{request.instance_type} has a disk of its own ({found.local_disk_gb} GB, encrypted by the instance)"
+    if request.volume_key:
+        text = f"{own}, for which no KMS key can be named: leave volume_kms_key_id out of Compute"
+        yield Check("disk", PROBLEM, text)
+    if (request.volume_gb or 0) > found.local_disk_gb:
+        text = f"{own}, and {request.volume_gb} GB are asked for: lower volume_size_in_gb, or take a larger instance"
+        yield Check("disk", PROBLEM, text)
+
+
+def check_spot(request: JobRequest, settings: dict[str, Any]) -> Iterator[Check]:
+    """An interrupted spot job starts again from its checkpoint; without one it may never finish."""
+    if not request.spot:
+        return
+    if not request.checkpoints:
+        yield Check(
+            "spot",
+            PROBLEM,
+            "spot without checkpoints starts from step 0 after each interruption: add "
+            "checkpoint_config=CheckpointConfig(s3_uri=...)",
+        )
+    if settings.get("save_strategy") == "no":
+        yield Check("spot", PROBLEM, 'the recipe says save_strategy: "no", so no checkpoint is ever written')
+    if request.max_wait_s is None:
+        yield Check("spot", PROBLEM, "spot needs StoppingCondition(max_wait_time_in_seconds=...)")
+    elif request.max_wait_s < request.max_runtime_s:
+        yield Check(
+            "spot",
+            PROBLEM,
+            f"max_wait_time_in_seconds ({request.max_wait_s}) must be at least max_runtime_in_seconds "
+            f"({request.max_runtime_s})",
+        )
+    elif request.checkpoints:
+        yield Check("spot", OK, f"with checkpoints, waiting at most {in_words(request.max_wait_s)}")
+
+
+def check_time_limit(request: JobRequest) -> Iterator[Check]:
+    """The job knows when it will be stopped, so that it can save and end before."""
+    told = request.environment.get(JOB_MAX_SECONDS)
+    if told is not None and str(told) != str(request.max_runtime_s):
+        yield Check(
+            "time limit",
+            PROBLEM,
+            f"{JOB_MAX_SECONDS} in environment is {told}, and max_runtime_in_seconds of StoppingCondition is "
+            f"{request.max_runtime_s}: the job would save too late or end too early. Set both to the same number",
+        )
+
+
+def check_quota(request: JobRequest) -> Iterator[Check]:
+    """The account's quotas let this many instances run, and stay for the next job, if they may be asked."""
+    if request.local or request.instance_type is None:
+        return
+    usages = ["spot training job usage" if request.spot else "training job usage"]
+    usages += ["training warm pool usage"] if request.keep_alive_s else []
+    wanted = [f"{request.instance_type} for {usage}" for usage in usages]
+    try:
+        pages = request.boto_session.client("service-quotas").get_paginator("list_service_quotas")
+        quotas = (quota for page in pages.paginate(ServiceCode="sagemaker") for quota in page["Quotas"])
+        values = {quota["QuotaName"]: quota["Value"] for quota in quotas if quota["QuotaName"] in wanted}
+    except (ClientError, BotoCoreError) as error:
+        names = " and ".join(map(repr, wanted))
+        yield Check("quota", WARNING, f"quotas cannot be read ({error}): look up {names} in the console")
+        return
+    for name in wanted:
+        value = values.get(name)
+        if value is None:
+            yield Check("quota", WARNING, f"Service Quotas lists no {name!r}")
+        elif value < request.hosts:
+            text = f"{name!r} is {value:.0f}, but the job needs {request.hosts}: ask for more in Service Quotas"
+            yield Check("quota", PROBLEM, text)
+        else:
+            yield Check("quota", OK, f"{name}: {value:.0f}")
