@@ -4,18 +4,19 @@
     python scripts/rehearse_notebooks.py 02       # one
 
 The kernel is given what a Studio kernel has: credentials of an execution role and a region, in its environment. The
-addresses there lead to a local endpoint that poses as AWS and carries the jobs out with the tiny model. Nothing else of
-local mode is used, and what the endpoint was asked is looked at afterwards: no path of this machine may be in it, and no
+addresses there lead to a local endpoint that poses as AWS and carries the jobs out with the tiny model. The notebooks run
+side by side, as people do who share an account. Nothing else of local mode is used, and what the endpoint was asked is looked at afterwards: no path of this machine may be in it, and no
 name may have been given out twice.
 
-Everything is kept under build/rehearsal/: the executed notebooks, each job's request, and calls.jsonl, the AWS
-operations that were called. Exit code: 0, 1 if a notebook failed or a request is not fit for AWS, 2 for a wrong
+Everything is kept under build/rehearsal/: the executed notebooks and their logs, each job's request, and calls.jsonl, the
+AWS operations that were called. Exit code: 0, 1 if a notebook failed or a request is not fit for AWS, 2 for a wrong
 command line.
 """
 
 from __future__ import annotations
 
 import argparse
+import concurrent.futures
 import contextlib
 import json
 import os
@@ -33,7 +34,7 @@ from local_sagemaker import client
 from run_notebooks import ROOT, Run, UsageError, find_notebooks, run_notebook, summary_text
 
 # As few of everything as each cell can work with. A notebook takes those that it has as parameters.
-PARAMETERS = {
+PARAMETERS: dict[str, object] = {
     "mode": "sagemaker",
     "recipe": "smoke",
     "train_problems": 64,
@@ -43,6 +44,7 @@ PARAMETERS = {
     "tool_steps": 2,
 }
 KERNEL = "rehearsal"
+ATTENDEE = "attendee"  # who seems to be working
 # The SDK reports train() calls to an address of AWS; a rehearsal must reach no one.
 NO_TELEMETRY = {"SchemaVersion": "1.0", "SageMaker": {"PythonSDK": {"Modules": {"TelemetryOptOut": True}}}}
 
@@ -51,14 +53,20 @@ def rehearse(notebooks: list[Path], output: Path) -> tuple[list[Run], list[str]]
     """Run the notebooks against an endpoint of their own; what ran, and what is wrong with what AWS would have got."""
     with _endpoint(output) as endpoint:
         environment = studio_environment(endpoint, output)
-        runs = []
-        for notebook in notebooks:
-            known = papermill.inspect_notebook(str(notebook))
-            parameters = {name: value for name, value in PARAMETERS.items() if name in known}
-            runs.append(run_notebook(notebook, parameters, output, kernel=KERNEL, environment=environment))
+        with concurrent.futures.ThreadPoolExecutor(len(notebooks)) as pool:
+            runs = list(pool.map(lambda notebook: _rehearse_one(notebook, output, environment), notebooks))
         requests = requests_of(endpoint)
     (output / "requests.json").write_text(json.dumps(requests, indent=1, default=str))
     return runs, problems_with(requests)
+
+
+def _rehearse_one(notebook: Path, output: Path, environment: dict[str, str]) -> Run:
+    known = papermill.inspect_notebook(str(notebook))
+    parameters = {name: value for name, value in PARAMETERS.items() if name in known}
+    with open(output / f"{notebook.stem}.log", "w", encoding="utf-8") as log:
+        run = run_notebook(notebook, parameters, output, kernel=KERNEL, environment=environment, log=log)
+    print(f"{notebook.stem}: {'failed' if run.failure else 'ok'} after {run.seconds:.0f} s", flush=True)
+    return run
 
 
 def studio_environment(endpoint: client.Endpoint, output: Path) -> dict[str, str]:
@@ -88,6 +96,7 @@ def studio_environment(endpoint: client.Endpoint, output: Path) -> dict[str, str
         "NO_PROXY": client.without_proxy(os.environ.get("NO_PROXY") or os.environ.get("no_proxy")),
         "SAGEMAKER_USER_CONFIG_OVERRIDE": str(sdk_settings),
         "JUPYTER_PATH": str(kernels),
+        "LOGNAME": ATTENDEE,
     }
 
 
@@ -99,7 +108,7 @@ def _endpoint(output: Path) -> Iterator[client.Endpoint]:
     home = Path(tempfile.mkdtemp(prefix=time.strftime("%Y%m%d-%H%M%S-"), dir=folder))
     os.environ["LOCAL_SAGEMAKER_RECORD_CALLS"] = "1"
     try:
-        yield client.ensure_endpoint(home)
+        yield client.ensure_endpoint(home, max_jobs=os.cpu_count() or 1)
     finally:
         del os.environ["LOCAL_SAGEMAKER_RECORD_CALLS"]
         client.shutdown(home)

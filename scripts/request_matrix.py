@@ -30,13 +30,15 @@ from typing import Any
 
 import nbformat
 from local_sagemaker import client
-from rehearse_notebooks import studio_environment
+from local_sagemaker.compat import sts_address
+from rehearse_notebooks import ATTENDEE, studio_environment
 from run_notebooks import ROOT, find_notebooks
 from workshop.session.machines import read_machines
 
 GOLDEN = ROOT / "tests" / "golden" / "requests"
 TABLE = ROOT / "docs" / "aws-jobs.md"
 IMAGE_OF_ONES_OWN = "123456789012.dkr.ecr.us-east-1.amazonaws.com/rl-workshop-verl:verl-0.9.1-0123456789ab"
+_ENDING = re.compile(rf"-{ATTENDEE}-[0-9a-f]{{6}}(-\d{{14}})?")  # what makes a name unique
 STARTS_A_JOB = re.compile(r"\.train\(|run_job\(|preflight\(")
 
 
@@ -81,10 +83,11 @@ def record(notebook: Path, recipe: str, folder: Path) -> list[dict[str, Any]]:
             (place / path.name).symlink_to(path)
     os.chdir(place)
     sys.path.insert(0, str(place))
+    sts_address.follow_endpoint(os.environ["AWS_ENDPOINT_URL"])  # as in the rehearsal's kernel
     keeper = RequestKeeper()
     shell = InteractiveShell.instance()
     shell.run_cell("import matplotlib; matplotlib.use('Agg')")
-    section = ""
+    section, failures = "", []
     for cell in nbformat.read(notebook, as_version=4).cells:
         if cell.cell_type == "markdown":
             section = (re.findall(r"^## (\d+\. .*)$", cell.source, re.MULTILINE) or [section])[-1]
@@ -93,8 +96,10 @@ def record(notebook: Path, recipe: str, folder: Path) -> list[dict[str, Any]]:
         shown = io.StringIO()
         with contextlib.redirect_stdout(shown), contextlib.redirect_stderr(shown):
             result = shell.run_cell(cell.source)
-        if not result.success and (STARTS_A_JOB.search(cell.source) or not keeper.jobs):
-            raise SystemExit(f"{section}\n{cell.source}\n\n{shown.getvalue()[-4000:]}")
+        if not result.success:
+            failures.append(f"{section}\n{cell.source}\n\n{shown.getvalue()[-4000:]}")
+            if STARTS_A_JOB.search(cell.source) or not keeper.jobs:
+                raise SystemExit("\n\n".join(failures))
         if "parameters" in cell.metadata.get("tags", []):
             shell.user_ns |= {
                 "mode": "sagemaker",
@@ -105,6 +110,7 @@ def record(notebook: Path, recipe: str, folder: Path) -> list[dict[str, Any]]:
             if "image_uri" in shell.user_ns and read_machines("machines.yaml")[recipe].get("own_image"):
                 shell.user_ns["image_uri"] = IMAGE_OF_ONES_OWN
             keeper.names = shell.user_ns
+    os.chdir(ROOT)  # the place that this process is in goes with the folder
     return keeper.jobs
 
 
@@ -131,8 +137,8 @@ class RequestKeeper:
             keeper._checks = keeper._preflight(trainer, input_data_config or [])
             keeper._train(trainer, input_data_config=input_data_config, **options)
 
-        BaseClient._make_api_call = make_api_call  # ty: ignore[invalid-assignment]
-        ModelTrainer.train = train  # ty: ignore[invalid-assignment]
+        BaseClient._make_api_call = make_api_call
+        ModelTrainer.train = train
 
     def _preflight(self, trainer: Any, channels: list) -> list[dict[str, str]]:
         from workshop.checks.preflight import run_checks
@@ -154,7 +160,7 @@ class RequestKeeper:
             self.jobs.append(
                 {
                     "section": self.section,
-                    "name": re.sub(r"-[^-]+-[0-9a-f]{6}-\d+$", "", name),
+                    "name": _ENDING.sub("", name),
                     "request": normal_form(parameters),
                     "checks": self._checks,
                 }
@@ -162,9 +168,20 @@ class RequestKeeper:
             self._described[name] = _completed(sender.meta.region_name, parameters)
             _upload_results(parameters)
             return {"TrainingJobArn": self._described[name]["TrainingJobArn"]}
+        if operation == "ListServiceQuotas":
+            return {"Quotas": _quotas()}
         if operation == "DescribeTrainingJob":
             return self._described[parameters["TrainingJobName"]]
         return self._send(sender, operation, parameters)
+
+
+def _quotas() -> list[dict[str, Any]]:
+    """Those of an account in which two instances of each type may train."""
+    from workshop.checks.instances import training_instance_types
+
+    usages = ("training job usage", "spot training job usage")
+    names = [f"{kind} for {usage}" for kind in training_instance_types() for usage in usages]
+    return [{"QuotaName": name, "Value": 2.0} for name in names]
 
 
 def _completed(region: str, request: dict[str, Any]) -> dict[str, Any]:
@@ -194,20 +211,45 @@ def _completed(region: str, request: dict[str, Any]) -> dict[str, Any]:
 
 
 def _upload_results(request: dict[str, Any]) -> None:
-    """What a later cell reads: the tiny model as the job's model, and pairs as its output."""
+    """What later cells read: the tiny model as the job's model, made-up pairs and evaluations as its output."""
     import boto3
-    from rl.preferences import write_pairs
 
     bucket, _, prefix = request["OutputDataConfig"]["S3OutputPath"].removeprefix("s3://").partition("/")
     with tempfile.TemporaryDirectory(prefix="matrix-") as folder:
-        pairs = Path(folder) / "pairs.jsonl"
-        write_pairs([_pair(number) for number in range(200)], pairs)
-        for archive, content in (("model", ROOT / "scripts" / "assets" / "tiny"), ("output", pairs)):
+        output = Path(folder) / "output"
+        output.mkdir()
+        _write_output(output)
+        for archive, content in (("model", ROOT / "scripts" / "assets" / "tiny"), ("output", output)):
             packed = Path(folder) / f"{archive}.tar.gz"
             with tarfile.open(packed, "w:gz") as tar:
-                tar.add(content, "." if content.is_dir() else content.name)
+                tar.add(content, ".")
             key = f"{prefix.rstrip('/')}/{request['TrainingJobName']}/output/{packed.name}"
             boto3.client("s3").upload_file(str(packed), bucket, key)
+
+
+def _write_output(folder: Path) -> None:
+    from rl.evaluation import Completion, score_completions
+    from rl.preferences import write_pairs
+    from rl.verifiers import get_verifier
+
+    pairs = [_pair(number) for number in range(200)]
+    write_pairs(pairs, folder / "pairs.jsonl")
+    completions = [
+        Completion(
+            index=pair["index"],
+            question=pair["question"],
+            answer=pair["answer"],
+            decoding=decoding,
+            sample=0,
+            completion=pair["chosen"][0]["content"],
+            tokens=30,
+            cut_off=False,
+        )
+        for pair in pairs[:8]
+        for decoding in ("greedy", "sampled")
+    ]
+    for moment in ("before", "after"):
+        score_completions(completions, get_verifier("number")).save(folder / f"evaluation_{moment}.json")
 
 
 def _pair(number: int) -> Any:
@@ -230,7 +272,7 @@ def _pair(number: int) -> Any:
 def normal_form(request: dict[str, Any]) -> dict[str, Any]:
     """The request without what differs from run to run: random names, times, folders, the revision."""
     text = json.dumps(request, sort_keys=True, default=str)
-    text = re.sub(r"(?<=[a-z0-9])-[a-z0-9-]{1,12}-[0-9a-f]{6}(-\d{14})?(?=[\"/])", "-NAME", text)
+    text = _ENDING.sub("-NAME", text)
     text = re.sub(r'("WORKSHOP_GIT_REVISION": )"[^"]*"', r'\1"REVISION"', text)
     return json.loads(text)
 

@@ -23,6 +23,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TextIO
 
 import nbformat
 import papermill
@@ -100,29 +101,31 @@ def run_notebook(
     *,
     kernel: str = "python3",
     environment: dict[str, str] | None = None,
+    log: TextIO | None = None,
 ) -> Run:
     """Execute one notebook in its own folder; the executed copy is kept, also after a failure.
 
     Args:
         kernel: name of the kernel to run it in.
         environment: of the kernel; default: this process's.
+        log: where papermill's output goes; default: standard output.
     """
     if "results_path" in papermill.inspect_notebook(str(notebook)):
         parameters = {"results_path": str(output / "results.json"), **parameters}
     copies = output / "notebooks"
     copies.mkdir(parents=True, exist_ok=True)
     executed = copies / notebook.name
-    print(f"=== {_name(notebook)}", flush=True)
+    print(f"=== {_name(notebook)}", file=log, flush=True)
     started = time.monotonic()
     # Written under a private name while it runs: two runs side by side never write into one file.
     with tempfile.TemporaryDirectory(prefix=".running-", dir=copies) as folder:
         running = Path(folder) / notebook.name
         try:
-            code = _papermill(notebook, running, parameters, kernel, environment)
+            code = _papermill(notebook, running, parameters, kernel, environment, log)
         finally:
             if running.exists():
                 running.replace(executed)
-                print(f"executed copy: {executed}", flush=True)
+                print(f"executed copy: {executed}", file=log, flush=True)
     failure = _failed_cell(executed) or (f"papermill ended with exit code {code}" if code else None)
     return Run(notebook, executed, time.monotonic() - started, failure)
 
@@ -133,6 +136,7 @@ def _papermill(
     parameters: dict[str, object],
     kernel: str,
     environment: dict[str, str] | None,
+    log: TextIO | None,
 ) -> int:
     """Run papermill and pass its output on; returns its exit code. Interrupted, it ends papermill and the kernel.
 
@@ -157,7 +161,7 @@ def _papermill(
     try:
         for line in output:
             if KERNEL_NOISE not in line:
-                print(line, end="", flush=True)
+                print(line, end="", file=log, flush=True)
         return process.wait()
     finally:
         if process.poll() is None:

@@ -105,9 +105,6 @@ def test_without_settings_the_request_has_none_of_it(endpoint, tmp_path):
     [
         ("ml.c5.xlarge", True),
         ("ml.m5.xlarge", True),
-        ("ml.p3.2xlarge", True),
-        ("ml.m5d.xlarge", False),
-        ("ml.p3dn.24xlarge", False),
         ("ml.g5.2xlarge", False),
         ("ml.g6.xlarge", False),
         ("ml.g6e.12xlarge", False),

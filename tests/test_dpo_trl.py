@@ -32,7 +32,7 @@ SIGMOID = {"loss_type": ["sigmoid"], "loss_weights": [1.0]}
 ALONE = {"processes": 1, "fsdp": None, "fsdp_config": None}
 
 
-@pytest.mark.parametrize("name", ["tiny", "small", "full"])
+@pytest.mark.parametrize("name", ["tiny", "smoke", "smoke_gpu", "small", "full"])
 def test_recipe_fits_the_pinned_trl(name, tmp_path):
     arguments = ["--config", str(SCRIPTS / f"recipes/{name}.yaml"), "--output_dir", str(tmp_path), *ON_CPU]
     job, config = parse_arguments(read_script(SCRIPTS, "train.py"), arguments)
@@ -45,7 +45,7 @@ def test_recipe_fits_the_pinned_trl(name, tmp_path):
 def test_recipes_have_the_same_shape():
     """A recipe is the only thing that changes between laptop and cluster: the core keys are in each."""
     core = set(read_recipe(SCRIPTS / "recipes/tiny.yaml"))
-    for name in ("small", "full"):
+    for name in ("smoke", "smoke_gpu", "small", "full"):
         assert core - {"max_steps"} <= set(read_recipe(SCRIPTS / f"recipes/{name}.yaml"))
 
 

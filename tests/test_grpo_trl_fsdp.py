@@ -18,7 +18,7 @@ from workshop.checks.request import read_script
 
 SCRIPTS = ROOT / "03_grpo_trl_fsdp" / "scripts"
 ON_CPU = ["--use_cpu", "true", "--bf16", "false"]  # transformers refuses bf16 where no device has it
-RECIPES = ["tiny", "small", "full"]
+RECIPES = ["tiny", "smoke", "smoke_gpu", "small", "full"]
 STEPS = 8
 FEW = {
     "max_steps": STEPS,
@@ -86,7 +86,8 @@ def test_the_layer_to_wrap_is_that_of_the_model():
     import transformers.models.qwen2.modeling_qwen2 as qwen2
     import transformers.models.qwen3.modeling_qwen3 as qwen3
 
-    for name, module in {"tiny": qwen2, "small": llama, "full": qwen3}.items():
+    models = {"tiny": qwen2, "smoke": qwen2, "smoke_gpu": llama, "small": llama, "full": qwen3}
+    for name, module in models.items():
         (layer,) = read_recipe(SCRIPTS / f"recipes/{name}.yaml")["fsdp_config"][
             "transformer_layer_cls_to_wrap"
         ]

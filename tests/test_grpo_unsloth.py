@@ -20,7 +20,7 @@ from own_task import check_own_task, write_own_task
 from safetensors import safe_open
 
 SCRIPTS = ROOT / "04_grpo_unsloth" / "scripts"
-RECIPES = ["tiny", "small", "full"]
+RECIPES = ["tiny", "smoke", "smoke_gpu", "small", "full"]
 FEW = {
     **OWN_TASK,
     "max_steps": 4,
@@ -60,7 +60,7 @@ def refusal(*more, **environment):
 
 mine, recorded = describe_config(trl.GRPOConfig), load_signature("trl.GRPOConfig")
 print("ANSWER " + json.dumps({
-    "recipes": {name: parsed(name) for name in ("tiny", "small", "full")},
+    "recipes": {name: parsed(name) for name in ("tiny", "smoke", "smoke_gpu", "small", "full")},
     "refusals": {"none": refusal(), "processes": refusal(WORLD_SIZE="2"),
                  "hosts": refusal(WORLD_SIZE="2", SM_HOST_COUNT="2"), "adapters": refusal("--lora_rank=0")},
     "keys": {"later": sorted(set(recorded) - set(mine)), "gone": sorted(set(mine) - set(recorded))},

@@ -50,19 +50,20 @@ def machines() -> list[tuple[str, str, dict]]:
     ]
 
 
-def installations() -> dict[tuple[str, str], str]:
-    """(requirements file, image) -> who says so: each recipe's, and for files that no recipe has, the GPU image of the SDK."""
+def installations() -> dict[str, tuple[Path, str]]:
+    """Requirements file and image: of each recipe, and for files that no recipe has, the GPU image of the SDK.
+
+    Files of the same content count once: several modules have the same.
+    """
     found = {}
-    for module, recipe, row in machines():
+    for module, _, row in machines():
         if row["requirements"]:
-            file = f"{module}/scripts/{row['requirements']}"
             address = image_address(default_image(row["instance_type"]), row["image"])
-            found[file, address.partition("/")[2]] = f"{module}, {recipe}"
-    named = {file for file, _ in found}
-    for path in sorted(ROOT.glob("[0-9][0-9]_*/scripts/requirements*.txt")):
-        if (file := str(path.relative_to(ROOT))) not in named:
-            found[file, OLD] = "no recipe"
-    return found
+            found[ROOT / module / "scripts" / row["requirements"], address.partition("/")[2]] = None
+    unnamed = set(ROOT.glob("[0-9][0-9]_*/scripts/requirements*.txt")) - {file for file, _ in found}
+    pairs = [*found, *((file, OLD) for file in sorted(unnamed))]
+    once = {(*sorted(requirement_lines(file)), name): (file, name) for file, name in reversed(pairs)}
+    return {f"{file.parts[-3]}/{file.name} in {name}": (file, name) for file, name in reversed(once.values())}
 
 
 def there(image: Image) -> dict[str, str]:
@@ -107,19 +108,19 @@ def test_an_image_without_repository_or_tag_is_refused(wrong):
 
 @pytest.mark.job
 @pytest.mark.timeout(300)
-@pytest.mark.parametrize(("file", "name"), installations())
+@pytest.mark.parametrize(("file", "name"), installations().values(), ids=installations())
 def test_requirements_leave_the_torch_of_the_image(file, name, tmp_path):
     image = known(name)
     # Wheels only: what has to be compiled first would take the job's time, and the tools are not in every image.
     done = resolve(
-        ROOT / file, tmp_path / "out.txt", "--only-binary", ":all:", python=image.python, there=there(image)
+        file, tmp_path / "out.txt", "--only-binary", ":all:", python=image.python, there=there(image)
     )
     assert done.returncode == 0, done.stderr
     resolved = pins(tmp_path / "out.txt")
     moved = {
         key: resolved[key] for key, version in there(image).items() if resolved.get(key, version) != version
     }
-    assert not (image.compiled and moved), f"{file} brings {moved} to {image}"
+    assert not (image.compiled and moved), f"{file} brings {moved} into {image}"
 
 
 @pytest.mark.job
@@ -128,27 +129,16 @@ def test_requirements_that_move_torch_are_noticed(tmp_path):
     """vLLM over the SDK's image, as preflight refuses it below: the resolution sees it too."""
     image, file = known(OLD), ROOT / "02_grpo_trl_accelerate/scripts/requirements-gpu.txt"
     assert resolve(file, tmp_path / "out.txt", python=image.python, there=there(image)).returncode == 0
-    assert pins(tmp_path / "out.txt")["torch"] == "2.13.0" != image.torch
-
-
-@pytest.mark.job
-@pytest.mark.timeout(300)
-@pytest.mark.parametrize("version", ["0.24.0", "0.30.0"])
-def test_the_torch_that_a_vllm_brings(version, tmp_path):
-    (tmp_path / "in.txt").write_text(f"vllm=={version}\n")
-    assert resolve(tmp_path / "in.txt", tmp_path / "out.txt", python="3.12").returncode == 0
-    assert pins(tmp_path / "out.txt")["torch"] == torch_of("vllm", version)
+    assert pins(tmp_path / "out.txt")["torch"] == torch_of("vllm", "0.30.0") != image.torch
 
 
 def test_every_vllm_of_a_job_is_in_the_table():
-    """Preflight knows which torch each brings."""
-    files = [
-        *ROOT.glob("[0-9][0-9]_*/scripts/requirements*.txt"),
-        *ROOT.glob("05_*/container/requirements.txt"),
-    ]
-    versions = {pins_of.get("vllm") for pins_of in map(pins, files)} - {None}
-    assert versions == {"0.24.0", "0.30.0"}
-    assert all(torch_of("vllm", version) for version in versions)
+    """Preflight knows which torch each brings; that the container's two go together, its lock file's test resolves."""
+    locked = pins(ROOT / "05_grpo_verl/container/requirements.txt")
+    assert torch_of("vllm", locked["vllm"]) == locked["torch"]
+    files = ROOT.glob("[0-9][0-9]_*/scripts/requirements*.txt")
+    versions = {pins_of["vllm"] for pins_of in map(pins, files) if "vllm" in pins_of}
+    assert versions == {"0.30.0"}  # more of them: resolve each
 
 
 def test_vllm_and_unsloth_in_4_bits_install_vllms_plugin():

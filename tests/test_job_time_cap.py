@@ -4,6 +4,8 @@ import datetime
 import json
 import math
 import os
+import re
+import subprocess
 import time
 from pathlib import Path
 from types import SimpleNamespace
@@ -12,11 +14,13 @@ import pytest
 from harness import ROOT, SHARED, ScriptJob
 from job import time_cap
 from job.time_cap import Pace, TimeCap, TimeCapError, reserve, seconds_left
+from rl.preferences import read_pairs
 from rl.tasks import make_splits, write_splits
 
-STEPS = 8
+STEPS = 10
 STEP_S = 2.0  # how long a step takes at least, where the cap is to come first
-# A reward that takes its time. The job that goes on is given none to take: it is not part of what a checkpoint is made of.
+CAP = 100
+# A reward that takes its time. The others are given none to take.
 SLOW = """
 import os, time
 
@@ -49,55 +53,81 @@ MODULES = {  # one process, two of them, two with what they train in shards
 @pytest.fixture(autouse=True)
 def fresh_start(monkeypatch):
     monkeypatch.delenv("TRAINING_JOB_NAME", raising=False)
-    time_cap.started.cache_clear()
+    time_cap._described_start.cache_clear()
     yield
-    time_cap.started.cache_clear()
+    time_cap._described_start.cache_clear()
+
+
+class CappedJob:
+    """A job, and the configuration file whose time says when its container was made: the test moves it."""
+
+    def __init__(self, job: ScriptJob, path: str) -> None:
+        self.job, self._path = job, path
+        self._config = job.folder / "config" / "resourceconfig.json"
+        self._config.parent.mkdir()
+        self._config.write_text("{}")
+        self.leave(600)
+
+    def leave(self, seconds: float) -> None:
+        """From now on so many seconds are left."""
+        self.ends = time.time() + seconds
+        os.utime(self._config, (self.ends - CAP,) * 2)
+
+    def start(self, processes: int | None) -> subprocess.Popen:
+        environment = {"PYTHONPATH": self._path, "SM_INPUT_CONFIG_DIR": str(self._config.parent)}
+        environment |= {"JOB_MAX_SECONDS": str(CAP), "REWARD_S": str(STEP_S)}
+        return self.job.start(processes=processes, environment=environment)
+
+    def run(self, processes: int | None, *, after_step: int, left: float) -> ScriptJob:
+        """To its end, with `left` seconds from the moment at which the log shows a step."""
+        process = self.start(processes)
+        while after_step not in self.job.steps():
+            assert process.poll() is None, self.job.log[-3000:]
+            time.sleep(0.1)
+        self.leave(left)
+        return self.job.end(process)
 
 
 @pytest.fixture(scope="module")
 def new_job(tmp_path_factory):
-    """new_job(module, checkpoints): a job of the module's train.py, and the environment in which it finds its reward."""
+    """new_job(module, checkpoints): a job of the module's train.py; and where it finds its reward, as PYTHONPATH."""
     own = tmp_path_factory.mktemp("own")
     (own / "slow_in_a_test.py").write_text(SLOW)
     data = write_splits(make_splits("chain_sum", {"train": 64, "test": 4}), tmp_path_factory.mktemp("data"))
     path = os.pathsep.join([str(own), str(SHARED)])
 
-    def make(module: str, checkpoints: Path | None = None, **environment: str):
+    def make(module: str, checkpoints: Path | None = None) -> tuple[ScriptJob, str]:
         script = ROOT / module.partition(" ")[0] / "scripts" / "train.py"
-        job = ScriptJob(
-            script, tmp_path_factory.mktemp("job"), data, FEW, checkpoints=checkpoints, timeout=240
-        )
-        return job, {"PYTHONPATH": path, **environment}
+        folder = tmp_path_factory.mktemp("job")
+        return ScriptJob(script, folder, data, FEW, checkpoints=checkpoints, timeout=400), path
 
     return make
 
 
 @pytest.mark.job
-@pytest.mark.timeout(700)
+@pytest.mark.timeout(1200)
 @pytest.mark.parametrize("module", MODULES)
 def test_it_ends_before_the_cap_and_another_goes_on_to_the_same_weights(module, new_job):
-    processes, cap = MODULES[module], 15
-    uninterrupted, environment = new_job(module)
-    uninterrupted.run(processes=processes, environment=environment)
+    processes = MODULES[module]
+    uninterrupted, path = new_job(module)
+    uninterrupted.run(processes=processes, environment={"PYTHONPATH": path})
     assert "stopped_by" not in uninterrupted.output_json("summary.json")
 
-    capped, environment = new_job(module, REWARD_S=str(STEP_S), JOB_MAX_SECONDS=str(cap))
-    began = time.monotonic()
-    capped.run(processes=processes, environment=environment)
-    # The cap counts from the moment at which the script has its imports, here where no container says more.
-    assert time.monotonic() - began < cap + 30
-    done = len(capped.steps())
-    assert 0 < done < STEPS
-    assert capped.log.count(f"[time cap] Stopped after step {done} of {STEPS}: ") == 1
-    assert "resume_from" in capped.log
-    summary = capped.output_json("summary.json")
+    capped = CappedJob(*new_job(module))
+    job = capped.run(processes, after_step=2, left=20)
+    done = len(job.steps())
+    assert 2 < done < STEPS
+    said = rf"^\[time cap\] Stopped after step {done} of {STEPS}: .* resume_from .*$"
+    assert len(re.findall(said, job.log, flags=re.MULTILINE)) == 1
+    summary = job.output_json("summary.json")
     assert (summary["stopped_by"], summary["steps"], summary["steps_asked"]) == ("time cap", done, STEPS)
     assert summary["trained"]["greedy"]["n"] == 4, "there was time for the evaluation, which is quick"
-    assert [path.name for path in capped.checkpoints.glob("checkpoint-*")] == [f"checkpoint-{done}"]
-    assert capped.weights() != uninterrupted.weights()
+    assert (job.output / "summary.json").stat().st_mtime < capped.ends, "the cap came before the end"
+    assert [each.name for each in job.checkpoints.glob("checkpoint-*")] == [f"checkpoint-{done}"]
+    assert job.weights() != uninterrupted.weights()
 
-    second, environment = new_job(module, capped.checkpoints)
-    second.run(processes=processes, environment=environment)
+    second, path = new_job(module, job.checkpoints)
+    second.run(processes=processes, environment={"PYTHONPATH": path})
     assert f"Going on from checkpoint-{done}." in second.log
     assert second.steps() == list(range(done + 1, STEPS + 1))
     assert second.weights() == uninterrupted.weights()
@@ -105,27 +135,42 @@ def test_it_ends_before_the_cap_and_another_goes_on_to_the_same_weights(module, 
 
 
 @pytest.mark.job
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(500)
 def test_a_cap_that_is_over_before_the_first_step_is_an_error_on_two_processes(new_job):
-    job, environment = new_job("02_grpo_trl_accelerate", JOB_MAX_SECONDS="1")
-    job.run(processes=2, environment=environment, fails=True)
-    assert job.failure.read_text().startswith("TimeCapError: No step fits into this job's 1 s: ")
+    capped = CappedJob(*new_job("02_grpo_trl_accelerate"))
+    capped.leave(-10)
+    job = capped.job.end(capped.start(processes=2), fails=True)
+    assert job.failure.read_text().startswith(f"TimeCapError: No step fits into this job's {CAP} s: ")
     assert "max_hours" in job.failure.read_text() and job.steps() == []
 
 
 @pytest.mark.job
-@pytest.mark.timeout(300)
-def test_the_evaluation_is_left_out_and_the_model_saved_where_the_last_step_took_the_time(new_job):
-    cap = 12
-    job, environment = new_job("02_grpo_trl_accelerate", REWARD_S=str(cap), JOB_MAX_SECONDS=str(cap))
-    job.run(environment=environment)
-    assert job.steps() == [1]
+@pytest.mark.timeout(500)
+def test_where_time_has_run_out_the_model_is_saved_and_the_evaluation_left_out(new_job):
+    job = CappedJob(*new_job("02_grpo_trl_accelerate")).run(None, after_step=1, left=0)
+    assert job.steps() == [1, 2]
     assert "[evaluation] after: left out" in job.log
     summary = job.output_json("summary.json")
     assert summary["stopped_by"] == "time cap" and "trained" not in summary and summary["base"]
     assert summary["completion_length"].keys() == summary["cut_off"].keys() == {"base"}
     assert not (job.output / "evaluation_after.json").exists()
-    assert job.weights()
+    assert job.weights() and [each.name for each in job.checkpoints.glob("checkpoint-*")] == ["checkpoint-2"]
+
+
+@pytest.mark.job
+@pytest.mark.timeout(500)
+def test_pairs_are_made_of_what_was_answered_before_the_cap(tmp_path):
+    write_splits(make_splits("chain_sum", {"problems": 520}), tmp_path)
+    script = ROOT / "01_dpo_trl" / "scripts" / "pairs_sampled.py"
+    settings = {"pair_problems": 520, "pair_samples": 2, "pair_batch_size": 500, "eval_max_new_tokens": 64}
+    capped = CappedJob(
+        ScriptJob(script, tmp_path, {"problems": tmp_path / "problems"}, settings, timeout=400), str(SHARED)
+    )
+    capped.leave(0)
+    capped.job.end(capped.start(processes=None))
+    assert "[time cap] 500 of 520 problems are answered; there is no time for more." in capped.job.log
+    indices = {pair["index"] for pair in read_pairs(capped.job.output / "pairs.jsonl")}
+    assert indices and max(indices) < 500
 
 
 def test_without_the_variable_there_is_no_cap(monkeypatch):

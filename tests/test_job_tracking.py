@@ -1,4 +1,4 @@
-"""Secrets for trackers, and the log lines of a trainer; runs that are really recorded are in test_job_training."""
+"""The log lines of a trainer, and what trackers need; runs that are really recorded are in test_job_training."""
 
 import json
 import os
@@ -7,48 +7,16 @@ import sys
 import time
 from pathlib import Path
 
-import boto3
 import pytest
 from job.arguments import RunArguments
 from job.history import MetricLines
-from job.tracking import TrackingError, finish_tracking, log_evaluation, read_secret, start_tracking
+from job.tracking import TrackingError, finish_tracking, log_evaluation, start_tracking
 from job.zero_rewards import FIRST_STEPS, ZeroRewardWarnings
-from moto import mock_aws
 from rl.evaluation import score_completions
 from rl.verifiers import get_verifier
 from transformers import TrainerControl, TrainerState, TrainingArguments
 
 SCRIPTS = Path(__file__).parents[1] / "scripts"
-KEY = "0123456789abcdef0123456789abcdef01234567"
-
-
-@pytest.fixture
-def secrets(monkeypatch):
-    """A client of moto's Secrets Manager in this process."""
-    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
-        monkeypatch.setenv(name, "test")
-    monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
-    monkeypatch.delenv("AWS_ENDPOINT_URL", raising=False)
-    with mock_aws():
-        yield boto3.client("secretsmanager")
-
-
-@pytest.mark.parametrize("text", [KEY, f"{KEY}\n", json.dumps({"WANDB_API_KEY": KEY, "other": "x"})])
-def test_secret_as_text_or_as_one_key_of_an_object(secrets, text):
-    secrets.create_secret(Name="wandb", SecretString=text)
-    assert read_secret("wandb", "WANDB_API_KEY") == KEY
-
-
-def test_unusable_secrets_are_named_and_their_values_are_not_shown(secrets):
-    with pytest.raises(TrackingError, match="'nosuch' could not be read.*GetSecretValue"):
-        read_secret("nosuch", "WANDB_API_KEY")
-    secrets.create_secret(Name="binary", SecretBinary=b"abc")
-    with pytest.raises(TrackingError, match="'binary' could not be read"):
-        read_secret("binary", "WANDB_API_KEY")
-    secrets.create_secret(Name="other", SecretString=json.dumps({"token": KEY}))
-    with pytest.raises(TrackingError, match="without the key WANDB_API_KEY") as refused:
-        read_secret("other", "WANDB_API_KEY")
-    assert KEY not in str(refused.value)
 
 
 @pytest.fixture
@@ -67,6 +35,18 @@ def test_a_tracker_that_is_not_installed_is_named(tmp_path, output, monkeypatch)
         TrackingError, match="names wandb, which is not installed: add it to requirements.txt"
     ):
         start_tracking(RunArguments(), arguments(tmp_path, ["wandb"]), data_fingerprint="0")
+
+
+def test_mlflow_by_arn_needs_its_plugin(tmp_path, output, monkeypatch):
+    arn = "arn:aws:sagemaker:us-east-1:123456789012:mlflow-app/app-A"
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", arn)
+    monkeypatch.setattr(
+        "importlib.util.find_spec", lambda name: None if name == "sagemaker_mlflow" else "installed"
+    )
+    with pytest.raises(
+        TrackingError, match=f"{arn} needs sagemaker-mlflow: add it to the job's requirements.txt"
+    ):
+        start_tracking(RunArguments(), arguments(tmp_path, ["mlflow"]), data_fingerprint="0")
 
 
 def test_nothing_is_opened_for_none_or_beside_the_main_process(tmp_path, output, monkeypatch):

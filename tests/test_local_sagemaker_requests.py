@@ -67,8 +67,9 @@ def test_a_good_request():
         ("InputDataConfig.0.DataSource.S3DataSource.S3DataType", "AugmentedManifestFile", "S3DataType=AugmentedManifestFile"),
         ("InputDataConfig.0.DataSource", {"FileSystemDataSource": {"FileSystemId": "fs-01234567890", "FileSystemAccessMode": "ro", "FileSystemType": "EFS", "DirectoryPath": "/"}}, "InputDataConfig[0].DataSource.FileSystemDataSource"),
         ("ResourceConfig.InstanceGroups", [{"InstanceType": "ml.m5.large", "InstanceCount": 1, "InstanceGroupName": "a"}], "ResourceConfig.InstanceGroups"),
-        ("OutputDataConfig.CompressionType", "NONE", "OutputDataConfig.CompressionType=NONE (use GZIP)"),
-        ("EnableNetworkIsolation", True, "EnableNetworkIsolation=True (use False)"),
+        ("ResourceConfig.KeepAlivePeriodInSeconds", 3601, "ResourceConfig.KeepAlivePeriodInSeconds=3601: a warm pool is kept for 3600 s at most"),
+        ("ResourceConfig.KeepAlivePeriodInSeconds", -1, "ResourceConfig.KeepAlivePeriodInSeconds must be at least 0"),
+        ("ResourceConfig.TrainingPlanArn", "arn:aws:sagemaker:us-east-1:123456789012:pipeline/not-a-training-plan", "ResourceConfig.TrainingPlanArn="),
         ("RemoteDebugConfig", {"EnableRemoteDebug": True}, "does not support RemoteDebugConfig"),
         ("TensorBoardOutputConfig", {"S3OutputPath": "s3://b/t"}, "does not support TensorBoardOutputConfig"),
         ("CheckpointConfig.LocalPath", "/tmp/checkpoints", "CheckpointConfig.LocalPath=/tmp/checkpoints"),
@@ -96,9 +97,18 @@ def test_refused_by_name(path, value, words):
     assert words in str(caught.value)
 
 
+def test_spot_instances_are_not_kept():
+    body = changed("ResourceConfig.KeepAlivePeriodInSeconds", 600)
+    assert check_request(body).keeps_instances
+    body |= {"EnableManagedSpotTraining": True}
+    body["StoppingCondition"] |= {"MaxWaitTimeInSeconds": 60}
+    with pytest.raises(RequestRefused, match="managed spot training leaves no warm pool"):
+        check_request(body)
+
+
 def test_all_problems_are_said_at_once():
-    body = changed("EnableNetworkIsolation", True) | {"RetryStrategy": {"MaximumRetryAttempts": 1}}
-    with pytest.raises(RequestRefused, match="RetryStrategy.*EnableNetworkIsolation"):
+    body = changed("InputDataConfig.0.InputMode", "Pipe") | {"RetryStrategy": {"MaximumRetryAttempts": 1}}
+    with pytest.raises(RequestRefused, match=r"RetryStrategy.*InputDataConfig\[0\].InputMode"):
         check_request(body)
     with pytest.raises(RequestRefused, match="RoleArn is required"):
         check_request({key: value for key, value in BODY.items() if key != "RoleArn"})

@@ -6,6 +6,8 @@ import sys
 from pathlib import Path
 
 import pytest
+from job.recipe import read_recipe
+from workshop.session.machines import Machine, read_machine, read_machines
 
 ROOT = Path(__file__).resolve().parents[1]
 READMES = sorted(
@@ -67,3 +69,72 @@ def test_the_memory_calculator_in_03s_readme_runs():
         timeout=60,
     )
     assert "Qwen3-4B on 4 GPUs" in result.stdout, result.stderr
+
+
+def machine_table(module: Path) -> str:
+    """The README's table of what each recipe runs on, as machines.yaml and the recipes have it."""
+    machines = {
+        name: read_machine(module / "machines.yaml", name) for name in read_machines(module / "machines.yaml")
+    }
+    extra = {"accelerate_config": "launcher file", "pair_source": "pairs"}
+    extra = {key: title for key, title in extra.items() if getattr(machines["tiny"], key)}
+    titles = [
+        "recipe",
+        "instances",
+        "processes on each",
+        *extra.values(),
+        "requirements",
+        "image",
+        "problems",
+    ]
+    lines = [[*titles, "at most"], ["---"] * (len(titles) + 1)]
+    for name, machine in machines.items():
+        image = (
+            "`container/`"
+            if machine.own_image
+            else f"`{machine.image}`"
+            if machine.image
+            else "PyTorch 2.10.0"
+        )
+        cells = [
+            f"`{name}`",
+            f"{machine.instance_count} x `{machine.instance_type}`",
+            f"{machine.process_count}",
+        ]
+        cells += [f"`{getattr(machine, key)}`" for key in extra]
+        cells += [f"`{machine.requirements}`" if machine.requirements else "none", image, f"`{machine.task}`"]
+        lines.append([*cells, time_of(module, name, machine)])
+    return "\n".join("| " + " | ".join(cells) + " |" for cells in lines) + "\n"
+
+
+def time_of(module: Path, name: str, machine: Machine) -> str:
+    """The cap of a job, and what it leaves for a step if nothing else took time."""
+    recipe = read_recipe(module / "scripts" / "recipes" / f"{name}.yaml")
+    steps = recipe.get("max_steps") or recipe.get("trainer", {}).get("total_training_steps")
+    return f"{machine.max_hours} h" + (
+        f", {machine.max_seconds // steps} s a step" if steps and steps >= 100 else ""
+    )
+
+
+@pytest.mark.parametrize("module", MODULES, ids=lambda folder: folder.name)
+def test_the_readme_names_the_machines_of_machines_yaml(module):
+    """When this fails, put the table that it shows into the README."""
+    assert machine_table(module) in (module / "README.md").read_text(encoding="utf-8"), machine_table(module)
+
+
+@pytest.mark.parametrize("module", MODULES, ids=lambda folder: folder.name)
+def test_the_readme_says_what_to_run_first_on_aws(module):
+    text = (module / "README.md").read_text(encoding="utf-8")
+    runs = re.findall(rf"run_notebooks.py {module.name[:2]} -p mode=sagemaker -p recipe=(\w+)", text)
+    assert runs[:2] == ["smoke", "smoke_gpu"]
+    assert set(runs) <= set(read_machines(module / "machines.yaml"))
+    assert "We have run none of them on AWS." in text
+
+
+@pytest.mark.parametrize("module", MODULES, ids=lambda folder: folder.name)
+def test_every_recipe_is_in_the_readmes_first_table(module):
+    text = (module / "README.md").read_text(encoding="utf-8")
+    section = text[text.index("## Which recipe on what") :]
+    first = section[: section.index(machine_table(module))]
+    missing = [name for name in read_machines(module / "machines.yaml") if f"| `{name}` |" not in first]
+    assert missing == []

@@ -82,7 +82,8 @@ def test_a_checkpoint_is_marked_with_what_is_looked_for_when_going_on(name):
         looks_for = "newest_complete(checkpoint_dir(), fingerprints=made_of)"
         warnings = "ZeroRewardWarnings(before), " if module in GRPO and file == "train.py" else ""
         assert given["callbacks"].startswith(f"[MetricLines(), {warnings}CheckpointMarker(made_of)")
-        assert called["train"] == "train(trainer, checkpoint)"
+        before = ", before" if file == "train.py" else ""
+        assert called["train"] == f"train(trainer, checkpoint{before})"
     assert called["newest_complete"] == looks_for
 
 

@@ -1,51 +1,35 @@
-"""The GPU image of 05_grpo_verl: its pins fit together, and the script that pushes it never replaces an image.
+"""The GPU image of 05_grpo_verl: its pins fit together and leave the base's torch alone, and no image is ever replaced.
 
 The pins are resolved from the packages' metadata; no wheel is downloaded. To change a version, edit requirements.in and
-run the command of `resolve` below with `--upgrade`.
+run the command in the folder's README.
 """
 
+import ast
 import re
 import shutil
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 from harness import answer_of
+from resolution import pins, resolve
+from workshop.checks.images import Image, find_image
 
 CONTAINER = Path(__file__).resolve().parents[1] / "05_grpo_verl" / "container"
-NO_NETWORK = re.compile(r"failed to fetch|dns error|error sending request|timed out", re.IGNORECASE)
+PYTHON = "3.12"  # of the base image
 
 
-def resolve(requirements: str, folder: Path, *options: str) -> subprocess.CompletedProcess:
-    """`uv pip compile` for Linux and Python 3.12, whatever this machine is."""
-    # uv keeps the versions that it finds here, where they still fit.
+def lock(requirements: str, folder: Path) -> subprocess.CompletedProcess:
+    """Resolves requirements into requirements.txt; the versions of the lock file stay where they still fit."""
     shutil.copy(CONTAINER / "requirements.txt", folder / "requirements.txt")
     (folder / "requirements.in").write_text(requirements)
-    configured = subprocess.run(
-        [sys.executable, "-m", "pip", "config", "get", "global.index-url"], capture_output=True, text=True
-    )
-    index = ["--index-url", configured.stdout.strip()] if configured.returncode == 0 else []
-    done = subprocess.run(
-        [sys.executable, "-m", "uv", "pip", "compile", "requirements.in", "-o", "requirements.txt", "-q",
-         "--python-version", "3.12", "--python-platform", "x86_64-unknown-linux-gnu", "--no-header", "--no-annotate",
-         *index, *options],
-        cwd=folder, capture_output=True, text=True, timeout=240,
-    )  # fmt: skip
-    if done.returncode and NO_NETWORK.search(done.stderr):
-        pytest.skip(f"the package index cannot be reached: {done.stderr.strip().splitlines()[-1]}")
-    return done
-
-
-def pins(path: Path) -> dict[str, str]:
-    lines = [line.partition("#")[0].strip() for line in path.read_text().splitlines()]
-    return dict(line.split("==") for line in lines if line)
+    return resolve(folder / "requirements.in", folder / "requirements.txt", python=PYTHON)
 
 
 @pytest.mark.job
 @pytest.mark.timeout(300)
 def test_the_lock_file_is_what_the_requirements_resolve_to(tmp_path):
-    done = resolve((CONTAINER / "requirements.in").read_text(), tmp_path)
+    done = lock((CONTAINER / "requirements.in").read_text(), tmp_path)
     assert done.returncode == 0, done.stderr
     assert pins(tmp_path / "requirements.txt") == pins(CONTAINER / "requirements.txt")
 
@@ -53,22 +37,14 @@ def test_the_lock_file_is_what_the_requirements_resolve_to(tmp_path):
 @pytest.mark.job
 @pytest.mark.timeout(300)
 def test_pins_that_do_not_fit_are_noticed(tmp_path):
-    done = resolve((CONTAINER / "requirements.in").read_text() + "transformers==5.23.0\n", tmp_path)
+    done = lock((CONTAINER / "requirements.in").read_text() + "transformers==5.23.0\n", tmp_path)
     assert done.returncode != 0 and "transformers" in done.stderr
-
-
-@pytest.mark.job
-@pytest.mark.timeout(300)
-def test_packages_to_compile_exist_and_are_pinned(tmp_path):
-    built = CONTAINER / "requirements-built.txt"
-    assert resolve(built.read_text(), tmp_path, "--no-deps").returncode == 0
-    assert not pins(built).keys() & pins(CONTAINER / "requirements.txt").keys()
 
 
 VERL_REQUIRES = """
 import importlib.metadata, json
 from packaging.requirements import Requirement
-found, extras, seen = {}, ["", "vllm"], set()
+found, extras, seen = {}, ["", "vllm", "flash-attn-cu130torch211"], set()
 while extras:
     extra = extras.pop()
     seen.add(extra)
@@ -90,11 +66,11 @@ def test_versions_are_those_that_verls_own_metadata_pins():
     from packaging.specifiers import SpecifierSet
 
     verl = answer_of(VERL_REQUIRES, scripts=CONTAINER.parent / "scripts")
-    locked = {name.lower(): version for name, version in pins(CONTAINER / "requirements.txt").items()}
+    locked = pins(CONTAINER / "requirements.txt") | base_image().compiled
     assert locked["verl"] == verl["version"], "the job's verl is another one than the image's"
     requires = {name: SpecifierSet(",".join(filter(None, found))) for name, found in verl["requires"].items()}
     exact = {name for name, wanted in requires.items() if any(one.operator == "==" for one in wanted)}
-    assert {"vllm", "torch", "transformers"} <= exact
+    assert {"vllm", "torch", "transformers", "flash-attn"} <= exact
     assert [
         f"{name}{wanted}, not {locked.get(name)}"
         for name, wanted in requires.items()
@@ -102,11 +78,44 @@ def test_versions_are_those_that_verls_own_metadata_pins():
     ] == []
 
 
-def test_image_is_built_from_the_lock_files_alone():
+def base_image() -> Image:
+    """What the Dockerfile begins with, as images.json knows it."""
+    (name,) = re.findall(r"^FROM \$\{REGISTRY\}/(\S+)", (CONTAINER / "Dockerfile").read_text(), re.MULTILINE)
+    image = find_image(f"registry/{name}")
+    assert image, f"images.json does not have {name}"
+    return image
+
+
+def test_what_the_base_has_compiled_stays_usable():
+    """pip leaves alone what is there in the version of the lock file, so torch stays, and nothing compiled is replaced."""
+    image, locked = base_image(), pins(CONTAINER / "requirements.txt")
+    held = {
+        "torch": image.torch,
+        "nvidia-cudnn-cu13": image.also["cuDNN"],
+        "nvidia-nccl-cu13": image.also["NCCL"],
+    }
+    held |= {name: image.also[name] for name in ("torchvision", "torchaudio", "triton")}
+    assert {name: locked[name] for name in held} == held
+    assert image.compiled.keys() == {"flash-attn", "transformer-engine"}
+    assert not [
+        name for name in locked if name.startswith(("flash-attn", "transformer-engine", "megatron-bridge"))
+    ]
+    assert (image.python, image.device) == (PYTHON, "gpu")
+
+
+def test_image_is_built_from_the_lock_file_alone():
     text = (CONTAINER / "Dockerfile").read_text()
     assert "git clone" not in text and ":latest" not in text
-    installs = re.findall(r"pip install (.*)", text)
-    assert len(installs) == 2 and all("--no-deps" in line for line in installs)
+    (install,) = re.findall(r"pip install (.*)", text)
+    assert "--no-deps" in install
+
+
+def test_the_image_imports_what_recipes_import_before_it_is_pushed():
+    (code,) = re.findall(r'python -c "\\\n(.*?)"\n', (CONTAINER / "Dockerfile").read_text(), re.DOTALL)
+    tree = ast.parse(code.replace("\\\n", ""))  # as Docker joins the lines
+    imported = {alias.name for node in tree.body if isinstance(node, ast.Import) for alias in node.names}
+    engines = {"vllm", "verl", "ray", "mbridge", "megatron.core"}
+    assert imported == engines | {"torch", "flash_attn", "transformer_engine.pytorch"}
 
 
 AWS = """#!/bin/sh
@@ -131,11 +140,11 @@ def run_script(tmp_path):
         (tools / name).chmod(0o755)
     calls = tmp_path / "calls"
 
-    def run(*arguments: str, path: str = f"{tools}:/usr/bin:/bin", pushed: str = ""):
+    def run(*arguments: str, path: str = f"{tools}:/usr/bin:/bin", pushed: str = "", **more: str):
         calls.write_text("")
         done = subprocess.run(
             ["/bin/bash", str(CONTAINER / "build_and_push.sh"), *arguments],
-            env={"PATH": path, "CALLS": str(calls), "PUSHED": pushed},
+            env={"PATH": path, "CALLS": str(calls), "PUSHED": pushed, **more},
             capture_output=True, text=True, timeout=30, stdin=subprocess.DEVNULL,
         )  # fmt: skip
         return done, calls.read_text()
@@ -156,6 +165,13 @@ def test_it_builds_pushes_and_prints_the_uri(run_script):
     assert order == sorted(order)
     assert "--image-tag-mutability IMMUTABLE" in calls and "REGISTRY=763104351884.dkr.ecr.eu-west-1" in calls
     assert "secret-password" not in calls + done.stdout + done.stderr
+
+
+def test_elsewhere_aws_has_other_registries(run_script):
+    base = "727897471807.dkr.ecr.cn-north-1.amazonaws.com.cn"
+    done, calls = run_script("cn-north-1", BASE_REGISTRY=base)
+    assert done.stdout.startswith("111122223333.dkr.ecr.cn-north-1.amazonaws.com.cn/rl-workshop-verl:")
+    assert f"REGISTRY={base} " in calls and calls.count("docker login") == 2
 
 
 def test_an_image_that_is_there_is_not_built_again(run_script):

@@ -26,6 +26,8 @@ RECIPES = MODULE / "recipes"
 # recipe -> the (hosts, GPUs on each) that it is meant for
 FITS = {
     "tiny": [(1, 2), (2, 1)],
+    "smoke": [(1, 2), (2, 1)],
+    "smoke_gpu": [(1, 1)],
     "tools": [(1, 2), (2, 1)],
     "small": [(1, 1)],
     "full": [(1, 8), (2, 8)],
@@ -78,6 +80,8 @@ BROKEN = [
         "knows verl's single_turn_agent and tool_agent",
     ),
     ("tools", 1, 2, f"{ROLLOUT}.multi_turn.format=gemma4", "in the formats hermes and qwen3_coder"),
+    ("smoke", 1, 2, f"{ROLLOUT}.name=vllm", "which is for GPUs, but job.device is cpu"),
+    ("smoke_gpu", 1, 1, f"{ACTOR}.ppo_max_token_len_per_gpu=512", "raise it, or shorten"),
     ("small", 1, 1, "custom_reward_function.path=my_rewards.py", "verl's old name"),
     ("small", 1, 1, "actor_rollout_ref.model.lora_rank=1024", "rank 512 at most"),
     ("small", 1, 1, f"{ROLLOUT}.name=vlm", "name is 'vlm'"),

@@ -15,9 +15,9 @@ from rl.tasks import make_splits, write_splits
 from sagemaker.core.helper.session_helper import Session
 from sagemaker.core.training.configs import Compute, InputData, SourceCode, StoppingCondition
 from sagemaker.train import ModelTrainer
+from workshop.checks.machine_checks import check_quota
 from workshop.checks.preflight import PreflightError, preflight, run_checks
 from workshop.checks.request import NOTE, OK, PROBLEM, WARNING, read_request
-from workshop.checks.request_checks import check_quota
 from workshop.session.staging import stage_source
 
 MODULE = Path(__file__).parents[1] / "02_grpo_trl_accelerate" / "scripts"
@@ -288,6 +288,33 @@ def test_spot_needs_checkpoints_and_a_waiting_time(make_request):
     assert "with checkpoints, waiting at most 20 min" in str(preflight(trainer, channels))
 
 
+def test_the_job_is_told_its_own_time_limit(make_request):
+    limit = StoppingCondition(max_runtime_in_seconds=600)
+    preflight(*make_request(stopping_condition=limit, environment={"JOB_MAX_SECONDS": "600"}))
+    message = problems(*make_request(stopping_condition=limit, environment={"JOB_MAX_SECONDS": "60"}))
+    assert (
+        "JOB_MAX_SECONDS in environment is 60, and max_runtime_in_seconds" in message and "is 600" in message
+    )
+
+
+def test_what_is_asked_for_of_the_machines_reaches_the_checks(make_request):
+    plan = "arn:aws:sagemaker:us-east-1:123456789012:training-plan/mine"
+    compute = Compute(
+        instance_type="ml.g6.xlarge",
+        instance_count=1,
+        volume_size_in_gb=300,
+        keep_alive_period_in_seconds=600,
+        training_plan_arn=plan,
+    )
+    request = on_aws(*make_request(compute=compute))
+    assert (request.keep_alive_s, request.training_plan, request.volume_gb) == (600, plan, 300)
+    checks = run_checks(request)
+    assert "300 GB are asked for" in details(checks, "disk", PROBLEM)
+    assert "waiting is billed like running" in details(checks, "warm pool", NOTE)
+    plain = on_aws(*make_request())
+    assert (plain.keep_alive_s, plain.training_plan, plain.volume_key) == (None, None, None)
+
+
 def test_an_unknown_instance_type(make_request):
     message = problems(*make_request(compute=Compute(instance_type="ml.g5.3xlarge", instance_count=1)))
     assert "no training instance type 'ml.g5.3xlarge'" in message and "ml.g5.2xlarge" in message
@@ -302,7 +329,7 @@ def test_cost_and_gpus_on_aws(make_request):
     checks = run_checks(request)
     assert request.gpus == 4
     assert "at most $7.09: 2 x $7.090 an hour" in details(checks, "cost", NOTE)
-    assert "estimate from us-east-1 list prices as of" in details(checks, "cost", NOTE)
+    assert "prices: the AWS Price List API, us-east-1, 2026-" in details(checks, "cost", NOTE)
     assert "use_cpu: true" in details(checks, "machines", WARNING)
     assert "has 4 GPUs, of which 2 would be used" in details(checks, "machines", WARNING)
     too_many = dataclasses.replace(request, launcher={**request.launcher, "process_count_per_node": 8})
@@ -310,10 +337,10 @@ def test_cost_and_gpus_on_aws(make_request):
 
 
 def test_what_is_not_known_is_called_unknown(make_request):
-    trainer, channels = make_request(compute=Compute(instance_type="ml.p5e.48xlarge", instance_count=1))
+    trainer, channels = make_request(compute=Compute(instance_type="ml.p6-b200.48xlarge", instance_count=1))
     checks = run_checks(on_aws(trainer, channels))
-    assert "price of ml.p5e.48xlarge is unknown" in details(checks, "cost", WARNING)
-    assert "unknown to the SDK" in details(checks, "machines", OK)
+    assert "price of ml.p6-b200.48xlarge is not known" in details(checks, "cost", WARNING)
+    assert "GPUs each: unknown" in details(checks, "machines", OK)
 
 
 @pytest.mark.parametrize(("quota", "status"), [(0.0, PROBLEM), (4.0, OK), (None, WARNING)])

@@ -163,3 +163,11 @@ def test_what_a_model_wrote_cannot_become_part_of_the_page():
 def test_evaluations_of_different_problems_are_not_compared():
     with pytest.raises(ReportError, match="different problems"):
         compare_completions(evaluation({0}), evaluation({0}, problems=5))
+
+
+@pytest.mark.parametrize("view", [plot_pass_at_1, compare_completions])
+def test_a_job_that_left_no_evaluation_after_training(view):
+    with pytest.raises(ReportError, match="no evaluation after training.*time limit.*max_hours"):
+        view(evaluation({0}), None)
+    with pytest.raises(ReportError, match="no evaluation before training"):
+        view(None, evaluation({0}))

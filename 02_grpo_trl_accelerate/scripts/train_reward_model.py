@@ -6,8 +6,9 @@ same base then learns to score the right one higher (Bradley-Terry loss; Ouyang 
 https://arxiv.org/abs/2203.02155). Recipe: recipes/reward_model.yaml.
 """
 
+from arguments import SCRIPTS  # isort: skip  # before accelerate: it names the folders of caches (job.caches)
+
 from accelerate import PartialState
-from arguments import SCRIPTS
 from datasets import Dataset
 from job.checkpoints import CheckpointMarker, newest_complete, train
 from job.container import channel, checkpoint_dir, model_dir

@@ -16,6 +16,7 @@ import torch
 from arguments import SCRIPTS, AdapterArguments, TrainArguments
 from compat.float32_adapters import keep_adapters_in_float32
 from datasets import Dataset
+from engine_evaluation import evaluate
 from job.checkpoints import CheckpointMarker, newest_complete, train
 from job.container import channel, checkpoint_dir, model_dir
 from job.failure import report_failure
@@ -29,7 +30,6 @@ from job.summary import write_summary
 from job.tracking import finish_tracking, log_evaluation, start_tracking
 from job.zero_rewards import ZeroRewardWarnings
 from peft import PeftModel, get_peft_model
-from rl.evaluation import evaluate
 from rl.rewards import get_rewards
 from rl.tasks import fingerprint, read_rows
 from rl.templates import opening
@@ -76,7 +76,7 @@ def main() -> None:
     )
     trainer.remove_callback(PrinterCallback)  # MetricLines says the same in one line
     keep_adapters_in_float32(policy)  # or a resumed job would end with other weights
-    training = train(trainer, checkpoint)
+    training = train(trainer, checkpoint, before)
 
     policy = trainer.accelerator.unwrap_model(trainer.model)
     after = evaluate(policy, tokenizer, test_rows, **decoding)

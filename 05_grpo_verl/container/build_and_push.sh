@@ -2,6 +2,9 @@
 # Builds the GPU image and pushes it to ECR; prints the image's URI, which goes into the notebook's `image_uri`.
 #
 #   ./build_and_push.sh REGION [REPOSITORY]      needs docker and an AWS account that may push to ECR
+#
+# BASE_REGISTRY is where AWS keeps its images for the region. It must be given where that is another account than in most
+# regions: https://github.com/aws/deep-learning-containers, docs/reference/region_availability.md.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")"
 
@@ -12,10 +15,10 @@ for tool in docker aws; do
 done
 
 account=$(aws sts get-caller-identity --query Account --output text)
-own=$account.dkr.ecr.$region.amazonaws.com
-base=763104351884.dkr.ecr.$region.amazonaws.com
+base=${BASE_REGISTRY:-763104351884.dkr.ecr.$region.amazonaws.com}
+own=$account.${base#*.}
 # The tag is what the image is made of: the same files give the same tag, and a pushed tag is never replaced.
-tag=verl-0.9.1-$(cat Dockerfile requirements.txt requirements-built.txt | sha256sum | cut -c1-12)
+tag=verl-0.9.1-$(cat Dockerfile requirements.txt | sha256sum | cut -c1-12)
 image=$own/$repository:$tag
 
 if aws ecr describe-images --region "$region" --repository-name "$repository" --image-ids imageTag="$tag" > /dev/null 2>&1; then

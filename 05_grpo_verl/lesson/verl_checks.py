@@ -7,7 +7,14 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from job.arguments import RecipeError
-from lesson.verl_memory import ACTOR, FRAMEWORK_BYTES, ROLLOUT, actor_memory, fit_problems
+from lesson.verl_memory import (
+    ACTOR,
+    ROLLOUT,
+    actor_memory,
+    evaluation_problem,
+    fit_problems,
+    sequences_at_once,
+)
 from rl.tasks import DataError, read_rows
 from verl_arguments import VerlJob
 from verl_data import check_rows
@@ -15,7 +22,7 @@ from verl_keys import TEMPLATE, Settings, key_problems, value_of
 from verl_recipe import read_verl_recipe, recipe_problems
 from workshop.checks.data_checks import Unread, local_path
 from workshop.checks.instances import gpu_bytes
-from workshop.checks.memory import GB, SHAPES, ModelShape
+from workshop.checks.memory import FRAMEWORK_BYTES, GB, ModelShape, shape_of
 from workshop.checks.request import NOTE, OK, PROBLEM, Check, JobRequest
 
 
@@ -39,7 +46,7 @@ def check_verl_recipe(request: JobRequest) -> tuple[dict[str, Any], list[Check]]
     unknown = sorted(set(request.hyperparameters) - {"config", "overrides"})
     problems = [f"hyperparameter {key!r}: write it as overrides=['{key}=...']" for key in unknown]
     problems += recipe_problems(job, settings, hosts=request.hosts, gpus_per_host=request.processes_per_host)
-    if shape := _shape(job):
+    if shape := shape_of(job.base_model):
         problems += shape_problems(shape, settings)
     tools = value_of(settings, f"{ROLLOUT}.multi_turn.function_tool_path")
     if tools and not (request.source_dir / tools).is_file():
@@ -47,12 +54,7 @@ def check_verl_recipe(request: JobRequest) -> tuple[dict[str, Any], list[Check]]
     checks = [Check("recipe", PROBLEM, problem) for problem in problems]
     checks = checks or [Check("recipe", OK, _describe(recipe_file, settings, request))]
     checks += _check_rows(request, settings)
-    return _in_words_of_trl(job, settings), [*checks, *_check_memory(request, job, settings)]
-
-
-def _shape(job: VerlJob) -> ModelShape | None:
-    packaged = {"pypi:smollm2": "SmolLM2-135M"}
-    return SHAPES.get(packaged.get(job.base_model, job.base_model.rpartition("/")[2]))
+    return _in_words_of_trl(job, settings, request), [*checks, *_check_memory(request, job, settings)]
 
 
 def shape_problems(shape: ModelShape, settings: Settings) -> Iterator[str]:
@@ -103,15 +105,23 @@ def _check_memory(request: JobRequest, job: VerlJob, settings: Settings) -> Iter
             PROBLEM,
             "job.device is gpu, and jobs of local mode have none: recipes/tiny.yaml and recipes/tools.yaml run here",
         )
-    each, shape = gpu_bytes(request.instance_type, request.region), _shape(job)
+    each, shape = gpu_bytes(request.instance_type, request.region), shape_of(job.base_model)
     if request.gpus == 0:
         yield Check("memory", PROBLEM, f"job.device is gpu, and {request.instance_type} has none")
     elif each is None or shape is None:
         lacks = request.instance_type if each is None else f"{job.base_model} (workshop.checks.memory.SHAPES)"
         yield Check("memory", NOTE, f"not checked: the size of {lacks} is not known here")
     else:
-        gpus = request.hosts * request.gpus
+        gpus = request.hosts * request.processes_per_host
         problems = fit_problems(shape, settings, gpus=gpus, gpu_bytes=each)
+        evaluation = evaluation_problem(
+            shape,
+            sequences=min(job.eval_batch_size, job.eval_problems or job.eval_batch_size),
+            tokens=value_of(settings, "data.max_prompt_length") + job.eval_max_new_tokens,
+            gpus=request.gpus or 1,
+            gpu_bytes=each,
+        )
+        problems += [evaluation] if evaluation else []
         needed = (actor_memory(shape, settings, gpus).total + FRAMEWORK_BYTES) / GB
         fits = Check(
             "memory", OK, f"about {needed:.0f} of {each / GB:.0f} GB on each GPU while the actor learns"
@@ -119,10 +129,10 @@ def _check_memory(request: JobRequest, job: VerlJob, settings: Settings) -> Iter
         yield from [Check("memory", PROBLEM, problem) for problem in problems] or [fits]
 
 
-def _in_words_of_trl(job: VerlJob, settings: Settings) -> dict[str, Any]:
+def _in_words_of_trl(job: VerlJob, settings: Settings, request: JobRequest) -> dict[str, Any]:
     """The recipe under the names that TRL's recipes have, as far as the other checks read them."""
     drops = value_of(settings, "data.filter_overlong_prompts")
-    return {
+    words = {
         "base_model": job.base_model,
         "rewards": job.rewards,
         "reward_weights": job.reward_weights,
@@ -132,7 +142,41 @@ def _in_words_of_trl(job: VerlJob, settings: Settings) -> dict[str, Any]:
         "max_completion_length": value_of(settings, "data.max_response_length"),
         "chat_template_kwargs": value_of(settings, TEMPLATE),
         "use_cpu": job.device == "cpu",
+        "rollout_name": value_of(settings, f"{ROLLOUT}.name"),
         "save_strategy": "steps",  # verl_keys.REQUIRED has trainer.save_freq
+    }
+    # Local mode refuses recipes for GPUs in verl's own words, above.
+    return (
+        words
+        if request.local or job.device == "cpu"
+        else words | _work_in_words_of_trl(job, settings, request)
+    )
+
+
+def _work_in_words_of_trl(job: VerlJob, settings: Settings, request: JobRequest) -> dict[str, Any]:
+    """How much there is to do on each GPU, for the estimate of the time."""
+    completions = value_of(settings, "data.train_batch_size") * value_of(settings, f"{ROLLOUT}.n")
+    slots = request.hosts * request.processes_per_host
+    each = max(1, completions // slots)
+    at_once = min(each, sequences_at_once(settings))
+    megatron = value_of(settings, "model_engine") == "megatron"
+    return {
+        "dtype": "bfloat16",  # of evaluation and rollout
+        "bf16": True,
+        "use_vllm": value_of(settings, f"{ROLLOUT}.name") == "vllm",
+        "vllm_tensor_parallel_size": value_of(settings, f"{ROLLOUT}.tensor_model_parallel_size"),
+        "per_device_train_batch_size": at_once,
+        "gradient_accumulation_steps": each // at_once,
+        "max_steps": settings["trainer"]["total_training_steps"],
+        "lora_rank": value_of(settings, "actor_rollout_ref.model.lora_rank"),
+        "gradient_checkpointing": bool(
+            value_of(settings, "actor_rollout_ref.model.enable_gradient_checkpointing")
+        ),
+        "fsdp": None if megatron else "full_shard",
+        "eval_problems": job.eval_problems,
+        "eval_samples": job.eval_samples,
+        "eval_batch_size": job.eval_batch_size,
+        "eval_processes": 1,  # train.py evaluates on the head, one model over its GPUs
     }
 
 

@@ -11,6 +11,7 @@ optimizer shards over the copies of the model. Activations and logits are estima
 from verl_keys import Settings, value_of
 from workshop.checks.memory import (
     BYTES,
+    FRAMEWORK_BYTES,
     GB,
     Memory,
     ModelShape,
@@ -22,7 +23,6 @@ from workshop.checks.memory import (
 ACTOR, ROLLOUT = "actor_rollout_ref.actor", "actor_rollout_ref.rollout"
 COMPUTE_BYTES = 2  # a number in the forward pass: bfloat16
 DTYPES = {"fp32": "float32", "bf16": "bfloat16", "fp16": "float16"}
-FRAMEWORK_BYTES = 1.5 * GB  # CUDA, NCCL and what else no recipe can change
 
 
 def actor_memory(shape: ModelShape, settings: Settings, gpus: int) -> Memory:
@@ -74,6 +74,11 @@ def _tokens(settings: Settings) -> int:
     return micro * _longest(settings)
 
 
+def sequences_at_once(settings: Settings) -> int:
+    """Whole sequences that one GPU works on at a time; one, where several GPUs share it."""
+    return max(1, _tokens(settings) // _longest(settings))
+
+
 def _longest(settings: Settings) -> int:
     """Tokens of the longest sequence: prompt and response."""
     return value_of(settings, "data.max_prompt_length") + value_of(settings, "data.max_response_length")
@@ -100,10 +105,32 @@ def rollout_memory(shape: ModelShape, settings: Settings, gpus: int) -> Memory:
     )
 
 
+def evaluation_problem(
+    shape: ModelShape, *, sequences: int, tokens: int, gpus: int, gpu_bytes: float
+) -> str | None:
+    """Why the evaluation before and after training does not fit the head's GPUs, over which it spreads one model.
+
+    Args:
+        sequences: that are answered at a time.
+        tokens: of the longest of them, prompt and answer.
+        gpus: of one host, whether verl uses them or not.
+    """
+    weights, cache = (
+        shape.parameters * COMPUTE_BYTES,
+        kv_cache_bytes(shape, sequences * tokens, COMPUTE_BYTES),
+    )
+    if (weights + cache) / gpus + FRAMEWORK_BYTES <= gpu_bytes:
+        return None
+    return (
+        f"The evaluation needs about {(weights + cache) / GB:.0f} GB ({weights / GB:.0f} weights, {cache / GB:.0f} KV cache) "
+        f"on the {gpus} GPUs of {gpu_bytes / GB:.0f} GB of one host: lower job.eval_batch_size."
+    )
+
+
 def fit_problems(shape: ModelShape, settings: Settings, *, gpus: int, gpu_bytes: float) -> list[str]:
     """What does not fit on GPUs of this size, each with the settings that would change it; empty if all fits.
 
-    `gpus` counts those of all hosts; `gpu_bytes` is the memory of one.
+    `gpus` counts those that Ray gets, of all hosts (hosts x process_count_per_node); `gpu_bytes` is the memory of one.
     """
     problems, size = [], f"{gpu_bytes / GB:.0f} GB"
     learns = actor_memory(shape, settings, gpus)

@@ -22,6 +22,7 @@ from job.failure import report_failure
 from job.fingerprints import fingerprints
 from job.models import load_tokenizer, local_source, save_model
 from job.summary import write_record
+from job.time_cap import is_capped, time_for
 from job.tracking import finish_tracking, log_evaluation, start_tracking
 from rl.evaluation import evaluate
 from rl.rewards import compute_score
@@ -35,7 +36,8 @@ from verl_recipe import check_source, read_verl_recipe
 
 # Environment that verl and its libraries read, in every process, when they are imported. Those of CPU: see verl_cpu.
 VARIABLES = {"PYTHONPATH": str(Path(__file__).resolve().parent), "TQDM_DISABLE": "1", "TQ_NUM_THREADS": "1"}
-ON_CPU = {"VERL_USE_EXTERNAL_MODULES": "verl_cpu", "VERL_PLATFORM": "cpu", "VERL_ENGINE_DEVICE": "cuda"}
+EXTERNAL = "VERL_USE_EXTERNAL_MODULES"
+ON_CPU = {EXTERNAL: "verl_hub,verl_cpu", "VERL_PLATFORM": "cpu", "VERL_ENGINE_DEVICE": "cuda"}
 
 
 def read_arguments() -> tuple[VerlJob, Settings]:
@@ -54,7 +56,7 @@ def main() -> None:
     verifier, tokenizer = get_verifier(job.verifier), load_tokenizer(job.base_model)
     train_rows, test_rows = read_rows(channel("train")), read_rows(channel("test"))[: job.eval_problems]
 
-    variables = {**VARIABLES, **(ON_CPU if job.device == "cpu" else {})}
+    variables = {**VARIABLES, EXTERNAL: "verl_hub", **(ON_CPU if job.device == "cpu" else {})}
     os.environ.update(variables)
     from verl_checkpoints import free_gpus, merged_model, open_model, step_of
     from verl_config import evaluation_generate, evaluation_tools, fill_in, trainer_config
@@ -115,16 +117,16 @@ def main() -> None:
     steps, done, started = config.trainer.total_training_steps, step_of(checkpoint), time.perf_counter()
     if done < steps:
         with history.following(steps, before):
-            train(config)
+            train(config, before.seconds)
         write_timeline(output_data_dir() / "timeline.jsonl")
     else:
         print_line(f"{checkpoint.name} holds all {steps} steps: nothing is left to train.")
         ray.init(runtime_env={"env_vars": variables})
     train_seconds = time.perf_counter() - started
 
-    last = checkpoint_dir() / f"global_step_{max(done, steps)}"
-    trained = merged_model(last, dtype)
-    after = measure(trained)
+    reached = max(done, history.last_step if is_capped() else steps)
+    trained = merged_model(checkpoint_dir() / f"global_step_{reached}", dtype)
+    after = measure(trained) if time_for(before.seconds + history.save_seconds) else None
     log_evaluation("after", after)
     save_model(trained, tokenizer, model_dir(), base_spec=job.base_model)
     write_record(
@@ -134,7 +136,8 @@ def main() -> None:
         trainer="verl.PPOTrainer",
         processes=host_count() * slots,
         seed=config.data.seed,
-        steps=step_of(last),
+        steps=reached,
+        asked=steps if reached < steps else None,
         tokens=sum(row["tokens"] for row in history.trained),
         peak_rss_mb=max((row.get("peak_rss_mb", 0.0) for row in history.rows), default=0.0),
         train_seconds=train_seconds,

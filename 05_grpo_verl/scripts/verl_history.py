@@ -70,6 +70,17 @@ class History:
         """The rows of this run alone, without those before the checkpoint."""
         return self.rows[self._before :]
 
+    @property
+    def last_step(self) -> int:
+        """The number of the last step; 0 before there is one."""
+        return int(self.rows[-1]["step"]) if self.rows else 0
+
+    @property
+    def save_seconds(self) -> float:
+        """How long the last checkpoint took; 0.0 before there is one."""
+        saved = [row["timing_s/save_checkpoint"] for row in self.rows if "timing_s/save_checkpoint" in row]
+        return saved[-1] if saved else 0.0
+
     @contextlib.contextmanager
     def following(self, steps: int, before: Evaluation | None = None) -> Iterator[None]:
         """While the block runs, report each of the `steps` as soon as verl has written it.

@@ -1,7 +1,8 @@
-"""verl's synchronous trainer with three things added: rewards by name, complete checkpoints, shorter polling.
+"""verl's synchronous trainer with four things added: rewards by name, complete checkpoints, a time cap, shorter polling.
 
 verl logs the mean of the summed reward during training, and the parts only in validation. Its checkpoints lie where
-each process wrote them. And it looks only every two seconds whether the completions of a step are there.
+each process wrote them. It does not know when the job will be ended (only its older trainer looks at a date, that of a
+block of reserved machines). And it looks only every two seconds whether the completions of a step are there.
 """
 
 import math
@@ -11,11 +12,14 @@ from typing import Any
 
 import ray
 import transfer_queue
+from job.container import print_line
+from job.time_cap import Pace, is_capped
 from omegaconf import DictConfig, OmegaConf
 from transfer_queue import KVBatchMeta
 from verl.trainer.main_ppo import TaskRunnerV1, run_ppo
 from verl.trainer.ppo.v1.replay_buffer import ReplayBuffer
 from verl.trainer.ppo.v1.trainer_sync import PPOTrainerSync
+from verl.utils.debug import marked_timer
 from verl_checkpoints import close_checkpoint, on_every_host
 
 # verl's 2 s, which are no setting (0.9.1), are nothing in a step of minutes and most of a tiny one.
@@ -27,6 +31,25 @@ class WorkshopTrainer(PPOTrainerSync):
     """What a learner wants to see at each step of verl's own trainer."""
 
     peak_rss_mb = 0.0
+
+    def on_train_begin(self) -> None:
+        """Raises job.time_cap.TimeCapError: there is no time for a step."""
+        super().on_train_begin()
+        # A checkpoint, then its merged model, then the model of the job.
+        self._pace = Pace(self.config.time_cap.evaluation_seconds, saves=3)
+        if is_capped() and self._pace.is_over():
+            raise self._pace.error()
+
+    def step(self, metrics: dict[str, Any], timing_raw: dict[str, float]) -> KVBatchMeta:
+        batch = super().step(metrics, timing_raw)
+        self._pace.step_ended()
+        if is_capped() and self._pace.is_short() and self.global_steps < self.total_training_steps:
+            print_line(self._pace.stop_line(self.global_steps, self.total_training_steps))
+            self.total_training_steps = self.global_steps  # for verl's loop this step is the last, then
+            if self.global_steps % self.config.trainer.save_freq:  # or verl saves now
+                with marked_timer("save_checkpoint", timing_raw):
+                    self._save_checkpoint()
+        return batch
 
     def _build_replay_buffer(self) -> ReplayBuffer:
         buffer = super()._build_replay_buffer()
@@ -49,10 +72,12 @@ class WorkshopTrainer(PPOTrainerSync):
             metrics["peak_rss_mb"] = self.peak_rss_mb
 
     def _save_checkpoint(self) -> None:
+        self._pace.save_begins()
         super()._save_checkpoint()
         folder = Path(self.config.trainer.default_local_dir, f"global_step_{self.global_steps}")
         made_of = OmegaConf.to_container(self.config.fingerprints)
         self.peak_rss_mb = max(on_every_host(close_checkpoint, folder, made_of).values())
+        self._pace.save_ended()
 
 
 def reward_metrics(keys: list[str], scores: list[dict[str, float]]) -> dict[str, float]:
@@ -94,11 +119,13 @@ class TaskRunner(TaskRunnerV1.__ray_metadata__.modified_class):
         super().run(config)
 
 
-def train(config: DictConfig) -> None:
-    """Lets verl train, its task runner on the head, where the job's outputs are; returns when all steps are done.
+def train(config: DictConfig, evaluation_seconds: float) -> None:
+    """Lets verl train, its task runner on the head, where the job's outputs are; returns when all steps are done, or as many
+    as the job's time cap allows, with time for an evaluation left.
 
     What goes wrong is raised as it was: Ray wraps an error once for each process that it passed through.
     """
+    OmegaConf.update(config, "time_cap", {"evaluation_seconds": evaluation_seconds}, force_add=True)
     try:
         run_ppo(config, TaskRunner.options(resources=HEAD))
     except ray.exceptions.RayTaskError as error:

@@ -3,7 +3,8 @@
 accelerate (1.15) saves of a PEFT model only what is trained. bitsandbytes adds the scales of each 4-bit layer to a state
 dict (`...weight.absmax` and others), which are no parameters, so that they get into the checkpoint all the same; and torch
 (2.13) ends with KeyError when it is to load them, since the sharded model has nothing of these names.
-`load_parameters_only` leaves out what the model does not have. A test fails as soon as it is no longer needed.
+`load_parameters_only` leaves out what the model does not have. Sharded checkpoints (SHARDED_STATE_DICT) hold PEFT's own
+selection, under PEFT's own names, and need nothing. A test fails as soon as it is no longer needed.
 """
 
 import functools
@@ -24,7 +25,8 @@ def load_parameters_only() -> None:
 def _without_others(original: Any) -> Any:
     @functools.wraps(original)
     def set_state(model: Any, state_dict: dict[str, Any], adapter_only: bool = False, **kwargs: Any) -> Any:
-        if adapter_only:
+        options = kwargs.get("sd_options")
+        if adapter_only and options is not None and options.full_state_dict:
             # accelerate says adapter_only of whole models too, whose tied head has a name of its own.
             tensors = [*model.named_parameters(remove_duplicate=False), *model.named_buffers()]
             names = {name.replace(_CHECKPOINT_WRAPPER, "") for name, _ in tensors}

@@ -151,13 +151,21 @@ class RewardModelArguments(Arguments):
 class PairArguments(Arguments):
     """How preference pairs are made."""
 
-    LEAST: ClassVar[dict[str, float]] = {"pair_problems": 1, "pair_samples": 2, "pairs_per_problem": 1}
+    LEAST: ClassVar[dict[str, float]] = {
+        "pair_problems": 1,
+        "pair_samples": 2,
+        "pairs_per_problem": 1,
+        "pair_batch_size": 1,
+    }
 
     pair_problems: int | None = argument(
         None, "Make preference pairs from the first N problems only; empty: from all of them."
     )
     pair_samples: int = argument(4, "Completions sampled for each problem to make preference pairs from.")
     pairs_per_problem: int = argument(1, "Most preference pairs made from one problem.")
+    pair_batch_size: int | None = argument(
+        None, "Completions generated at a time on each process to make pairs; empty: eval_batch_size."
+    )
 
 
 @dataclasses.dataclass

@@ -17,6 +17,7 @@ from compat.fsdp_adapters import load_parameters_only
 from rl.evaluation import Evaluation
 from torch.utils.data import DataLoader
 from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from transformers.trainer_utils import rotate_checkpoints
 
 from job.container import host_count, is_main_process, print_line
 from job.time_cap import TimeCap, time_for
@@ -90,7 +91,12 @@ def _steps_asked_for(trainer: Trainer) -> int:
 
 
 class CheckpointMarker(TrainerCallback):
-    """Marks each checkpoint of a Trainer as complete, and with the fingerprints of what it is made of."""
+    """Marks each checkpoint of a Trainer as complete, and with the fingerprints of what it is made of.
+
+    Sharded (FSDP's SHARDED_STATE_DICT), a checkpoint lies on as many hosts as trained: each process writes its part under a
+    name of its own, SageMaker copies those of all hosts to one place in S3, and from there all of them to every host. What is
+    deleted on a host is deleted in S3 too. transformers deletes what is beyond save_total_limit, but on the first host only.
+    """
 
     def __init__(self, fingerprints: Fingerprints | None = None) -> None:
         self._fingerprints = fingerprints
@@ -103,6 +109,8 @@ class CheckpointMarker(TrainerCallback):
         folder = Path(args.output_dir) / f"checkpoint-{state.global_step}"
         if distributed.is_local_main_process and folder.is_dir():
             mark_complete(folder, self._fingerprints)
+            if not args.should_save:  # the first process of another host
+                rotate_checkpoints(args.output_dir, args.save_total_limit)
 
 
 def mark_complete(folder: Path, fingerprints: Fingerprints | None = None) -> None:

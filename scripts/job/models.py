@@ -48,6 +48,7 @@ from job.model_files import (
 )
 from job.packaged import PackageError, packaged_model
 from job.quantization import nf4_config
+from job.secrets import provide_hub_token
 
 ASSETS = Path(__file__).resolve().parent.parent / "assets"
 
@@ -191,7 +192,10 @@ def _load(kind: Any, spec: str, source: str, **options: Any) -> Any:
 
 
 def _not_loaded(spec: str, error: Exception) -> ModelNotFound:
-    advice = "Is the name right? The Hub needs a network, and HF_TOKEN for gated models."
+    advice = (
+        "Is the name right? The Hub needs a network, and for gated models a token: put it into a secret in AWS Secrets "
+        "Manager and name that in the job's environment, HF_SECRET_NAME."
+    )
     return ModelNotFound(f"{spec} could not be loaded: {error} {advice if 'hub:' in spec else ''}".rstrip())
 
 
@@ -278,7 +282,12 @@ def _source(spec: str) -> str:
 
 @functools.cache
 def _hub(name: str) -> str:
-    """A whole model's name on the Hub. Where no network leads there, loading it says so."""
+    """A whole model's name on the Hub. Where no network leads there, loading it says so.
+
+    Raises:
+        job.secrets.SecretError: the token that HF_SECRET_NAME names cannot be read.
+    """
+    provide_hub_token()
     try:
         adapters = find_adapter_config_file(name)
     except (OSError, ValueError) as error:

@@ -106,7 +106,8 @@ def setting_problems(
             problems.append(unknown_name(origin, key, reads) + where)
         elif key == "hub_token" and value is not None:
             problems.append(
-                f"{origin} 'hub_token': a secret belongs in no recipe and no request; set HF_TOKEN instead."
+                f"{origin} 'hub_token': a secret belongs in no recipe and no request; name one in the "
+                "job's environment instead, HF_SECRET_NAME."
             )
         elif problem := problem_with(value, reads[key]):
             problems.append(f"{origin} '{key}' {problem}")

@@ -59,15 +59,14 @@ def _cap() -> float | None:
     return cap
 
 
-@functools.cache
 def started() -> float:
-    """When the cap began to count, in seconds of time.time.
+    """When the cap began to count, in seconds of time.time; rather too early than too late.
 
-    SageMaker counts from TrainingStartTime, which is before input and image are downloaded (DescribeTrainingJob in botocore
-    1.44); no file of the container tells it, so the service is asked, once. For a spot job it is not: its TrainingStartTime
-    would count the time in which it waited for another machine. There, and where the job's role or network does not allow
-    the question, the oldest of the container's configuration files stands for it, and outside of containers the moment at
-    which this module was imported.
+    No document says from when SageMaker counts. It bills from TrainingStartTime, before input and image are downloaded
+    (DescribeTrainingJob in botocore 1.44), so that is taken; no file of the container tells it, so the service is asked, once.
+    For a spot job it is not: its TrainingStartTime would count the time in which it waited for another machine. There, and
+    where the job's role or network does not allow the question, the oldest of the container's configuration files stands for
+    it, and outside of containers the moment at which this module was imported.
     """
     asked = _described_start()
     if asked is not None:
@@ -75,6 +74,7 @@ def started() -> float:
     return min((path.stat().st_mtime for path in input_config_dir().glob("*.json")), default=_IMPORTED)
 
 
+@functools.cache
 def _described_start() -> float | None:
     name = os.environ.get("TRAINING_JOB_NAME")
     if not name:

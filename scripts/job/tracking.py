@@ -8,7 +8,7 @@ opens the runs before that, adds what was trained on what, and logs the evaluati
 | MLFLOW_TRACKING_URI | a store or server (tracking_uri.py); without it an sqlite file among the job's outputs |
 | MLFLOW_EXPERIMENT_NAME, WANDB_PROJECT | else the recipe's `experiment` |
 | WANDB_MODE | else online with a key and offline without |
-| WANDB_SECRET_NAME | name of a secret in AWS Secrets Manager that holds the W&B key |
+| WANDB_SECRET_NAME | name of the secret that holds the W&B key (job.secrets) |
 | WANDB_DIR | else the job's outputs |
 | WORKSHOP_GIT_REVISION | revision of the workshop that the job was started from |
 """
@@ -16,7 +16,6 @@ opens the runs before that, adds what was trained on what, and logs the evaluati
 import atexit
 import dataclasses
 import importlib.util
-import json
 import logging
 import os
 import sys
@@ -28,6 +27,7 @@ from rl.evaluation import Evaluation
 
 from job.arguments import RunArguments
 from job.container import is_main_process, output_data_dir, print_line
+from job.secrets import read_secret
 from job.tracking_uri import contact_problem, is_arn, own_store, uri_problem
 
 SYSTEM_METRICS_SECONDS = 5  # between two samples of CPU, memory and GPUs
@@ -59,8 +59,8 @@ def start_tracking(job: RunArguments, config: Reporting, *, data_fingerprint: st
     """Opens a run in each tracker that `config.report_to` names. Call it before the trainer is made.
 
     Raises:
-        TrackingError: a tracker is not installed, the secret with its key cannot be read, or MLflow's server is named
-            wrongly or does not answer.
+        TrackingError: a tracker is not installed, or MLflow's server is named wrongly or does not answer.
+        job.secrets.SecretError: the secret with a tracker's key cannot be read.
     """
     if not is_main_process():
         return
@@ -121,33 +121,6 @@ def _start_wandb(job: RunArguments, run_name: str | None, facts: dict[str, str])
         # The job's log has its own place; source code and git state come from the workshop's revision.
         settings=wandb.Settings(console="off", disable_code=True, disable_git=True, silent=True),
     )
-
-
-def read_secret(name: str, key: str) -> str:
-    """Value of a secret in AWS Secrets Manager: its text, or one key of it where it is a JSON object.
-
-    Raises:
-        TrackingError: it does not exist, may not be read, or lacks the key. The value is never part of a message.
-    """
-    import boto3
-    from botocore.exceptions import BotoCoreError, ClientError
-
-    try:
-        text = boto3.client("secretsmanager").get_secret_value(SecretId=name)["SecretString"]
-    except (BotoCoreError, ClientError, KeyError) as error:
-        raise TrackingError(
-            f"The secret '{name}' could not be read ({type(error).__name__}: {error}). Does it exist in this region, "
-            "and may the job's role call secretsmanager:GetSecretValue on it?"
-        ) from error
-    try:
-        content = json.loads(text)
-    except ValueError:
-        return text.strip()
-    if not isinstance(content, dict):
-        return text.strip()
-    if key not in content:
-        raise TrackingError(f"The secret '{name}' is a JSON object without the key {key}.")
-    return str(content[key])
 
 
 def log_evaluation(name: str, evaluation: Evaluation | None) -> None:

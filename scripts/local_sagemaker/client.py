@@ -72,25 +72,28 @@ def find_endpoint(home: Path | str | None = None) -> Endpoint | None:
     return Endpoint(record["url"], record["pid"], folder)
 
 
-def ensure_endpoint(home: Path | str | None = None) -> Endpoint:
+def ensure_endpoint(home: Path | str | None = None, *, max_jobs: int = 1) -> Endpoint:
     """The running endpoint of `home`; starts a detached one (which outlives this process) if there is none.
+
+    Args:
+        max_jobs: how many jobs a new one runs at once; on few cores, jobs that run together slow each other down.
 
     Raises EndpointError with the end of its log if it does not answer within 60 s.
     """
     folder = home_folder(home)
     with file_lock(folder / "start.lock"):  # two notebooks opened at once share one endpoint
         running = find_endpoint(folder)
-        return running or _start(folder)
+        return running or _start(folder, max_jobs)
 
 
-def _start(folder: Path) -> Endpoint:
+def _start(folder: Path, max_jobs: int) -> Endpoint:
     scripts = str(Path(__file__).resolve().parents[1])
     environment = {**os.environ, "LOCAL_SAGEMAKER_HOME": str(folder)}
     environment["PYTHONPATH"] = os.pathsep.join(filter(None, [scripts, os.environ.get("PYTHONPATH")]))
     log = folder / "endpoint.log"
     with open(log, "ab") as output:
         process = subprocess.Popen(
-            [sys.executable, "-m", "local_sagemaker", "serve"],
+            [sys.executable, "-m", "local_sagemaker", "serve", "--max-jobs", str(max_jobs)],
             env=environment,
             stdin=subprocess.DEVNULL,
             stdout=output,

@@ -8,6 +8,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from workshop.checks.cost import job_cost as job_cost
     from workshop.checks.images import image_address as image_address
     from workshop.checks.instances import gpu_bytes as gpu_bytes
     from workshop.checks.memory import GB as GB
@@ -49,6 +50,7 @@ _MODULES = {
     "session.machines": ("read_machine",),
     "session.staging": ("stage_source",),
     "checks.preflight": ("preflight", "PreflightError"),
+    "checks.cost": ("job_cost",),
     "checks.memory": ("GB", "SHAPES", "estimate"),
     "checks.images": ("image_address",),
     "checks.instances": ("gpu_bytes",),

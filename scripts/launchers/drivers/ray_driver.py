@@ -60,9 +60,9 @@ def run_head(
         The script's exit code.
 
     Raises:
-        ClusterError: a host did not join, or was lost.
+        ClusterError: a host did not join, or was lost, or this host's name is not known.
     """
-    own = address_of(hosts[0])
+    own = address_of(hosts[0], deadline)
     ray_address = f"{own}:{free_port(own)}"
     options = [
         "--head",
@@ -71,7 +71,7 @@ def run_head(
     ]
     options += [f"--include-dashboard={bool(settings['dashboard_port'])}"]
     options += [f"--dashboard-port={settings['dashboard_port']}"] if settings["dashboard_port"] else []
-    node = RayNode(hosts[0], environment, slots, *options)
+    node = RayNode(hosts[0], own, environment, slots, *options)
     try:
         node.wait_until_started(deadline)
         listener = Listener((own, int(os.environ["SM_MASTER_PORT"])), backlog=len(hosts))
@@ -142,7 +142,8 @@ def run_worker_host(head: str, host: str, environment: dict[str, str], slots: in
     try:
         enable_keepalive(connection)
         connection.send(host)
-        node = RayNode(host, environment, slots, f"--address={connection.recv()}")
+        own = address_of(host, deadline)
+        node = RayNode(host, own, environment, slots, f"--address={connection.recv()}")
         node.wait_until_started(deadline)
         connection.send(JOINED)
         while not connection.poll(POLL_S):

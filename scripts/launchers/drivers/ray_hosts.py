@@ -6,6 +6,7 @@ the same machine is not touched (`ray stop` would end that too), and what it lef
 """
 
 import contextlib
+import ipaddress
 import os
 import socket
 import subprocess
@@ -37,12 +38,40 @@ def kill_process_tree(pid: int) -> None:
                 process.kill()
 
 
-def address_of(host: str) -> str:
-    """A host's IP address; where hosts have no names (local mode without namespaces) they are one machine."""
+def address_of(host: str, deadline: float) -> str:
+    """A host's IP address. Its name may be a moment late: the hosts of a job do not start all at once.
+
+    In local mode without namespaces the hosts have no names: they are one machine, whose address is the master's.
+
+    Raises:
+        ClusterError: the name leads nowhere, not even at `deadline` (of time.monotonic).
+    """
+    waiting = False
+    while True:
+        try:
+            return socket.gethostbyname(host)
+        except OSError as error:
+            master = os.environ["SM_MASTER_ADDR"]
+            if is_address(master):
+                return master
+            if time.monotonic() > deadline:
+                raise ClusterError(
+                    f"The name {host} leads to no address ({error}): the hosts of a job find one another by their names. "
+                    "In a VPC of your own, does it resolve DNS, and may the hosts reach one another (security group)?"
+                ) from error
+        if not waiting:
+            print(f"Waiting for the name {host} to be known.", flush=True)
+            waiting = True
+        time.sleep(POLL_S)
+
+
+def is_address(text: str) -> bool:
+    """Whether a text is an IP address itself, and no name."""
     try:
-        return socket.gethostbyname(host)
-    except socket.gaierror:
-        return os.environ["SM_MASTER_ADDR"]
+        ipaddress.ip_address(text)
+    except ValueError:
+        return False
+    return True
 
 
 def free_port(address: str) -> str:
@@ -74,17 +103,21 @@ def ray_environment(folder: str) -> dict[str, str]:
     own = {"HOME": folder, "RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": str(TOKEN_FILE)}
     own |= {"RAY_USAGE_STATS_ENABLED": "0", "RAY_COLOR_PREFIX": "0"}
     own["XDG_CONFIG_HOME"] = os.environ.get("XDG_CONFIG_HOME") or str(Path.home() / ".config")  # pip's
+    # A folder of temporary files, on the large disk, and the same one for the script and for Ray's processes.
+    own["XDG_CACHE_HOME"] = os.environ.get("XDG_CACHE_HOME") or f"{folder}/cache"
     return {**os.environ, **own}
 
 
 class RayNode:
     """Ray on this host: everything below one `ray start --block`."""
 
-    def __init__(self, host: str, environment: dict[str, str], slots: int, *options: str) -> None:
+    def __init__(
+        self, host: str, address: str, environment: dict[str, str], slots: int, *options: str
+    ) -> None:
         """Starts it.
 
         Args:
-            host: this host's name.
+            host: this host's name. `address`: its IP address.
             environment: what `ray_environment` returned.
             slots: GPUs that this host offers to Ray.
             options: more options of `ray start`.
@@ -93,7 +126,7 @@ class RayNode:
         if not int(os.environ["SM_NUM_GPUS"]):
             cpus = max(cpus, LOGICAL_CPUS * slots)
         self._host, self._log = host, Path(environment["HOME"], "ray_start.log")
-        command = ["ray", "start", "--block", "--log-style=record", f"--node-ip-address={address_of(host)}"]
+        command = ["ray", "start", "--block", "--log-style=record", f"--node-ip-address={address}"]
         command += [f"--temp-dir={environment['HOME']}", f"--num-cpus={cpus}", f"--num-gpus={slots}"]
         with self._log.open("w") as log:
             self._process = subprocess.Popen([*command, *options], env=environment, stdout=log, stderr=log)

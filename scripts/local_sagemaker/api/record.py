@@ -38,6 +38,7 @@ class JobRecord:
         # moto says that a job is Completed at once, invents metrics and drops the environment.
         fake.algorithm_specification = request.body["AlgorithmSpecification"]
         fake.environment = request.environment
+        fake.warm_pool_status = {"Status": "InUse"} if request.keeps_instances else None
         fake.training_job_status, fake.secondary_status = "InProgress", "Starting"
         fake.secondary_status_transitions, fake.final_metric_data_list = [], []
         fake.training_start_time = fake.training_end_time = fake.model_artifacts = fake.failure_reason = None
@@ -98,6 +99,8 @@ class JobRecord:
                 # Nothing is billed here; on AWS a spot job's billable time is the shorter one.
                 seconds = math.ceil(training_seconds)
                 fake.training_time_in_seconds = fake.billable_time_in_seconds = seconds
+            if fake.warm_pool_status:  # no instances are kept here
+                fake.warm_pool_status = {"Status": "Terminated", "ResourceRetainedBillableTimeInSeconds": 0}
             self._enter(secondary)
             *earlier, last = fake.secondary_status_transitions
             fake.secondary_status_transitions = [*earlier, {**last, "EndTime": utcnow()}]

@@ -32,14 +32,13 @@ REFUSED_UNLESS = {
     "InputDataConfig.DataSource.S3DataSource.InstanceGroupNames": None,
     "InputDataConfig.DataSource.S3DataSource.ModelAccessConfig": None,
     "InputDataConfig.DataSource.S3DataSource.HubAccessConfig": None,
-    "OutputDataConfig.CompressionType": ("GZIP",),
     "ResourceConfig.InstanceGroups": None,
     "ResourceConfig.InstancePreferences": None,
     "ResourceConfig.InstancePlacementConfig": None,
-    "ResourceConfig.TrainingPlanArn": None,
-    "EnableNetworkIsolation": (False,),
 }
 DEFAULT_MAX_RUNTIME_S = 86_400  # the service's default, 1 day
+# https://docs.aws.amazon.com/sagemaker/latest/dg/train-warm-pools.html, read 2026-11; botocore's model has 21,600
+MAX_KEEP_ALIVE_S = 3600
 
 
 class RequestRefused(ValueError):
@@ -132,6 +131,16 @@ class TrainingRequest:
     def output_uri(self) -> str:
         """S3OutputPath; the artifacts go to <job name>/output/ below it."""
         return self.body["OutputDataConfig"]["S3OutputPath"]
+
+    @property
+    def compressed(self) -> bool:
+        """Whether model and outputs are stored as archives, not file by file."""
+        return self.body["OutputDataConfig"].get("CompressionType", "GZIP") == "GZIP"
+
+    @property
+    def keeps_instances(self) -> bool:
+        """Whether the job leaves a warm pool behind."""
+        return bool(self.body["ResourceConfig"].get("KeepAlivePeriodInSeconds"))
 
     @property
     def checkpoint_uri(self) -> str | None:
@@ -228,6 +237,22 @@ def _inconsistent(body: dict) -> list[str]:
         problems.append(
             "StoppingCondition.MaxWaitTimeInSeconds must be given for managed spot training and be at least"
             f" MaxRuntimeInSeconds ({run})"
+        )
+    return problems + _bad_warm_pool(body)
+
+
+def _bad_warm_pool(body: dict) -> list[str]:
+    """What AWS refuses of warm pools."""
+    problems = []
+    resources, spot = body["ResourceConfig"], body.get("EnableManagedSpotTraining")
+    keep = resources.get("KeepAlivePeriodInSeconds") or 0
+    if keep > MAX_KEEP_ALIVE_S:
+        problems.append(
+            f"ResourceConfig.KeepAlivePeriodInSeconds={keep}: a warm pool is kept for {MAX_KEEP_ALIVE_S} s at most"
+        )
+    if keep and spot:
+        problems.append(
+            "ResourceConfig.KeepAlivePeriodInSeconds: managed spot training leaves no warm pool behind"
         )
     return problems
 

@@ -12,7 +12,7 @@ from local_sagemaker.api.training_request import TrainingRequest
 from local_sagemaker.environments import EnvironmentBuildError
 from local_sagemaker.environments.image import build_outcome, job_requirements, start_build
 from local_sagemaker.home import write_json
-from local_sagemaker.jobs.artifacts import upload_archive
+from local_sagemaker.jobs.artifacts import upload_archive, upload_files
 from local_sagemaker.jobs.attempt import POLL_S, Attempt, JobFailed, Order, Settings
 from local_sagemaker.jobs.channels import ChannelError
 from local_sagemaker.jobs.logs import HostLog, Metrics
@@ -176,10 +176,13 @@ class Job:
         )
 
     def _upload(self, attempt: Attempt, with_model: bool) -> str | None:
-        """Upload output.tar.gz and, unless the job failed, model.tar.gz; returns the model's address."""
+        """Upload the outputs and, unless the job failed, the model; returns the model's address."""
         uri = f"{self.request.output_uri.rstrip('/')}/{self.request.name}/output"
-        keep = self.folder / "artifacts"
         outputs = [host.ml / "output" / "data" for host in attempt.hosts]
+        models = [host.ml / "model" for host in attempt.hosts] if with_model else []
+        if not self.request.compressed:
+            upload_files(self._s3, outputs, f"{uri}/data")
+            return upload_files(self._s3, models, f"{uri}/model")
+        keep = self.folder / "artifacts"
         upload_archive(self._s3, "output.tar.gz", outputs, uri, keep)
-        models = [host.ml / "model" for host in attempt.hosts]
-        return upload_archive(self._s3, "model.tar.gz", models, uri, keep) if with_model else None
+        return upload_archive(self._s3, "model.tar.gz", models, uri, keep)

@@ -93,7 +93,9 @@ def pinned_packages(request: JobRequest) -> dict[str, str]:
         lines = requirement_lines(path) if path.is_file() else []
     except EnvironmentBuildError:
         return {}  # check_source reports it
-    found = [re.match(r"([A-Za-z0-9][A-Za-z0-9._-]*)(?:\[.*?\])?\s*(?:==\s*([^\s;,]+))?", line) for line in lines]
+    found = [
+        re.match(r"([A-Za-z0-9][A-Za-z0-9._-]*)(?:\[.*?\])?\s*(?:==\s*([^\s;,]+))?", line) for line in lines
+    ]
     return {match[1].lower().replace("_", "-"): match[2] or "" for match in found if match}
 
 

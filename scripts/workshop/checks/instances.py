@@ -23,6 +23,7 @@ class Gpu:
     name: str
     memory: float  # bytes
     bandwidth: float  # bytes a second between the GPU and its memory
+    link: float  # bytes a second to the other GPUs of the host, one way
     flops: float  # bfloat16 operations a second, dense
 
 
@@ -102,7 +103,13 @@ def _sdk_table() -> dict[str, dict[str, dict[str, int]]]:
 def _instances() -> dict[str, Instance]:
     table = json.loads(_TABLE.read_text(encoding="utf-8"))
     gpus = {
-        name: Gpu(name, row["memory_mib"] * 2**20, row["bandwidth_gb_s"] * 1e9, row["bf16_tflops"] * 1e12)
+        name: Gpu(
+            name=name,
+            memory=row["memory_mib"] * 2**20,
+            bandwidth=row["bandwidth_gb_s"] * 1e9,
+            link=row["link_gb_s"] * 1e9,
+            flops=row["bf16_tflops"] * 1e12,
+        )
         for name, row in table["gpus"].items()
     }
     return {

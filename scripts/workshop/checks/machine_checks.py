@@ -73,8 +73,8 @@ def _check_on_aws(request: JobRequest, settings: dict[str, Any]) -> Iterator[Che
     elif gpus == 0 and not on_cpu and settings.get("bf16") is True:
         text = f"the recipe is made for a GPU, and {name} has none: choose a GPU instance, or set use_cpu=True and bf16=False"
         yield Check("machines", PROBLEM, text)
-    gpu = (row := find_instance(str(name))) and row.gpu
-    if gpu and gpu.name == "T4" and settings.get("bf16") is True:
+    row = find_instance(name or "")
+    if row and row.gpu and row.gpu.name == "T4" and settings.get("bf16") is True:
         text = f"the T4 of {name} has no bfloat16, which vLLM refuses and PyTorch only imitates: choose ml.g5 or ml.g6"
         yield Check("machines", PROBLEM if settings.get("use_vllm") is True else WARNING, text)
     if request.hosts > 1 and not request.launcher:
@@ -113,7 +113,9 @@ def check_launcher(request: JobRequest, settings: dict[str, Any]) -> Iterator[Ch
             text = f"{name} says use_cpu: true, so the {request.gpus} GPUs that you pay for stay idle and the recipe is for GPUs"
             yield Check("launcher", PROBLEM, f"{text}: choose a file for GPUs (accelerate_config)")
         elif not for_cpu and not request.gpus:
-            text = f"{name} is made for GPUs, and {request.instance_type} has none: choose accelerate/cpu.yaml"
+            text = (
+                f"{name} is made for GPUs, and {request.instance_type} has none: choose accelerate/cpu.yaml"
+            )
             yield Check("launcher", PROBLEM, text)
         if not for_cpu and file.get("distributed_type") == "NO" and processes > 1:
             yield Check(
@@ -136,7 +138,9 @@ def check_disk(request: JobRequest) -> Iterator[Check]:
     found = find_instance(request.instance_type or "")
     if request.local or found is None or not found.local_disk_gb:
         return
-    own = f"{request.instance_type} has a disk of its own ({found.local_disk_gb} GB, encrypted by the instance)"
+    own = (
+        f"{request.instance_type} has a disk of its own ({found.local_disk_gb} GB, encrypted by the instance)"
+    )
     if request.volume_key:
         text = f"{own}, for which no KMS key can be named: leave volume_kms_key_id out of Compute"
         yield Check("disk", PROBLEM, text)
@@ -203,7 +207,9 @@ def check_quota(request: JobRequest) -> Iterator[Check]:
         if value is None:
             yield Check("quota", WARNING, f"Service Quotas lists no {name!r}")
         elif value < request.hosts:
-            text = f"{name!r} is {value:.0f}, but the job needs {request.hosts}: ask for more in Service Quotas"
+            text = (
+                f"{name!r} is {value:.0f}, but the job needs {request.hosts}: ask for more in Service Quotas"
+            )
             yield Check("quota", PROBLEM, text)
         else:
             yield Check("quota", OK, f"{name}: {value:.0f}")

@@ -19,7 +19,9 @@ BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
 NF4_BYTES = 0.5 + 0.127 / 8  # half a byte, and 0.127 bits of scales (QLoRA, section 3: double quantization)
 GB = 1e9
 FRAMEWORK_BYTES = 1.5 * GB  # CUDA, NCCL, fragmentation: what no recipe can change
-_FUSED_HEAD_TOKENS = 4096  # logits that TRL's fused head of DPO holds at a time, rounded up
+_FUSED_HEAD_WORDS = (
+    32768  # of the vocabulary that TRL's fused head looks at at a time (trl 1.16, trainer/utils.py)
+)
 
 
 @dataclass(frozen=True)
@@ -151,7 +153,9 @@ def estimate(
     """
     batch, answer = int(recipe["per_device_train_batch_size"]), int(recipe["max_completion_length"])
     # Without an engine, the completions of all accumulation steps are generated at once.
-    at_once = batch * int(recipe.get("steps_per_generation") or recipe.get("gradient_accumulation_steps") or 1)
+    at_once = batch * int(
+        recipe.get("steps_per_generation") or recipe.get("gradient_accumulation_steps") or 1
+    )
     compute = _compute_bytes(recipe)
     return Memory(
         **_states(shape, recipe, devices, sharded),
@@ -166,7 +170,7 @@ def estimate(
 def dpo_estimate(shape: ModelShape, recipe: dict[str, Any], *, devices: int, sharded: bool = True) -> Memory:
     """The same for DPO: `per_device_train_batch_size` pairs are twice as many sequences of `max_length` tokens.
 
-    Logits are never held whole: TRL 1.16 computes log-probabilities in pieces (its fused head). The reference takes nothing
+    Logits are never held whole: TRL 1.16 computes log-probabilities a piece of the vocabulary at a time (its fused head). The reference takes nothing
     where the adapters can be switched off, or where it was asked before training (precompute_ref_log_probs); else it is
     a second copy of the weights.
 
@@ -180,7 +184,7 @@ def dpo_estimate(shape: ModelShape, recipe: dict[str, Any], *, devices: int, sha
     return Memory(
         **states,
         activations=activation_bytes(shape, tokens, _compute_bytes(recipe), _checkpointing(recipe))
-        + logits_bytes(shape, min(tokens, _FUSED_HEAD_TOKENS)),
+        + logits_bytes(shape, tokens) * min(1.0, _FUSED_HEAD_WORDS / shape.vocabulary),
         kv_cache=0.0,
     )
 

@@ -125,6 +125,7 @@ def _check_content(
         return
     model, lengths, checks = check_tokenizer(key, folder, rows, options)
     yield from checks
+    request.model_config = model.config if model else None  # the checks of memory and time read it
     if model and lengths:
         yield from check_lengths(limits, model, lengths, rows)
 

@@ -12,7 +12,17 @@ from typing import Any
 from sagemaker.core.training.configs import InputData
 from sagemaker.train import ModelTrainer
 
-from workshop.checks import data_checks, model_checks, recipe_checks, request_checks, reward_checks
+from workshop.checks import (
+    cost,
+    data_checks,
+    duration,
+    machine_checks,
+    memory_checks,
+    model_checks,
+    recipe_checks,
+    request_checks,
+    reward_checks,
+)
 from workshop.checks.request import NOTE, OK, PROBLEM, WARNING, Check, JobRequest, read_request
 from workshop.checks.signatures import load_signature
 from workshop.errors import WorkshopError
@@ -103,8 +113,14 @@ def run_checks(request: JobRequest, recipe: ReadRecipe = recipe_checks.check_rec
     checks += request_checks.check_secrets(request)
     checks += request_checks.check_source(request)
     checks += request_checks.check_packages(request, settings)
-    checks += request_checks.check_machines(request, settings)
-    checks += request_checks.check_spot(request, settings)
-    checks += request_checks.check_quota(request)
-    checks.append(request_checks.check_cost(request))
+    checks += machine_checks.check_machines(request, settings)
+    checks += machine_checks.check_launcher(request, settings)
+    checks += memory_checks.check_memory(request, settings)
+    checks += machine_checks.check_disk(request)
+    checks += machine_checks.check_spot(request, settings)
+    checks += machine_checks.check_time_limit(request)
+    checks += duration.check_duration(request, settings)
+    checks += machine_checks.check_quota(request)
+    checks.append(cost.check_cost(request, settings))
+    checks += cost.check_warm_pool(request)
     return checks

@@ -53,7 +53,12 @@ class JobRequest:
     training_plan: str | None = None  # ARN of reserved capacity
     volume_gb: int | None = None
     volume_key: str | None = None  # KMS key of the volume
-    model_config: dict[str, Any] | None = None  # config.json of the base model, once check_model has opened it
+    image: str | None = None
+    network_isolation: bool = False
+    vpc: bool = False
+    model_config: dict[str, Any] | None = (
+        None  # config.json of the base model, once check_model has opened it
+    )
 
     @property
     def processes_per_host(self) -> int:
@@ -66,7 +71,7 @@ def read_request(trainer: ModelTrainer, channels: list[InputData]) -> JobRequest
     """Take what the checks need out of the SDK's objects, and the script's arguments out of the staged source."""
     from workshop.checks.instances import gpu_count
 
-    source, compute = trainer.source_code, trainer.compute
+    source, compute, networking = trainer.source_code, trainer.compute, trainer.networking
     session = trainer.sagemaker_session
     source_dir = Path(source.source_dir) if source and source.source_dir else None
     source_dir = source_dir if source_dir and source_dir.is_dir() else None
@@ -105,6 +110,9 @@ def read_request(trainer: ModelTrainer, channels: list[InputData]) -> JobRequest
         training_plan=_set(compute.training_plan_arn),
         volume_gb=_set(compute.volume_size_in_gb),
         volume_key=_set(compute.volume_kms_key_id),
+        image=trainer.training_image,
+        network_isolation=bool(networking and _set(networking.enable_network_isolation)),
+        vpc=bool(networking and _set(networking.subnets)),
     )
 
 

@@ -26,6 +26,7 @@ FAILURE_LOG_LINES = 20
 # What `set -x` in the SDK's start script echoes, or nothing.
 _SHELL_TRACE = re.compile(r"(\[[\w-]+\] )?(\++ .*|\s*)$")
 _ESCAPE_CODE = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
+SIGN_IN_S = 30.0  # between two looks for new credentials, which takes a second of this kernel each time
 LAST_LINES_S = 5.0  # CloudWatch on AWS delivers a job's last lines a moment after its end
 
 
@@ -114,7 +115,8 @@ def _follow(name: str, refresh: float | None) -> tuple[JobView, dict]:
             _take_status(view, description)
         display.update(view)
         if view.status not in TERMINAL:
-            time.sleep(pace.pause_s(reader.hosts or 1, view.trains))
+            pause_s = pace.pause_s(reader.hosts or 1, view.trains)
+            time.sleep(max(pause_s, SIGN_IN_S) if stale else pause_s)
     return view, description
 
 

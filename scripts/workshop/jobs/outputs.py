@@ -1,6 +1,7 @@
-"""Fetch what a finished job left in S3: the model, and its history, summary and evaluations."""
+"""Fetch what a finished job left in S3: its history, summary and evaluations, and the model if asked for."""
 
 import json
+import os
 import shutil
 import tarfile
 import tempfile
@@ -8,18 +9,18 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import boto3
+from botocore.client import BaseClient
 from botocore.exceptions import ClientError
 from job.metrics import HISTORY, Metrics, add_metrics
 from job.record import Record
 from rl.evaluation import Evaluation
 
 from workshop.errors import WorkshopError
-from workshop.jobs.status import TERMINAL, describe, job_name
+from workshop.jobs.status import TERMINAL, default_session, describe, job_name
 
 
 class OutputError(WorkshopError):
-    """A job's output cannot be fetched: the job still runs, left nothing, or an archive is damaged or unsafe."""
+    """A job's output cannot be fetched: the job still runs, left nothing, is too large, or is damaged or unsafe."""
 
 
 @dataclass
@@ -27,19 +28,34 @@ class JobOutput:
     """A job's results on this machine. What the job did not write is None (history: empty)."""
 
     name: str
-    model: Path | None  # folder with the trained model
+    model_uri: (
+        str  # where the model lies in S3: an archive, or a prefix that ends with / if it was not compressed
+    )
     data: Path | None  # folder with everything written to output_data_dir()
     history: list[Metrics] = field(default_factory=list, repr=False)  # one dict a logged step
     summary: Record | None = field(default=None, repr=False)
     before: Evaluation | None = field(default=None, repr=False)
-    after: Evaluation | None = field(default=None, repr=False)
+    after: Evaluation | None = field(default=None, repr=False)  # a job that was ended early may lack it
+    model_folder: Path | None = None  # None too while the model is in S3 alone
+    model_asked: bool = field(default=False, repr=False)
+
+    @property
+    def model(self) -> Path | None:
+        """Folder with the trained model. Raises OutputError when it was not fetched."""
+        if self.model_folder is None and not self.model_asked:
+            raise OutputError(
+                f"The model of {self.name} was not fetched: fetch_output({self.name!r}, folder, model=True) does that. "
+                f"It lies at {self.model_uri}, where a following job can take it from."
+            )
+        return self.model_folder
 
 
-def fetch_output(job: Any, folder: Path | str) -> JobOutput:
-    """Download and unpack a finished job's archives into `folder`/<job name>/{model,data}; load what they hold.
+def fetch_output(job: Any, folder: Path | str, *, model: bool = False) -> JobOutput:
+    """Download a finished job's results into `folder`/<job name>/{data,model} and load what they hold.
 
-    A finished job's output never changes, so what was fetched before is not fetched again, nor overwritten.
-    Raises OutputError.
+    The model is downloaded with `model` only: it may be larger than the disk of a Studio space, and a following job
+    takes it from S3. A finished job's output never changes, so what was fetched before is neither fetched again nor
+    overwritten. Raises OutputError, before it downloads anything that does not fit on the disk.
     """
     name = job_name(job)
     description = describe(name)
@@ -47,15 +63,32 @@ def fetch_output(job: Any, folder: Path | str) -> JobOutput:
         raise OutputError(
             f"{name} is still {description['TrainingJobStatus']}: wait for it with watch({name!r})."
         )
-    target = Path(folder) / name
-    prefix = description["OutputDataConfig"]["S3OutputPath"].rstrip("/") + f"/{name}/output"
-    model = _fetch_archive(f"{prefix}/model.tar.gz", target / "model")
-    data = _fetch_archive(f"{prefix}/output.tar.gz", target / "data")
-    if model is None and data is None:
+    s3, target = default_session().client("s3"), Path(folder) / name
+    prefix = description["OutputDataConfig"]["S3OutputPath"].rstrip("/") + f"/{name}/output/"
+    if description["OutputDataConfig"].get("CompressionType") == "NONE":
+        # AWS says where the model is and not where the data is: whatever else lies in the same place.
+        model_uri = _said(description, f"{prefix}model").rstrip("/") + "/"
+        beside = {
+            key: size
+            for key, size in _objects(s3, prefix).items()
+            if not f"{prefix}{key}".startswith(model_uri)
+        }
+        data = _fetch_files(s3, prefix, beside, target / "data")
+        files = _objects(s3, model_uri)
+        exists = bool(files)
+        model_folder = _fetch_files(s3, model_uri, files, target / "model") if model else None
+    else:
+        model_uri = _said(description, f"{prefix}model.tar.gz")
+        data = _fetch_archive(s3, f"{prefix}output.tar.gz", target / "data")
+        exists = _size(s3, model_uri) is not None
+        model_folder = _fetch_archive(s3, model_uri, target / "model") if model else None
+    if data is None and not exists:
         raise OutputError(
-            f"{name} ({description['TrainingJobStatus']}) left neither model.tar.gz nor output.tar.gz under {prefix}."
+            f"{name} ({description['TrainingJobStatus']}) left neither a model nor other output under {prefix}."
         )
-    output = JobOutput(name, model, data)
+    if model_folder is None and (target / "model").is_dir():
+        model_folder = target / "model"  # of an earlier call
+    output = JobOutput(name, model_uri, data, model_folder=model_folder, model_asked=model or not exists)
     if data is not None:
         for metrics in _read_jsonl(data / HISTORY):
             add_metrics(output.history, metrics)
@@ -65,20 +98,68 @@ def fetch_output(job: Any, folder: Path | str) -> JobOutput:
     return output
 
 
-def _fetch_archive(uri: str, target: Path) -> Path | None:
+def _said(description: dict, otherwise: str) -> str:
+    """Where SageMaker says that the model is; it says nothing when a job left none."""
+    return (description.get("ModelArtifacts") or {}).get("S3ModelArtifacts") or otherwise
+
+
+def _split(uri: str) -> tuple[str, str]:
+    bucket, _, key = uri.removeprefix("s3://").partition("/")
+    return bucket, key
+
+
+def _size(s3: BaseClient, uri: str) -> int | None:
+    """Bytes of the object, None if there is none."""
+    bucket, key = _split(uri)
+    try:
+        return s3.head_object(Bucket=bucket, Key=key)["ContentLength"]
+    except ClientError as error:
+        if error.response["Error"]["Code"] in ("404", "NoSuchKey"):
+            return None
+        raise
+
+
+def _objects(s3: BaseClient, prefix: str) -> dict[str, int]:
+    """Bytes of each object, by its path below the prefix."""
+    bucket, start = _split(prefix)
+    pages = s3.get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=start)
+    found = (entry for page in pages for entry in page.get("Contents", []))
+    return {
+        entry["Key"].removeprefix(start): entry["Size"] for entry in found if not entry["Key"].endswith("/")
+    }
+
+
+def _fetch_files(s3: BaseClient, prefix: str, files: dict[str, int], target: Path) -> Path | None:
+    """Download these files below `prefix` into `target`; those that share the folder data/ lose it."""
+    if target.is_dir():
+        return target
+    if not files:
+        return None
+    _check_space(prefix, sum(files.values()), target)
+    bucket, start = _split(prefix)
+    with tempfile.TemporaryDirectory(dir=target.parent) as scratch:
+        for path in files:
+            file = Path(os.path.normpath(Path(scratch, "files", path.removeprefix("data/"))))
+            if not file.is_relative_to(Path(scratch, "files")):
+                raise OutputError(f"{prefix}{path} would leave its folder and is not fetched.")
+            file.parent.mkdir(parents=True, exist_ok=True)
+            s3.download_file(bucket, start + path, str(file))
+        shutil.move(Path(scratch, "files"), target)  # whole or not at all
+    return target
+
+
+def _fetch_archive(s3: BaseClient, uri: str, target: Path) -> Path | None:
     """Unpack the archive at `uri` into `target`; None when there is no such object."""
     if target.is_dir():
         return target
-    bucket, _, key = uri.removeprefix("s3://").partition("/")
-    target.parent.mkdir(parents=True, exist_ok=True)
+    size = _size(s3, uri)
+    if size is None:
+        return None
+    _check_space(uri, 2 * size, target)  # the archive and what is in it; weights hardly compress
+    bucket, key = _split(uri)
     with tempfile.TemporaryDirectory(dir=target.parent) as scratch:
         archive, unpacked = Path(scratch) / "archive.tar.gz", Path(scratch) / "unpacked"
-        try:
-            boto3.client("s3").download_file(bucket, key, str(archive))
-        except ClientError as error:
-            if error.response["Error"]["Code"] in ("404", "NoSuchKey"):
-                return None
-            raise
+        s3.download_file(bucket, key, str(archive))
         try:
             with tarfile.open(archive) as tar:
                 tar.extractall(unpacked, filter=_inside_only)
@@ -86,6 +167,18 @@ def _fetch_archive(uri: str, target: Path) -> Path | None:
             raise OutputError(f"{uri} cannot be unpacked: {error}") from error
         shutil.move(unpacked, target)  # whole or not at all
     return target
+
+
+def _check_space(uri: str, needed: int, target: Path) -> None:
+    """Make the folder that is to hold `target`. Raises OutputError if its disk has not that many bytes left."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    free = shutil.disk_usage(target.parent).free
+    if needed > free:
+        raise OutputError(
+            f"{uri} needs {needed / 1e9:.1f} GB of disk to be fetched, and {free / 1e9:.1f} GB are free in "
+            f"{target.parent}. Remove what you do not need there, give a folder on a larger disk, or leave it in S3: a "
+            "following job takes it from there as a channel."
+        )
 
 
 def _inside_only(member: tarfile.TarInfo, folder: str) -> tarfile.TarInfo | None:

@@ -46,7 +46,9 @@ def training_job(job: Any) -> TrainingJob:
     try:
         return TrainingJob.get(training_job_name=name, session=session, region=session.region_name)
     except ClientError as error:
-        raise _not_found(name, error, session.client("sagemaker")) from error
+        if _says_missing(error):
+            raise _not_found(name, session.client("sagemaker")) from error
+        raise
 
 
 def default_session() -> boto3.Session:
@@ -66,7 +68,7 @@ def renew_session() -> None:
 
 
 def aws_client(service: str) -> BaseClient:
-    """A client of the default session that gives up after a minute or two, not after botocore's default of ten."""
+    """A client of the default session that gives up after a minute or two: whoever uses it tries again."""
     return default_session().client(service, config=_CONFIG)
 
 
@@ -81,13 +83,16 @@ def describe(name: str, sagemaker: BaseClient | None = None) -> dict:
     try:
         return sagemaker.describe_training_job(TrainingJobName=name)
     except ClientError as error:
-        raise _not_found(name, error, sagemaker) from error
+        if _says_missing(error):
+            raise _not_found(name, sagemaker) from error
+        raise
 
 
-def _not_found(name: str, error: ClientError, sagemaker: BaseClient) -> Exception:
-    """The error to raise: JobNotFound if that is what SageMaker said, else the same."""
-    if error.response["Error"]["Code"] not in ("ValidationException", "ResourceNotFound"):
-        return error
+def _says_missing(error: ClientError) -> bool:
+    return error.response["Error"]["Code"] in ("ValidationException", "ResourceNotFound")
+
+
+def _not_found(name: str, sagemaker: BaseClient) -> JobNotFound:
     if is_local(sagemaker):
         return JobNotFound(
             f"There is no training job {name!r} here. Jobs of the local endpoint are forgotten when it stops; its "

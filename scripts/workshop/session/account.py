@@ -14,15 +14,11 @@ import yaml
 from sagemaker.core.shapes import Tag
 from sagemaker.core.training.configs import Networking
 
+from workshop.checks.instances import find_instance
 from workshop.errors import WorkshopError
 from workshop.folders import REPOSITORY
 
 ACCOUNT_FILE = REPOSITORY / "aws.yaml"
-# Local storage is encrypted by the instance, and CreateTrainingJob refuses VolumeKmsKeyId with it. Families with a "d"
-# after their number have it, and these (https://docs.aws.amazon.com/AWSEC2/latest/UserGuide/InstanceStorage.html, 2026-11).
-_LOCAL_STORAGE = re.compile(
-    r"ml\.([a-z]+\d+[a-z]*d[a-z]*|g4dn|g5|g6|g6e|gr6|g7e|p4d|p4de|p5|p5e|p5en|p6-\w+|trn\w+)\."
-)
 # Nothing listens there, so a call ends at once; a VPC without a route to IAM lets each wait for minutes.
 _NOWHERE = "http://127.0.0.1:9"
 
@@ -62,8 +58,12 @@ class AccountSettings:
         return [Tag(key=key, value=value) for key, value in self.tags.items()] or None
 
     def volume_kms_key(self, instance_type: str) -> str | None:
-        """For Compute(volume_kms_key_id=...): None where the instance has local storage, which no key is taken for."""
-        return None if _LOCAL_STORAGE.match(instance_type) else self.kms_key
+        """For Compute(volume_kms_key_id=...): None where the instance has a disk of its own.
+
+        Such a disk is encrypted by the instance, and CreateTrainingJob refuses VolumeKmsKeyId with it.
+        """
+        found = find_instance(instance_type)
+        return None if found and found.local_disk_gb else self.kms_key
 
     def job_environment(self) -> dict[str, str]:
         """Variables that tell a job the names of its secrets."""

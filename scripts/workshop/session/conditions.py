@@ -96,5 +96,5 @@ def _transformer(names: Mapping[str, Any]) -> Callable[[list[str]], list[str]]:
     def transform(lines: list[str]) -> list[str]:
         return applied(lines, names)
 
-    transform.when_cells = True  # ty: ignore[unresolved-attribute]
+    transform.when_cells = True  # ty: ignore[missing-attribute]
     return transform

@@ -83,15 +83,18 @@ def _machine(where: str, row: dict[str, Any]) -> Machine:
     fields = {field.name: field for field in dataclasses.fields(Machine)}
     problems = [f"unknown key {key!r} (known: {', '.join(fields)})" for key in row if key not in fields]
     for name, field in fields.items():
-        kinds = {"int": int, "float": int | float, "bool": bool, "str": str, "str | None": str | None}[
-            str(field.type)
-        ]
-        if name in row and (not isinstance(row[name], kinds) or (kinds is not bool and row[name] is True)):
-            problems.append(f"{name} is {row[name]!r}, which is no {field.type}")
-        elif name in row and isinstance(row[name], int | float) and kinds is not bool and row[name] <= 0:
-            problems.append(f"{name} is {row[name]!r}: it must be above 0")
-        elif name not in row and field.default is dataclasses.MISSING:
-            problems.append(f"{name} is missing")
+        if name not in row:
+            if field.default is dataclasses.MISSING:
+                problems.append(f"{name} is missing")
+            continue
+        value = row[name]
+        kind: Any = int | float if field.type is float else field.type
+        if not isinstance(value, kind) or (
+            isinstance(value, bool) and kind is not bool
+        ):  # True is an int, too
+            problems.append(f"{name} is {value!r}, which is no {getattr(field.type, '__name__', field.type)}")
+        elif isinstance(value, int | float) and kind is not bool and value <= 0:
+            problems.append(f"{name} is {value!r}: it must be above 0")
     if problems:
         raise MachineError(f"{where}: {'; '.join(problems)}.")
     return Machine(**row)

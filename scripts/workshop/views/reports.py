@@ -21,15 +21,28 @@ _MARKS = {True: ("\u2713 right", "#00694d"), False: ("\u2717 wrong", "#b04a00")}
 
 
 class ReportError(WorkshopError):
-    """Two evaluations cannot be compared: they are of different problems."""
+    """Two evaluations cannot be compared: one is missing, or they are of different problems."""
 
 
-def plot_pass_at_1(before: Evaluation, after: Evaluation) -> Plot:
+def _both(before: Evaluation | None, after: Evaluation | None) -> tuple[Evaluation, Evaluation]:
+    """The two. Raises ReportError, which says why a job may lack one."""
+    if before is None or after is None:
+        when = "before" if before is None else "after"
+        raise ReportError(
+            f"This job left no evaluation {when} training, so there is nothing to compare. A job that came near its "
+            "time limit saves its model and ends without one: raise max_hours and run it again from its checkpoints "
+            "(resume_from). Its summary and its log say whether that was so."
+        )
+    return before, after
+
+
+def plot_pass_at_1(before: Evaluation | None, after: Evaluation | None) -> Plot:
     """pass@1 before and after training, greedy and sampled, with 95 % Wilson intervals over the same problems.
 
     Where the two intervals of a pair do not touch, the difference is not chance. Completions that were cut off count as
-    wrong, so their share is written beside the value, unless it is 0.
+    wrong, so their share is written beside the value, unless it is 0. Raises ReportError when a job left only one.
     """
+    before, after = _both(before, after)
     figure = new_figure(7.5, 2.9)
     axes = figure.subplots()
     pairs = [(before.sampled, after.sampled), (before.greedy, after.greedy)]
@@ -87,12 +100,13 @@ def _decoding_name(measured: PassAtOne) -> str:
     return "greedy\n(most likely answer)" if measured.decoding == GREEDY else "sampled\n(temperature 1)"
 
 
-def compare_completions(before: Evaluation, after: Evaluation, n: int = 6) -> HtmlView:
+def compare_completions(before: Evaluation | None, after: Evaluation | None, n: int = 6) -> HtmlView:
     """`n` problems with the greedy completion before and after training side by side, right or wrong marked.
 
     Takes problems of each kind in turn (fixed by training, broken by it, still right, still wrong), not the best
-    looking ones; the caption counts all of them. Raises ReportError when the problems differ.
+    looking ones; the caption counts all of them. Raises ReportError when the problems differ or a job left only one.
     """
+    before, after = _both(before, after)
     first = {item["index"]: item for item in before.completions if item["decoding"] == GREEDY}
     second = {item["index"]: item for item in after.completions if item["decoding"] == GREEDY}
     if first.keys() != second.keys():

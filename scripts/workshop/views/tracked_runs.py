@@ -14,7 +14,7 @@ import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import pandas as pd
 from job.tracking_uri import OWN_STORE, contact_problem, is_arn, is_server, uri_problem
@@ -91,7 +91,7 @@ def open_run(output: JobOutput, tracking_uri: str | None = None) -> Iterator["tu
             )
         yield client, found[0]
     finally:
-        mlflow.set_tracking_uri(before)
+        mlflow.set_tracking_uri(cast(str, before))  # None unsets it
 
 
 def tracking_store(output: JobOutput, tracking_uri: str | None = None) -> str:

@@ -1,0 +1,180 @@
+"""Preflight of memory for recipes of TRL and Unsloth: what one GPU has to hold, moment by moment, against what it has.
+
+The arithmetic is that of memory.py, with what that leaves out: CUDA itself, vLLM's share, and the evaluation's KV cache. It is
+arithmetic, not measured. verl's recipes have a check of their own (05_grpo_verl/lesson).
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from workshop.checks.instances import gpu_bytes
+from workshop.checks.machine_checks import launcher_file
+from workshop.checks.memory import (
+    BYTES,
+    FRAMEWORK_BYTES,
+    GB,
+    Memory,
+    ModelShape,
+    dpo_estimate,
+    estimate,
+    kv_cache_bytes,
+    shape_of,
+    whole_model_bytes,
+)
+from workshop.checks.recipe_values import recipe_values
+from workshop.checks.request import NOTE, OK, PROBLEM, Check, JobRequest
+
+PROMPT_TOKENS = 128  # of a prompt, where nothing else says how long it may be
+_FEWER = "lower per_device_train_batch_size and raise gradient_accumulation_steps"
+_SMALLER = "train adapters (lora_rank), shard over more GPUs (03_grpo_trl_fsdp), or take an instance with larger ones"
+_EVALUATION = "lower eval_batch_size"
+_ENGINE = "lower vllm_gpu_memory_utilization"
+
+
+@dataclass(frozen=True)
+class Moment:
+    """What one GPU holds at some time of the job, by name and in bytes, and what to change if it does not fit."""
+
+    name: str
+    parts: dict[str, float]
+    advice: str
+
+    @property
+    def total(self) -> float:
+        """All of it, CUDA included."""
+        return sum(self.parts.values()) + FRAMEWORK_BYTES
+
+
+def check_memory(request: JobRequest, settings: dict[str, Any]) -> Iterator[Check]:
+    """Every moment of the job fits the memory of one GPU."""
+    if request.local or not request.gpus or not request.instance_type or request.script is None:
+        return
+    recipe = recipe_values(request, settings)
+    if recipe.get("use_cpu") is True:
+        return
+    each = gpu_bytes(request.instance_type, request.region)
+    shape = shape_of(str(recipe.get("base_model")), request.model_config)
+    if each is None or shape is None:
+        lacks = (
+            request.instance_type
+            if each is None
+            else f"{recipe.get('base_model')} (workshop.checks.memory.SHAPES)"
+        )
+        yield Check("memory", NOTE, f"not checked: the size of {lacks} is not known here")
+        return
+    try:
+        found = moments(request, recipe, shape, each)
+    except (KeyError, TypeError, ValueError):
+        return  # a value that is missing or of the wrong kind, which check_recipe reports
+    if not found:
+        return
+    size = f"{each / GB:.0f} GB"
+    for moment in found:
+        if moment.total > each:
+            shares = ", ".join(
+                f"{name} {value / GB:.0f}" for name, value in moment.parts.items() if value >= 0.5 * GB
+            )
+            yield Check(
+                "memory",
+                PROBLEM,
+                f"{moment.name} needs about {moment.total / GB:.0f} GB on each GPU, which has {size} ({shares} GB, CUDA "
+                f"{FRAMEWORK_BYTES / GB:.1f} GB): {moment.advice}",
+            )
+    if all(moment.total <= each for moment in found):
+        most = max(found, key=lambda moment: moment.total)
+        text = f"at most about {most.total / GB:.0f} of {size} on each GPU, while {most.name[0].lower()}{most.name[1:]} runs"
+        yield Check("memory", OK, f"{text} (arithmetic, not measured)")
+
+
+def moments(request: JobRequest, recipe: dict[str, Any], shape: ModelShape, gpu_bytes: float) -> list[Moment]:
+    """The moments of a job at which most is held: learning, generating, and evaluating before and after it.
+
+    Args:
+        recipe: every key with its value, the config's defaults included.
+        gpu_bytes: of one GPU, of which vLLM takes a share.
+    """
+    config = request.script.config if request.script else None
+    devices = request.hosts * request.processes_per_host
+    sharded = bool(recipe.get("fsdp")) or launcher_file(request).get("distributed_type") == "FSDP"
+    unsloth = recipe.get("module") == "04_grpo_unsloth"
+    engine = (
+        config == "trl.GRPOConfig" and recipe.get("use_vllm") is True and recipe.get("vllm_mode") != "server"
+    )
+    share = float(recipe["vllm_gpu_memory_utilization"]) * gpu_bytes if engine else 0.0
+    # Asleep, the engine holds nothing but Unsloth's weights, which the trainer counts: both use the same.
+    kept_share = 0.0 if recipe.get("vllm_enable_sleep_mode") is True else share
+    evaluation = _evaluation(recipe, shape, config)
+    whole = whole_model_bytes(shape, recipe["dtype"], recipe.get("quantization"))
+    found = []
+    if evaluation and not (engine and unsloth):  # there the engine answers
+        parts = {"weights": whole, "KV cache": evaluation}
+        found.append(Moment("The evaluation before training", parts, f"{_EVALUATION}, or {_SMALLER}"))
+    if config is None:
+        return found
+    dpo = config == "trl.DPOConfig"
+    if (
+        config != "trl.GRPOConfig"
+    ):  # a reward model learns from pairs too, beside the model that it is made of
+        held = dpo_estimate(shape, recipe, devices=devices, sharded=sharded)
+    else:
+        held = estimate(shape, recipe, devices=devices, sharded=sharded, prompt_tokens=PROMPT_TOKENS)
+    found.append(
+        Moment("A training step", _learning(held) | _named("vLLM", kept_share), f"{_FEWER}, or {_SMALLER}")
+    )
+    states = {"weights": held.parameters, "optimizer": held.optimizer}
+    if engine:
+        of_states = {"weights": 0.0 if unsloth else held.parameters, "optimizer": held.optimizer}
+        found.append(Moment("Generating with vLLM", of_states | {"vLLM": share}, f"{_ENGINE}, or {_SMALLER}"))
+        sequence = kv_cache_bytes(shape, _window(recipe), BYTES["bfloat16"])
+        needed = whole_model_bytes(shape, "bfloat16", recipe.get("quantization")) + sequence
+        if needed > share:
+            raised = {"vLLM's weights": needed - sequence, "one sequence": sequence}
+            text = f"vLLM in its share of {share / GB:.0f} GB"
+            found.append(
+                Moment(
+                    text,
+                    raised | {"the rest of the GPU": gpu_bytes - share},
+                    "raise vllm_gpu_memory_utilization",
+                )
+            )
+    if evaluation and config != "trl.RewardConfig" and not (engine and unsloth):
+        copy = (
+            whole_model_bytes(shape, recipe["dtype"], recipe.get("quantization") if dpo else None)
+            if sharded
+            else 0.0
+        )
+        parts = states | _named("a whole copy", copy) | {"KV cache": evaluation} | _named("vLLM", kept_share)
+        found.append(Moment("The evaluation after training", parts, f"{_EVALUATION}, or {_SMALLER}"))
+    return found
+
+
+def _learning(held: Memory) -> dict[str, float]:
+    return {
+        "weights": held.parameters,
+        "gathered": held.gathered,
+        "gradients": held.gradients,
+        "optimizer": held.optimizer,
+        "activations and logits": max(held.activations, held.kv_cache),
+    }
+
+
+def _named(name: str, value: float) -> dict[str, float]:
+    return {name: value} if value else {}
+
+
+def _window(recipe: dict[str, Any]) -> int:
+    """Tokens of the longest sequence that vLLM shall hold."""
+    return int(recipe.get("vllm_max_model_length") or PROMPT_TOKENS + int(recipe["max_completion_length"]))
+
+
+def _evaluation(recipe: dict[str, Any], shape: ModelShape, config: str | None) -> float:
+    """Bytes of the KV cache of one batch of an evaluation; 0 for a script that has none."""
+    batch, answer = recipe.get("eval_batch_size"), recipe.get("eval_max_new_tokens")
+    if batch is None or answer is None:
+        return 0.0
+    problems = recipe.get("eval_problems" if config else "pair_problems")
+    batch = min(int(batch), int(problems or batch))
+    # Pairs may have long prompts (tools are in them): half of what prompt and answer may have together.
+    prompt = int(recipe["max_length"]) // 2 if config == "trl.DPOConfig" else PROMPT_TOKENS
+    return kv_cache_bytes(shape, batch * (prompt + int(answer)), BYTES[recipe["dtype"]])

@@ -1,0 +1,52 @@
+"""In a training job, what libraries download and compile goes below the folder of temporary files, on the large disk."""
+
+import os
+import subprocess
+import sys
+
+import pytest
+from harness import ROOT, job_variables
+from job.caches import FOLDERS, use_large_disk
+
+SCRIPTS = [
+    "01_dpo_trl/pairs_sampled",
+    "01_dpo_trl/train",
+    "02_grpo_trl_accelerate/train",
+    "02_grpo_trl_accelerate/train_reward_model",
+    "03_grpo_trl_fsdp/train",
+]
+
+
+def test_only_in_a_job_and_only_what_nobody_has_set(monkeypatch, tmp_path):
+    for name in (*FOLDERS, "TRAINING_JOB_NAME"):
+        monkeypatch.setenv(name, "")  # or what is set below would stay
+        monkeypatch.delenv(name)
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    before = dict(os.environ)
+    use_large_disk()
+    assert dict(os.environ) == before
+    monkeypatch.setenv("TRAINING_JOB_NAME", "grpo-1")
+    monkeypatch.setenv("TRITON_HOME", "/elsewhere")
+    use_large_disk()
+    assert os.environ["XDG_CACHE_HOME"] == f"{tmp_path}/cache"
+    assert os.environ["TRITON_HOME"] == "/elsewhere"
+    assert not (tmp_path / "cache").exists(), "nothing is made before it is needed"
+
+
+@pytest.mark.job
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize("script", SCRIPTS)
+def test_each_script_names_the_folder_before_a_library_looks(script, tmp_path):
+    module, _, name = script.partition("/")
+    code = f"import {name}\nfrom huggingface_hub import constants\nprint('CACHE', constants.HF_HUB_CACHE)"
+    home = tmp_path / "home"
+    environment = job_variables(
+        ROOT / module / "scripts", TRAINING_JOB_NAME="job", TMPDIR=str(tmp_path), HOME=str(home)
+    )
+    for variable in ("HF_HOME", "XDG_CACHE_HOME", "HF_HUB_CACHE", "HUGGINGFACE_HUB_CACHE"):
+        environment.pop(variable, None)
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=environment, capture_output=True, text=True, timeout=250
+    )
+    assert f"CACHE {tmp_path}/cache/huggingface/hub" in done.stdout, done.stderr[-2000:]
+    assert not (home / ".cache" / "huggingface").exists()

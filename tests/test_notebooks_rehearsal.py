@@ -1,0 +1,73 @@
+"""The notebooks as an attendee in SageMaker Studio runs them: mode = "sagemaker", against the endpoint posing as AWS."""
+
+import json
+import re
+import subprocess
+import sys
+from collections import Counter
+from pathlib import Path
+
+import nbformat
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+NOTEBOOK_PYTHON = ROOT / ".venv" / "bin" / "python"
+MODULES = sorted(path.parent.name for path in ROOT.glob("[0-9][0-9]_*/*.ipynb"))
+TIME_LIMIT = 30 * 60
+
+
+@pytest.fixture(scope="module")
+def rehearsal(tmp_path_factory):
+    """The folder that a rehearsal of all five notebooks left."""
+    output = tmp_path_factory.mktemp("rehearsal")
+    python = NOTEBOOK_PYTHON if NOTEBOOK_PYTHON.exists() else sys.executable
+    run = subprocess.run(
+        [python, ROOT / "scripts" / "rehearse_notebooks.py", "--output", output],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        stdin=subprocess.DEVNULL,
+        text=True,
+        timeout=TIME_LIMIT,
+    )
+    logs = "".join(log.read_text()[-6000:] for log in sorted(output.glob("*.log"))) if run.returncode else ""
+    assert run.returncode == 0, f"{run.stdout[-8000:]}\n{logs}"
+    return output
+
+
+pytestmark = [pytest.mark.notebook, pytest.mark.timeout(TIME_LIMIT + 60)]
+
+
+def test_every_notebook_starts_its_jobs_and_all_of_them_complete(rehearsal):
+    jobs = json.loads((rehearsal / "requests.json").read_text())
+    assert {job["TrainingJobStatus"] for job in jobs} == {"Completed"}
+    started = Counter(job["Environment"]["WORKSHOP_GIT_REVISION"] for job in jobs)
+    assert len(started) == 1 and len(jobs) >= 30
+    names = [re.sub(r"-\w+-[0-9a-f]{6}-\d{14}$", "", job["TrainingJobName"]) for job in jobs]
+    assert {"dpo", "dpo-pairs", "grpo-accelerate", "grpo-fsdp", "grpo-spot", "grpo-unsloth", "verl"} <= set(
+        names
+    )
+
+
+def test_no_cell_is_skipped_but_those_that_say_why(rehearsal):
+    for module in MODULES:
+        notebook = nbformat.read(rehearsal / "notebooks" / f"{module}.ipynb", as_version=4)
+        for cell in notebook.cells:
+            if cell.cell_type == "code" and cell.source.strip():
+                assert cell.execution_count is not None
+                skipped = [o for o in cell.outputs if "Skipped: " in str(o.get("data", {}).get("text/plain"))]
+                assert not skipped or cell.source.startswith("# RUN_IF ")
+
+
+def test_nothing_of_local_mode_is_in_the_notebooks(rehearsal):
+    for module in MODULES:
+        text = (rehearsal / "notebooks" / f"{module}.ipynb").read_text()
+        assert "SageMaker mode: account 123456789012, region us-east-1." in text
+        assert "Local mode: AWS calls" not in text and "127.0.0.1" not in re.sub(
+            r'"source": \[.*?\]', "", text, flags=re.S
+        )
+
+
+def test_the_policies_allow_what_was_called(rehearsal):
+    from aws_policies import missing_from_policies
+
+    assert missing_from_policies(rehearsal / "calls.jsonl") == []
