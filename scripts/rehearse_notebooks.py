@@ -55,6 +55,7 @@ def rehearse(notebooks: list[Path], output: Path) -> tuple[list[Run], list[str]]
         environment = studio_environment(endpoint, output)
         with concurrent.futures.ThreadPoolExecutor(len(notebooks)) as pool:
             runs = list(pool.map(lambda notebook: _rehearse_one(notebook, output, environment), notebooks))
+        shutil.copy(endpoint.home / "calls.jsonl", output)  # before this script asks for something itself
         requests = requests_of(endpoint)
     (output / "requests.json").write_text(json.dumps(requests, indent=1, default=str))
     return runs, problems_with(requests)
@@ -112,8 +113,6 @@ def _endpoint(output: Path) -> Iterator[client.Endpoint]:
     finally:
         del os.environ["LOCAL_SAGEMAKER_RECORD_CALLS"]
         client.shutdown(home)
-        if (home / "calls.jsonl").exists():
-            shutil.copy(home / "calls.jsonl", output / "calls.jsonl")
 
 
 def requests_of(endpoint: client.Endpoint) -> list[dict]:

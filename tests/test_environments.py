@@ -214,10 +214,9 @@ def test_modules_beside_the_requirements_and_settings_of_the_shell_do_not_reach_
     assert greeting_of(folder) == "hello"
 
 
-def test_no_room_is_said_before_anything_is_written(requirements, tmp_path, monkeypatch):
-    monkeypatch.setattr(build, "DISK_NEEDED_GB", 1e9)
+def test_no_room_is_said_before_anything_is_written(requirements, tmp_path):
     with pytest.raises(EnvironmentBuildError, match="Not enough disk space.*LOCAL_SAGEMAKER_CACHE"):
-        build_environment([requirements], name="test", cache=tmp_path / "cache")
+        build_environment([requirements], name="test", cache=tmp_path / "cache", disk_gb=1e9)
     assert not [path for path in (tmp_path / "cache").iterdir() if path.is_dir()]
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import nbformat
 import pytest
+from aws_policies import RECORD, missing_from_policies, recorded_actions
 
 ROOT = Path(__file__).resolve().parents[1]
 NOTEBOOK_PYTHON = ROOT / ".venv" / "bin" / "python"
@@ -68,6 +69,9 @@ def test_nothing_of_local_mode_is_in_the_notebooks(rehearsal):
 
 
 def test_the_policies_allow_what_was_called(rehearsal):
-    from aws_policies import missing_from_policies
-
-    assert missing_from_policies(rehearsal / "calls.jsonl") == []
+    called = recorded_actions(rehearsal / "calls.jsonl")
+    assert missing_from_policies(called) == []
+    known = recorded_actions(RECORD)
+    assert {action: callers - known.get(action, set()) for action, callers in called.items()} == {
+        action: set() for action in called
+    }

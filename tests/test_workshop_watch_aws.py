@@ -148,7 +148,7 @@ def test_credentials_that_do_not_come_back(aws, error, monkeypatch):
         match=rf"(?s)aws sso login.*restart the Studio kernel.*watch\('{NAME}'\) again; the job goes on",
     ):
         watch(NAME)
-    assert 500 + PATIENCE_S < aws.now < 500 + PATIENCE_S + 150
+    assert 480 < aws.now - PATIENCE_S < 650, "counted from the last answer"
 
 
 def test_credentials_that_are_no_good_from_the_start_are_said_at_once(aws):
@@ -162,7 +162,7 @@ def test_a_network_that_does_not_come_back(aws):
     aws.faults = [Fault(500, float("inf"), PASSING["no connection, no name"])]
     with pytest.raises(ConnectionLost, match=rf"while watching {NAME}; the job goes on.*Watch it again"):
         watch(NAME)
-    assert 500 + PATIENCE_S < aws.now < 500 + PATIENCE_S + 90
+    assert 480 < aws.now - PATIENCE_S < 590, "counted from the last answer"
 
 
 def test_a_region_without_an_answer_is_said_soon(aws):

@@ -184,7 +184,7 @@ def evaluate(
     """Generates one greedy completion and `samples` sampled ones for each row, and scores them.
 
     `verifier` and `chat_template_kwargs` are those of the training: what is measured is what is trained. `generate` makes
-    the completions of a batch; without it `rl.generation.generate` does. 05 passes one that calls tools.
+    the completions of a batch; without it `rl.generation.generate` does. 04 passes one that asks vLLM, 05 one that calls tools.
 
     In a distributed job every process must call this; each generates its share of the batches and all return the same
     result. Each batch has a random seed of its own, so the result does not depend on the number of processes. Neither

@@ -1,7 +1,7 @@
 """One CreateTrainingJob request: what it asks for, and what of it this endpoint refuses.
 
-Parameters that only concern where a job runs (network placement, encryption, volume size) are accepted and
-have no effect here. Those that would change what a job does, and that are not imitated, are refused by name.
+Parameters that only concern where a job runs (network and its isolation, encryption, volume size, reserved
+instances) are accepted and have no effect here. Those that would change what a job does, and that are not imitated, are refused by name.
 """
 
 import re

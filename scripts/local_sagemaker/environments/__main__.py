@@ -13,6 +13,7 @@ import sys
 from pathlib import Path
 
 from local_sagemaker.environments import EnvironmentBuildError, build_environment, link_environment
+from local_sagemaker.environments.build import DISK_NEEDED_GB
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -25,6 +26,9 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument(
         "--first", nargs="*", default=[], help="files or specifiers to install before the rest"
     )
+    parser.add_argument(
+        "--disk-gb", type=float, default=DISK_NEEDED_GB, help="what must be free for it (default: %(default)s)"
+    )
     parser.add_argument("--link", type=Path, help="make this path a symbolic link to the environment")
     options = parser.parse_args(arguments)
     signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))  # so that pip is ended too
@@ -33,7 +37,9 @@ def main(arguments: list[str] | None = None) -> int:
         print(line, file=sys.stderr, flush=True)
 
     try:
-        environment = build_environment(options.requirements, name=options.name, first=options.first, log=log)
+        environment = build_environment(
+            options.requirements, name=options.name, first=options.first, disk_gb=options.disk_gb, log=log
+        )
         if options.link:
             link_environment(options.link, environment)
     except EnvironmentBuildError as error:

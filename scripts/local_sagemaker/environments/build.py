@@ -35,6 +35,7 @@ def build_environment(
     *,
     name: str,
     first: Sequence[str] = (),
+    disk_gb: float = DISK_NEEDED_GB,
     log: Log = print,
     cache: Path | None = None,
 ) -> Path:
@@ -42,8 +43,9 @@ def build_environment(
 
     `first` are requirements files or specifiers to install before the rest (torch: other packages would
     otherwise choose a build of it). Two builders of the same content take turns; one that was killed leaves a
-    folder without a marker, which the next one builds again. `log` receives progress, a line at a time; `cache`
-    is the folder to keep environments in (default: `environments_folder()`).
+    folder without a marker, which the next one builds again. `disk_gb` must be free before one is built. `log`
+    receives progress, a line at a time; `cache` is the folder to keep environments in (default:
+    `environments_folder()`).
 
     Raises EnvironmentBuildError: unreadable requirements, no disk space, or pip's own error.
     """
@@ -59,7 +61,7 @@ def build_environment(
         return folder
     with _lock(folder, log) as lock:
         if not _is_complete(folder):  # another builder may have finished it while this one waited
-            _check_disk(root)
+            _check_disk(root, disk_gb)
             shutil.rmtree(folder, ignore_errors=True)
             try:
                 _build(folder, first, requirements, content, log, lock)
@@ -191,11 +193,11 @@ def _lock(folder: Path, log: Log) -> Iterator[int]:
         os.close(descriptor)
 
 
-def _check_disk(root: Path) -> None:
+def _check_disk(root: Path, needed_gb: float) -> None:
     free = shutil.disk_usage(root).free / 1e9
-    if free < DISK_NEEDED_GB:
+    if free < needed_gb:
         raise EnvironmentBuildError(
-            f"Not enough disk space for an environment: {free:.1f} GB free at {root}, {DISK_NEEDED_GB:.0f} GB needed. "
+            f"Not enough disk space for an environment: {free:.1f} GB free at {root}, {needed_gb:.1f} GB needed. "
             "Free some (environments there may be deleted, they are built again when needed) or set "
             "LOCAL_SAGEMAKER_CACHE to a folder on a larger disk."
         )

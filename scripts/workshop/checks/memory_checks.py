@@ -97,56 +97,48 @@ def moments(request: JobRequest, recipe: dict[str, Any], shape: ModelShape, gpu_
     config = request.script.config if request.script else None
     devices = request.hosts * request.processes_per_host
     sharded = bool(recipe.get("fsdp")) or launcher_file(request).get("distributed_type") == "FSDP"
-    unsloth = recipe.get("module") == "04_grpo_unsloth"
-    engine = (
-        config == "trl.GRPOConfig" and recipe.get("use_vllm") is True and recipe.get("vllm_mode") != "server"
-    )
+    engine = config == "trl.GRPOConfig" and recipe.get("use_vllm") is True
+    engine = engine and recipe.get("vllm_mode") != "server"
     share = float(recipe["vllm_gpu_memory_utilization"]) * gpu_bytes if engine else 0.0
     # Asleep, the engine holds nothing but Unsloth's weights, which the trainer counts: both use the same.
-    kept_share = 0.0 if recipe.get("vllm_enable_sleep_mode") is True else share
-    evaluation = _evaluation(recipe, shape, config)
-    whole = whole_model_bytes(shape, recipe["dtype"], recipe.get("quantization"))
+    kept_share = _named("vLLM", 0.0 if recipe.get("vllm_enable_sleep_mode") is True else share)
+    unsloth = recipe.get("module") == "04_grpo_unsloth"
+    answers = 0.0 if engine and unsloth else _evaluation(recipe, shape, config)  # there the engine answers
     found = []
-    if evaluation and not (engine and unsloth):  # there the engine answers
-        parts = {"weights": whole, "KV cache": evaluation}
+    if answers:
+        whole = whole_model_bytes(shape, recipe["dtype"], recipe.get("quantization"))
+        parts = {"weights": whole, "KV cache": answers}
         found.append(Moment("The evaluation before training", parts, f"{_EVALUATION}, or {_SMALLER}"))
     if config is None:
         return found
-    dpo = config == "trl.DPOConfig"
-    if (
-        config != "trl.GRPOConfig"
-    ):  # a reward model learns from pairs too, beside the model that it is made of
-        held = dpo_estimate(shape, recipe, devices=devices, sharded=sharded)
-    else:
+    if config == "trl.GRPOConfig":
         held = estimate(shape, recipe, devices=devices, sharded=sharded, prompt_tokens=PROMPT_TOKENS)
-    found.append(
-        Moment("A training step", _learning(held) | _named("vLLM", kept_share), f"{_FEWER}, or {_SMALLER}")
-    )
+    else:  # a reward model learns from pairs too, beside the model that it is made of
+        held = dpo_estimate(shape, recipe, devices=devices, sharded=sharded)
+    found.append(Moment("A training step", _learning(held) | kept_share, f"{_FEWER}, or {_SMALLER}"))
     states = {"weights": held.parameters, "optimizer": held.optimizer}
     if engine:
-        of_states = {"weights": 0.0 if unsloth else held.parameters, "optimizer": held.optimizer}
-        found.append(Moment("Generating with vLLM", of_states | {"vLLM": share}, f"{_ENGINE}, or {_SMALLER}"))
-        sequence = kv_cache_bytes(shape, _window(recipe), BYTES["bfloat16"])
-        needed = whole_model_bytes(shape, "bfloat16", recipe.get("quantization")) + sequence
-        if needed > share:
-            raised = {"vLLM's weights": needed - sequence, "one sequence": sequence}
-            text = f"vLLM in its share of {share / GB:.0f} GB"
-            found.append(
-                Moment(
-                    text,
-                    raised | {"the rest of the GPU": gpu_bytes - share},
-                    "raise vllm_gpu_memory_utilization",
-                )
-            )
-    if evaluation and config != "trl.RewardConfig" and not (engine and unsloth):
-        copy = (
-            whole_model_bytes(shape, recipe["dtype"], recipe.get("quantization") if dpo else None)
-            if sharded
-            else 0.0
-        )
-        parts = states | _named("a whole copy", copy) | {"KV cache": evaluation} | _named("vLLM", kept_share)
+        beside = {"optimizer": held.optimizer} if unsloth else states
+        found.append(Moment("Generating with vLLM", beside | {"vLLM": share}, f"{_ENGINE}, or {_SMALLER}"))
+        found += _too_small_a_share(recipe, shape, share, gpu_bytes)
+    if answers and config != "trl.RewardConfig":
+        # What was sharded is put together again, by 01 as it was loaded, by 03 without quantization.
+        quantization = recipe.get("quantization") if config == "trl.DPOConfig" else None
+        copy = whole_model_bytes(shape, recipe["dtype"], quantization) if sharded else 0.0
+        parts = states | _named("a whole copy", copy) | {"KV cache": answers} | kept_share
         found.append(Moment("The evaluation after training", parts, f"{_EVALUATION}, or {_SMALLER}"))
     return found
+
+
+def _too_small_a_share(
+    recipe: dict[str, Any], shape: ModelShape, share: float, gpu_bytes: float
+) -> Iterator[Moment]:
+    """vLLM's weights and one sequence of the greatest length, where its share of the GPU does not hold them."""
+    weights = whole_model_bytes(shape, "bfloat16", recipe.get("quantization"))
+    sequence = kv_cache_bytes(shape, _window(recipe), BYTES["bfloat16"])
+    if weights + sequence > share:
+        rest = {"vLLM's weights": weights, "one sequence": sequence, "the rest of the GPU": gpu_bytes - share}
+        yield Moment(f"vLLM in its share of {share / GB:.0f} GB", rest, "raise vllm_gpu_memory_utilization")
 
 
 def _learning(held: Memory) -> dict[str, float]:

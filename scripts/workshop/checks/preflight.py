@@ -16,12 +16,15 @@ from workshop.checks import (
     cost,
     data_checks,
     duration,
+    image_checks,
     machine_checks,
     memory_checks,
     model_checks,
+    network_checks,
     recipe_checks,
     request_checks,
     reward_checks,
+    tracking_checks,
 )
 from workshop.checks.request import NOTE, OK, PROBLEM, WARNING, Check, JobRequest, read_request
 from workshop.checks.signatures import load_signature
@@ -111,8 +114,11 @@ def run_checks(request: JobRequest, recipe: ReadRecipe = recipe_checks.check_rec
     checks += data_checks.check_data(request, settings)
     checks += request_checks.check_hyperparameters(request, numeric)
     checks += request_checks.check_secrets(request)
+    checks += tracking_checks.check_tracking(request)
     checks += request_checks.check_source(request)
+    checks += network_checks.check_network(request, settings)
     checks += request_checks.check_packages(request, settings)
+    checks += image_checks.check_image(request, settings)
     checks += machine_checks.check_machines(request, settings)
     checks += machine_checks.check_launcher(request, settings)
     checks += memory_checks.check_memory(request, settings)

@@ -1,5 +1,7 @@
 """What to do when AWS does not answer: wait while that may help, and say what to do when it does not."""
 
+from datetime import datetime
+
 from botocore.exceptions import (
     BotoCoreError,
     ClientError,
@@ -79,11 +81,11 @@ class Outage:
     def __init__(self, name: str, local: bool, now: float) -> None:
         """`now` is the time on a clock that never goes back, in seconds, as in the methods."""
         self._name, self._patience_s, self._answered = name, LOCAL_PATIENCE_S if local else PATIENCE_S, now
-        self._ever = False
+        self._ever, self._since = False, datetime.now()
 
     def over(self, now: float) -> None:
         """There was an answer."""
-        self._answered, self._ever = now, True
+        self._answered, self._ever, self._since = now, True, datetime.now()
 
     def note(self, error: BotoCoreError | ClientError, now: float) -> str:
         """What to show while waiting on.
@@ -111,5 +113,5 @@ class Outage:
                 f"endpoint that ended. Watch it again: watch({self._name!r}).\nThe last error: {error}"
             ) from error
         if throttled(error):
-            return f"AWS is asked too often at the moment, by all of this account; still trying ({silent:.0f} s)."
-        return f"No answer from AWS for {silent:.0f} s; still trying, and the job goes on."
+            return "AWS is asked too often at the moment, by all who use this account; it is asked more seldom now."
+        return f"No answer since {self._since:%H:%M:%S}; still trying, and the job goes on."

@@ -54,7 +54,7 @@ def training_job(job: Any) -> TrainingJob:
 def default_session() -> boto3.Session:
     """The boto3 session that `open_session` has set, whose region need not be that of the AWS settings."""
     if boto3.DEFAULT_SESSION is None:
-        boto3.setup_default_session()
+        boto3.DEFAULT_SESSION = boto3.Session()
     return boto3.DEFAULT_SESSION
 
 

@@ -30,7 +30,7 @@ from workshop.session.account import AccountSettings, read_account
 MODES = ("local", "sagemaker")
 # The SDK reports each train() call to an AWS address; a run without an account or a network must not.
 _NO_TELEMETRY = {"SchemaVersion": "1.0", "SageMaker": {"PythonSDK": {"Modules": {"TelemetryOptOut": True}}}}
-_leave_local: Callable[[], None] | None = None
+_leave_session: Callable[[], None] | None = None
 # In Studio and on notebook instances this file says who is working.
 STUDIO_METADATA = Path("/opt/ml/metadata/resource-metadata.json")
 LONGEST_BASE_NAME = 48  # the SDK cuts a job's name at 63 characters, its time stamp (15) included
@@ -99,6 +99,7 @@ class WorkshopSession:
         With a job still running, another notebook at work, or in "sagemaker" mode, nothing is stopped.
         """
         if self.endpoint_url is None:
+            _restore_kernel()
             return
         running = _running_jobs(self.session)
         _restore_kernel()
@@ -177,7 +178,7 @@ def user_name() -> str:
 def _open_local(
     region: str, role: str | None, bucket: str | None, tracking_uri: str | None
 ) -> WorkshopSession:
-    global _leave_local
+    global _leave_session
     in_use = client.use()  # first, so that no other notebook's close() stops what is found here
     endpoint = client.ensure_endpoint()
     disconnect = client.connect(endpoint, region)
@@ -186,7 +187,7 @@ def _open_local(
         disconnect()
         in_use.close()
 
-    _leave_local = leave
+    _leave_session = leave
     session = Session(boto3.Session(), default_bucket=bucket, sagemaker_config=_NO_TELEMETRY)
     if tracking_uri is None:
         database = BUILD / "mlflow" / "mlflow.db"
@@ -217,7 +218,7 @@ def _open_aws(
         "Run `aws configure` (or `aws sso login`), or open this notebook in SageMaker Studio. Without an AWS "
         'account, use mode = "local".'
     )
-    os.environ.update(account.kernel_environment())
+    _set_for_this_session(account.kernel_environment())
     try:
         boto_session = boto3.Session(region_name=region)
         if boto_session.region_name is None:
@@ -244,6 +245,22 @@ def _open_aws(
     )
 
 
+def _set_for_this_session(variables: dict[str, str]) -> None:
+    """Set environment variables until the next session is opened."""
+    global _leave_session
+    before = {name: os.environ.get(name) for name in variables}
+    os.environ.update(variables)
+
+    def leave() -> None:
+        for name, value in before.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value
+
+    _leave_session = leave
+
+
 def _own_role(session: Session, identity: dict) -> str:
     """The role of the Studio space or notebook instance this runs in."""
     try:
@@ -256,11 +273,11 @@ def _own_role(session: Session, identity: dict) -> str:
 
 
 def _restore_kernel() -> None:
-    """Undo what local mode changed in this process, so that the next session starts from the real settings."""
-    global _leave_local
-    if _leave_local is not None:
-        _leave_local()
-        _leave_local = None
+    """Undo what the last session changed in this process, so that the next one starts from the real settings."""
+    global _leave_session
+    if _leave_session is not None:
+        _leave_session()
+        _leave_session = None
 
 
 def _running_jobs(session: Session) -> list[str]:
