@@ -32,6 +32,10 @@ import nbformat
 from local_sagemaker import client
 from local_sagemaker.compat import sts_address
 from rehearse_notebooks import ATTENDEE, studio_environment
+from rl.evaluation import Completion, score_completions
+from rl.preferences import write_pairs
+from rl.tasks import make_splits
+from rl.verifiers import get_verifier
 from run_notebooks import ROOT, find_notebooks
 from workshop.session.machines import read_machines
 
@@ -65,7 +69,7 @@ def jobs_of(notebook: Path, recipe: str, environment: dict[str, str]) -> list[di
         )
         if run.returncode:
             raise RuntimeError(
-                f"{notebook.parent.name}, {recipe}:\n{run.stdout[-3000:]}\n{run.stderr[-6000:]}"
+                f"{notebook.parent.name}, {recipe}:\n{run.stdout[-3000:]}\n{run.stderr[:8000]}"
             )
         return json.loads(out.read_text())
 
@@ -228,11 +232,7 @@ def _upload_results(request: dict[str, Any]) -> None:
 
 
 def _write_output(folder: Path) -> None:
-    from rl.evaluation import Completion, score_completions
-    from rl.preferences import write_pairs
-    from rl.verifiers import get_verifier
-
-    pairs = [_pair(number) for number in range(200)]
+    pairs = _pairs()
     write_pairs(pairs, folder / "pairs.jsonl")
     completions = [
         Completion(
@@ -252,21 +252,21 @@ def _write_output(folder: Path) -> None:
         score_completions(completions, get_verifier("number")).save(folder / f"evaluation_{moment}.json")
 
 
-def _pair(number: int) -> Any:
-    question = f"What is {number} + 1?"
-    answers = {"chosen": number + 1, "rejected": number}
-    return {
-        "index": number,
-        "question": question,
-        "answer": str(number + 1),
-        "task": "sum",
-        "prompt": [{"role": "user", "content": question}],
-        **{
-            side: [{"role": "assistant", "content": f"<think></think><answer>{value}</answer>"}]
-            for side, value in answers.items()
-        },
-        **{f"{part}_tokens": 30 for part in ("prompt", *answers)},
-    }
+def _pairs() -> list[Any]:
+    answers = {"chosen": "{answer}", "rejected": "{answer}0"}
+    return [
+        {
+            **row,
+            **{
+                side: [
+                    {"role": "assistant", "content": f"<think></think><answer>{text.format(**row)}</answer>"}
+                ]
+                for side, text in answers.items()
+            },
+            **{f"{part}_tokens": 30 for part in ("prompt", *answers)},
+        }
+        for row in make_splits("chain_sum", {"train": 200}, seed=1)["train"]
+    ]
 
 
 def normal_form(request: dict[str, Any]) -> dict[str, Any]:
