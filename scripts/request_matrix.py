@@ -19,6 +19,7 @@ import io
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 import tarfile
@@ -220,10 +221,13 @@ def _upload_results(request: dict[str, Any]) -> None:
 
     bucket, _, prefix = request["OutputDataConfig"]["S3OutputPath"].removeprefix("s3://").partition("/")
     with tempfile.TemporaryDirectory(prefix="matrix-") as folder:
-        output = Path(folder) / "output"
+        model, output = Path(folder) / "model", Path(folder) / "output"
+        shutil.copytree(ROOT / "scripts" / "assets" / "tiny", model)
+        config = json.loads((model / "config.json").read_text()) | {"max_position_embeddings": 32768}
+        (model / "config.json").write_text(json.dumps(config))  # as long as the models that it stands for
         output.mkdir()
         _write_output(output)
-        for archive, content in (("model", ROOT / "scripts" / "assets" / "tiny"), ("output", output)):
+        for archive, content in (("model", model), ("output", output)):
             packed = Path(folder) / f"{archive}.tar.gz"
             with tarfile.open(packed, "w:gz") as tar:
                 tar.add(content, ".")

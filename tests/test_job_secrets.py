@@ -95,39 +95,36 @@ def hub():
     server.shutdown()
 
 
-@pytest.mark.job
-@pytest.mark.timeout(300)
-@pytest.mark.parametrize("rank", ["0", "1"])
-def test_every_process_of_a_job_asks_the_hub_with_the_token_of_the_secret(hub, rank, tmp_path):
-    address, asked = hub
+@pytest.fixture
+def hubs_secret(monkeypatch):
+    """A job's variables for AWS (moto, in a server), where a secret `hub` holds the token."""
     server = ThreadedMotoServer(ip_address="127.0.0.1", port=0)
     server.start()
-    try:
-        host, port = server.get_host_and_port()
-        aws = {"AWS_ENDPOINT_URL": f"http://{host}:{port}", "AWS_REGION": "eu-central-1"}
-        aws |= {
-            "AWS_ACCESS_KEY_ID": "test",
-            "AWS_SECRET_ACCESS_KEY": "test",
-            "AWS_CONFIG_FILE": os.devnull,
-            "HF_SECRET_NAME": "hub",
-        }
-        boto3.client(
-            "secretsmanager",
-            endpoint_url=aws["AWS_ENDPOINT_URL"],
-            region_name="eu-central-1",
-            aws_access_key_id="test",
-            aws_secret_access_key="test",
-        ).create_secret(Name="hub", SecretString=TOKEN)
-        code = "from job.models import load_tokenizer\nload_tokenizer('hub:somebody/gated')"
-        done = subprocess.run(
-            [sys.executable, "-c", code],
-            env=job_variables(HF_ENDPOINT=address, HF_HOME=str(tmp_path / "hub"), RANK=rank, **aws),
-            capture_output=True,
-            text=True,
-            timeout=200,
-        )
-    finally:
-        server.stop()
+    host, port = server.get_host_and_port()
+    keys = {"AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test", "AWS_CONFIG_FILE": os.devnull}
+    variables = {"AWS_ENDPOINT_URL": f"http://{host}:{port}", "AWS_REGION": "eu-central-1", **keys}
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    client = boto3.client("secretsmanager", region_name="eu-central-1")
+    client.create_secret(Name="hub", SecretString=TOKEN)
+    yield {**variables, "HF_SECRET_NAME": "hub"}
+    client.delete_secret(SecretId="hub", ForceDeleteWithoutRecovery=True)
+    server.stop()
+
+
+@pytest.mark.job
+@pytest.mark.timeout(500)
+@pytest.mark.parametrize("rank", ["0", "1"])
+def test_every_process_of_a_job_asks_the_hub_with_the_token_of_the_secret(hub, hubs_secret, rank, tmp_path):
+    address, asked = hub
+    code = "from job.models import load_tokenizer\nload_tokenizer('hub:somebody/gated')"
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        env=job_variables(HF_ENDPOINT=address, HF_HOME=str(tmp_path / "hub"), RANK=rank, **hubs_secret),
+        capture_output=True,
+        text=True,
+        timeout=400,
+    )
     assert "ModelNotFound" in done.stderr and "HF_SECRET_NAME" in done.stderr
     of_the_model = {token for path, token in asked if "somebody/gated" in path}
     assert of_the_model == {f"Bearer {TOKEN}"}, asked
