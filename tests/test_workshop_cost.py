@@ -54,7 +54,7 @@ def test_the_time_of_the_large_recipes(module, recipe, instance_type, hours):
 
 def test_pairs_are_made_faster_in_larger_batches():
     few, many = (
-        job_duration(*job_of("01", "small", "ml.g6.xlarge", "pairs_sampled.py", eval_batch_size=batch)) for batch in (50, 500)
+        job_duration(*job_of("01", "small", "ml.g6.xlarge", "pairs_sampled.py", pair_batch_size=batch)) for batch in (50, 500)
     )  # fmt: skip
     assert few and many and few.steps == many.steps == 0
     assert few.total > 3600 > 2 * many.total

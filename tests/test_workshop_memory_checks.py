@@ -119,13 +119,13 @@ def test_what_does_not_fit_is_refused(module, recipe, instance_type, settings, s
 
 def test_pairs_of_the_models_own_answers_need_room_for_them():
     [fits] = memory(
-        "01", "small", "ml.g6.xlarge", processes=1, script="pairs_sampled.py", eval_batch_size=500
+        "01", "small", "ml.g6.xlarge", processes=1, script="pairs_sampled.py", pair_batch_size=500
     )
     assert fits.status == OK
     [problem] = memory(
-        "01", "small", "ml.g6.xlarge", processes=1, script="pairs_sampled.py", eval_batch_size=2000
+        "01", "small", "ml.g6.xlarge", processes=1, script="pairs_sampled.py", pair_batch_size=2000
     )
-    assert problem.status == PROBLEM and "lower eval_batch_size" in problem.detail
+    assert problem.status == PROBLEM and "lower pair_batch_size" in problem.detail
 
 
 def test_a_reward_model_learns_beside_the_model_that_it_is_made_of():

@@ -27,7 +27,10 @@ def main(arguments: list[str] | None = None) -> int:
         "--first", nargs="*", default=[], help="files or specifiers to install before the rest"
     )
     parser.add_argument(
-        "--disk-gb", type=float, default=DISK_NEEDED_GB, help="what must be free for it (default: %(default)s)"
+        "--disk-gb",
+        type=float,
+        default=DISK_NEEDED_GB,
+        help="what must be free for it (default: %(default)s)",
     )
     parser.add_argument("--link", type=Path, help="make this path a symbolic link to the environment")
     options = parser.parse_args(arguments)

@@ -184,6 +184,7 @@ def _evaluations(
     samples = int(recipe.get("eval_samples") or 0)
     if "pair_samples" in recipe and config is None:
         problems, samples = int(recipe.get("pair_problems") or problems), int(recipe["pair_samples"])
+        batch = int(recipe.get("pair_batch_size") or batch)
     if recipe.get("module") == "04_grpo_unsloth" and recipe.get("use_vllm") is True:  # the engine answers
         rounds = math.ceil(problems * (1 + samples) / ENGINE_SEQUENCES)
         once = (

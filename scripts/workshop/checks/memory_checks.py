@@ -108,7 +108,10 @@ def moments(request: JobRequest, recipe: dict[str, Any], shape: ModelShape, gpu_
     if answers:
         whole = whole_model_bytes(shape, recipe["dtype"], recipe.get("quantization"))
         parts = {"weights": whole, "KV cache": answers}
-        found.append(Moment("The evaluation before training", parts, f"{_EVALUATION}, or {_SMALLER}"))
+        name, cure = "The evaluation before training", _EVALUATION
+        if config is None and "pair_batch_size" in recipe:
+            name, cure = "Answering for the pairs", "lower pair_batch_size"
+        found.append(Moment(name, parts, f"{cure}, or {_SMALLER}"))
     if config is None:
         return found
     if config == "trl.GRPOConfig":
@@ -163,6 +166,8 @@ def _window(recipe: dict[str, Any]) -> int:
 def _evaluation(recipe: dict[str, Any], shape: ModelShape, config: str | None) -> float:
     """Bytes of the KV cache of one batch of an evaluation; 0 for a script that has none."""
     batch, answer = recipe.get("eval_batch_size"), recipe.get("eval_max_new_tokens")
+    if not config:
+        batch = recipe.get("pair_batch_size") or batch
     if batch is None or answer is None:
         return 0.0
     problems = recipe.get("eval_problems" if config else "pair_problems")
