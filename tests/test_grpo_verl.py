@@ -91,7 +91,7 @@ def test_two_hosts_go_on_after_an_interruption(make_trainer, endpoint, tmp_path)
     assert sum(line.startswith("Going on from global_step_") for line in lines) == 1
     assert not any("does not say which" in line for line in lines), "lacks a part of what it was made of"
 
-    output = fetch_output(name, tmp_path / "output")
+    output = fetch_output(name, tmp_path / "output", model=True)
     assert [row["step"] for row in output.history] == list(range(1, STEPS + 1))
     for row in output.history:  # the rollout has the actor's weights, to the last digits of float32
         assert row["training/rollout_actor_probs_pearson_corr"] >= 0.9999
@@ -122,7 +122,7 @@ def test_two_hosts_go_on_after_an_interruption(make_trainer, endpoint, tmp_path)
     assert job["TrainingJobStatus"] == "Completed", (job.get("FailureReason"), lines[-40:])
     assert f"global_step_{STEPS} holds all {STEPS} steps: nothing is left to train." in lines
     assert not any(line.startswith("[metrics]") for line in lines)
-    repeated = fetch_output(again, tmp_path / "again")
+    repeated = fetch_output(again, tmp_path / "again", model=True)
     assert repeated.summary["steps"] == STEPS
     assert [row["step"] for row in repeated.history] == list(range(1, STEPS + 1))
     weights = load_file(repeated.model / "model.safetensors")

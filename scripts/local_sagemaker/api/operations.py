@@ -11,6 +11,7 @@ import json
 
 import moto.iam.urls
 import moto.sagemaker.urls
+import moto.servicequotas.urls
 import moto.sts.urls
 from moto.core import DEFAULT_ACCOUNT_ID
 from moto.core.responses import ActionResult, EmptyResult
@@ -20,9 +21,11 @@ from moto.iam.responses import IamResponse
 from moto.sagemaker.exceptions import ValidationError
 from moto.sagemaker.models import FakeTrainingJob, SageMakerModelBackend
 from moto.sagemaker.responses import SageMakerResponse
+from moto.servicequotas.responses import ServiceQuotasResponse
 from moto.sts.responses import TokenResponse
 
 from local_sagemaker.api.service import TrainingService
+from local_sagemaker.api.service_limits import request_shape
 from local_sagemaker.client import ROLE_NAME
 
 MOTO_VERSION = "5.2.5"
@@ -32,6 +35,7 @@ ROLE_TRUST = {
         {"Effect": "Allow", "Principal": {"Service": "sagemaker.amazonaws.com"}, "Action": "sts:AssumeRole"}
     ],
 }
+INSTANCES = 20  # more than any recipe asks for
 ONLY_PATH = "{0}/$"  # these services have a single URL; the operation is in the request
 _RELIED_ON = [
     (SageMakerResponse, "create_training_job"),
@@ -63,6 +67,7 @@ def install(service: TrainingService) -> None:
     moto.sagemaker.urls.url_paths = {ONLY_PATH: BoundSageMakerOperations.dispatch}
     moto.iam.urls.url_paths = {ONLY_PATH: IamOperations.dispatch}
     moto.sts.urls.url_paths = {ONLY_PATH: StsOperations.dispatch}
+    moto.servicequotas.urls.url_paths = {ONLY_PATH: QuotaOperations.dispatch}
     _create_role(iam_backends[DEFAULT_ACCOUNT_ID]["aws"], ROLE_NAME, "/service-role/")
 
 
@@ -75,7 +80,7 @@ def _check_moto() -> None:
     if installed != MOTO_VERSION:
         raise UnknownMoto(f"moto {installed} is installed, but this endpoint is made for moto {MOTO_VERSION}")
     missing = [f"{owner.__name__}.{name}" for owner, name in _RELIED_ON if not hasattr(owner, name)]
-    for urls in (moto.sagemaker.urls, moto.iam.urls, moto.sts.urls):
+    for urls in (moto.sagemaker.urls, moto.iam.urls, moto.sts.urls, moto.servicequotas.urls):
         if list(urls.url_paths) != [ONLY_PATH]:
             missing.append(f"{urls.__name__}.url_paths with {ONLY_PATH} alone")
     if missing:
@@ -142,3 +147,24 @@ class StsOperations(TokenResponse):
             arn = f"arn:aws:sts::{identity['Account']}:assumed-role/{ROLE_NAME}/SageMaker"
             identity = {**identity, "Arn": arn}
         return ActionResult(identity)
+
+
+class QuotaOperations(ServiceQuotasResponse):
+    """Every type has the same quota here, and it is never reached: what runs is bound by this machine alone."""
+
+    def list_service_quotas(self) -> str:
+        """ListServiceQuotas, which moto does not have, of SageMaker's training jobs; no other service has any."""
+        if json.loads(self.body).get("ServiceCode") != "sagemaker":
+            return json.dumps({"Quotas": []})
+        types = request_shape("CreateTrainingJob").members["ResourceConfig"].members["InstanceType"].enum
+        usages = ("training job usage", "spot training job usage", "training warm pool usage")
+        quotas = [
+            {
+                "ServiceCode": "sagemaker",
+                "QuotaName": f"{kind} for {usage}",
+                "Value": float(INSTANCES),
+            }
+            for kind in types
+            for usage in usages
+        ]
+        return json.dumps({"Quotas": quotas})
