@@ -53,12 +53,13 @@ def test_every_recipe_starts_the_jobs_that_apply_to_it(matrix):
         for recipe, jobs in recipes.items()
     }
     assert all(names.values())
-    # Not sharded, Qwen3-4B fits no GPU of 48 GB; and vLLM does not take packed weights from TRL.
+    # Not sharded, Qwen3-4B fits no GPU of 48 GB.
     assert "grpo-layout-3" in names["03", "small"] and "grpo-layout-3" not in names["03", "full"]
-    assert "grpo-qlora" in names["03", "small"] and "grpo-qlora" not in names["03", "full"]
-    assert "verl-tools" in names["05", "smoke"] and "verl-tools" not in names["05", "full"]
+    assert "grpo-qlora" in names["03", "full"]
+    assert "grpo-learned-reward" in names["02", "full"] and "grpo-learned-reward" not in names["02", "small"]
+    assert "verl-tools" not in names["05", "full"]
     assert "verl-two-hosts" in names["05", "full"] and "verl-two-hosts" not in names["05", "megatron"]
-    assert "dpo-lora" in names["01", "tiny"] and "dpo-lora" not in names["01", "full"]
+    assert "dpo-lora" not in names["01", "full"]
 
 
 def test_no_request_holds_a_path_of_this_machine(matrix):

@@ -21,7 +21,8 @@ SHARED = [
     ),
     ("    tokenizer, verifier = ", "    }"),
     ("    made_of = ", "    checkpoint = "),
-    ("    start_tracking(", '    log_evaluation("before", before)'),
+    ("    start_tracking(", "    start_tracking("),  # before the model is loaded, which may take long
+    ("    decoding = {", '    log_evaluation("before", before)'),
     ("        args=config,", "        processing_class=tokenizer,"),
     ("    trainer.remove_callback(PrinterCallback)", "    trainer.remove_callback(PrinterCallback)"),
     ("    training = train(", "    training = train("),

@@ -111,3 +111,13 @@ def test_the_table_says_which_completions_were_cut_off(tmp_path):
 
 def test_a_table_without_runs(tmp_path):
     assert "pass@1 before" in repr(results_table(tmp_path / "results.json"))
+
+
+def test_a_job_that_its_time_cap_ended_is_shown_as_such(tmp_path):
+    capped = record(stopped_by="time cap", steps=12, steps_asked=80)
+    append_result(capped, tmp_path / "results.json")
+    append_result(
+        {key: value for key, value in capped.items() if key != "trained"}, tmp_path / "results.json"
+    )
+    text = str(results_table(tmp_path / "results.json"))
+    assert text.count("time cap after step 12 of 80") == 2 and text.count("not measured") == 1

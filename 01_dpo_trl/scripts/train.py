@@ -92,8 +92,8 @@ def main() -> None:
         for name, least in (("train", least_pairs(config)), ("validation", 1))
     }
     set_seed(config.seed)  # every process begins with the same adapters
-    policy, _ = load_base(job.base_model, job.dtype, job.quantization)
     start_tracking(job, config, data_fingerprint=fingerprint(pairs["train"]))
+    policy, _ = load_base(job.base_model, job.dtype, job.quantization)
     decoding = {
         "verifier": verifier,
         **template,

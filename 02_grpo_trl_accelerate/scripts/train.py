@@ -47,10 +47,10 @@ def main() -> None:
     made_of = fingerprints(job, train_rows, reward_weights=config.reward_weights)
     checkpoint = newest_complete(checkpoint_dir(), fingerprints=made_of)
 
+    start_tracking(job, config, data_fingerprint=fingerprint(train_rows))
     policy, _ = load_base(job.base_model, job.dtype)
     if job.reward_model:
         rewards.append(load_reward_model(job.reward_model))
-    start_tracking(job, config, data_fingerprint=fingerprint(train_rows))
     decoding = {
         "verifier": verifier,
         "samples": job.eval_samples,

@@ -51,8 +51,8 @@ def main() -> None:
     checkpoint = newest_complete(checkpoint_dir(), fingerprints=made_of)
 
     set_seed(config.seed)  # every process begins with the same adapters
-    policy, _ = load_base(job.base_model, job.dtype, job.quantization)
     start_tracking(job, config, data_fingerprint=fingerprint(train_rows))
+    policy, _ = load_base(job.base_model, job.dtype, job.quantization)
     decoding = {
         "verifier": verifier,
         "samples": job.eval_samples,

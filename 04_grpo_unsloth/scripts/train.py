@@ -53,8 +53,8 @@ def main() -> None:
     made_of = fingerprints(job, train_rows, reward_weights=config.reward_weights)
     checkpoint = newest_complete(checkpoint_dir(), fingerprints=made_of)
 
-    policy = load_policy(job, config)
     start_tracking(job, config, data_fingerprint=fingerprint(train_rows))
+    policy = load_policy(job, config)
     decoding = {
         "verifier": verifier,
         "samples": job.eval_samples,
@@ -79,7 +79,7 @@ def main() -> None:
     training = train(trainer, checkpoint, before)
 
     policy = trainer.accelerator.unwrap_model(trainer.model)
-    after = evaluate(policy, tokenizer, test_rows, **decoding)
+    after = evaluate(policy, tokenizer, test_rows, **decoding) if training.time_for(before) else None
     log_evaluation("after", after)
     save_model(merge_into_full_precision(policy, job), tokenizer, model_dir(), base_spec=job.base_model)
     write_summary(job, trainer, before, after, training)

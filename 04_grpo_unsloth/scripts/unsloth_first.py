@@ -2,6 +2,7 @@
 
 import os
 
+import job  # noqa: F401  (first: it says where caches go)
 from compat.bitsandbytes_on_cpu import correct_dequantization
 from compat.no_torchvision import hide_torchvision
 

@@ -39,12 +39,14 @@ def append_result(record: dict, path: Path | str = RESULTS) -> dict:
 
     `record` has the keys in REQUIRED: a job's summary and the mode it ran in, {**output.summary, "mode": mode}. pass@1
     is recorded as {"value", "low", "high", "n", "decoding"}: greedy as `base` and `trained`, sampled (which a summary
-    holds too) as `base_sampled` and `trained_sampled`. Several notebooks may append at once, and a crash leaves the old
+    holds too) as `base_sampled` and `trained_sampled`. `trained` may be missing where the summary says what the job was
+    stopped by. Several notebooks may append at once, and a crash leaves the old
     file or the new one, never half of one.
     Raises ResultsError, with the file untouched, when the record is incomplete or the file is damaged.
     """
     record = _flat(record)
-    missing = [key for key in REQUIRED if key not in record]
+    not_measured = {"trained"} if "stopped_by" in record else set()
+    missing = [key for key in REQUIRED if key not in record and key not in not_measured]
     for side in ("base", "trained"):
         measured = record.get(side)
         if side in record and not (
@@ -104,7 +106,7 @@ def results_table(path: Path | str = RESULTS) -> HtmlView:
             f"{record['hosts']} x {record['processes'] // record['hosts']}",
             _pass_at_one(record, "base"),
             _pass_at_one(record, "trained"),
-            f"{record['train_seconds']:.0f} s",
+            f"{record['train_seconds']:.0f} s{_stopped(record)}",
             f"{record['tokens_per_second']:,.0f}",
             f"{record['peak_rss_mb']:,.0f} MB",
         )
@@ -115,7 +117,16 @@ def results_table(path: Path | str = RESULTS) -> HtmlView:
 
 def _pass_at_one(record: dict, side: str) -> str:
     """pass@1 with its interval, and the share of completions that were cut off, where there are such."""
-    measured = record[side]
+    measured = record.get(side)
+    if measured is None:
+        return "not measured"
     text = f"{measured['value']:.3f} [{measured['low']:.3f}, {measured['high']:.3f}] {measured['decoding']}"
     share = record.get("cut_off", {}).get(side, {}).get(measured["decoding"], 0.0)
     return text + (f", {share:.1%} cut off" if share else "")
+
+
+def _stopped(record: dict) -> str:
+    """Why a job did fewer steps than it was asked for; empty where it did them all."""
+    if "stopped_by" not in record:
+        return ""
+    return f", {record['stopped_by']} after step {record['steps']} of {record['steps_asked']}"

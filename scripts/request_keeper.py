@@ -1,0 +1,186 @@
+"""Keeps CreateTrainingJob from being sent: what the SDK would ask AWS for, and answers that let a notebook go on.
+
+Each request is validated against botocore's model of the API and put through preflight, and answered as if the job had
+completed at once, with a tiny model and some made-up pairs and evaluations. Everything else goes where it would go.
+"""
+
+import json
+import re
+import shutil
+import tarfile
+import tempfile
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import boto3
+from botocore.client import BaseClient
+from botocore.validate import ParamValidator
+from rehearse_notebooks import ATTENDEE
+from rl.evaluation import Completion, score_completions
+from rl.preferences import write_pairs
+from rl.tasks import make_splits
+from rl.verifiers import get_verifier
+from run_notebooks import ROOT
+from sagemaker.train import ModelTrainer
+from workshop.checks.instances import training_instance_types
+from workshop.checks.preflight import run_checks
+from workshop.checks.recipe_checks import check_recipe
+from workshop.checks.request import read_request
+
+_ENDING = re.compile(rf"-{ATTENDEE}-[0-9a-f]{{6}}(-\d{{14}})?")  # what makes a name unique
+
+
+class RequestKeeper:
+    """Keeps CreateTrainingJob from being sent, and answers for the jobs that there would be."""
+
+    def __init__(self) -> None:
+
+        self.jobs: list[dict[str, Any]] = []
+        self.section = ""
+        self.names: dict[str, Any] = {}  # the notebook's
+        self._described: dict[str, dict[str, Any]] = {}
+        self._checks: list[dict[str, str]] = []
+        self._send: Callable = BaseClient._make_api_call
+        self._train: Callable = ModelTrainer.train
+        keeper = self
+
+        def make_api_call(client: BaseClient, operation: str, parameters: dict[str, Any]) -> Any:
+            return keeper._answer(client, operation, parameters)
+
+        def train(trainer: ModelTrainer, input_data_config: list | None = None, **options: Any) -> None:
+            keeper._checks = keeper._preflight(trainer, input_data_config or [])
+            keeper._train(trainer, input_data_config=input_data_config, **options)
+
+        BaseClient._make_api_call = make_api_call
+        ModelTrainer.train = train
+
+    def _preflight(self, trainer: Any, channels: list) -> list[dict[str, str]]:
+
+        reader = self.names.get("check_verl_recipe", check_recipe)
+        checks = run_checks(read_request(trainer, channels), reader)
+        return [{"name": check.name, "status": check.status, "detail": check.detail} for check in checks]
+
+    def _answer(self, sender: Any, operation: str, parameters: dict[str, Any]) -> Any:
+
+        if operation == "CreateTrainingJob":
+            shape = sender._service_model.operation_model(operation).input_shape
+            if problems := ParamValidator().validate(parameters, shape).generate_report():
+                raise ValueError(f"botocore: {problems}")
+            name = parameters["TrainingJobName"]
+            self.jobs.append(
+                {
+                    "section": self.section,
+                    "name": _ENDING.sub("", name),
+                    "request": normal_form(parameters),
+                    "checks": self._checks,
+                }
+            )
+            self._described[name] = _completed(sender.meta.region_name, parameters)
+            _upload_results(parameters)
+            return {"TrainingJobArn": self._described[name]["TrainingJobArn"]}
+        if operation == "ListServiceQuotas":
+            return {"Quotas": _quotas()}
+        if operation == "DescribeTrainingJob":
+            return self._described[parameters["TrainingJobName"]]
+        return self._send(sender, operation, parameters)
+
+
+def _quotas() -> list[dict[str, Any]]:
+    """Those of an account in which two instances of each type may train."""
+
+    usages = ("training job usage", "spot training job usage")
+    names = [f"{kind} for {usage}" for kind in training_instance_types() for usage in usages]
+    return [{"QuotaName": name, "Value": 2.0} for name in names]
+
+
+def _completed(region: str, request: dict[str, Any]) -> dict[str, Any]:
+    """DescribeTrainingJob's answer for a job that has completed."""
+    name, end = request["TrainingJobName"], datetime.now(UTC)
+    output = request["OutputDataConfig"]["S3OutputPath"].rstrip("/")
+    return request | {
+        "TrainingJobArn": f"arn:aws:sagemaker:{region}:123456789012:training-job/{name}",
+        "TrainingJobStatus": "Completed",
+        "SecondaryStatus": "Completed",
+        "ModelArtifacts": {"S3ModelArtifacts": f"{output}/{name}/output/model.tar.gz"},
+        "CreationTime": end - timedelta(minutes=5),
+        "TrainingStartTime": end - timedelta(minutes=4),
+        "TrainingEndTime": end,
+        "LastModifiedTime": end,
+        "TrainingTimeInSeconds": 240,
+        "BillableTimeInSeconds": 240,
+        "SecondaryStatusTransitions": [
+            {
+                "Status": "Completed",
+                "StartTime": end,
+                "EndTime": end,
+                "StatusMessage": "Training job completed",
+            }
+        ],
+    }
+
+
+def _upload_results(request: dict[str, Any]) -> None:
+    """What later cells read: the tiny model as the job's model, made-up pairs and evaluations as its output."""
+
+    bucket, _, prefix = request["OutputDataConfig"]["S3OutputPath"].removeprefix("s3://").partition("/")
+    with tempfile.TemporaryDirectory(prefix="matrix-") as folder:
+        model, output = Path(folder) / "model", Path(folder) / "output"
+        shutil.copytree(ROOT / "scripts" / "assets" / "tiny", model)
+        config = json.loads((model / "config.json").read_text()) | {"max_position_embeddings": 32768}
+        (model / "config.json").write_text(json.dumps(config))  # as long as the models that it stands for
+        output.mkdir()
+        _write_output(output)
+        for archive, content in (("model", model), ("output", output)):
+            packed = Path(folder) / f"{archive}.tar.gz"
+            with tarfile.open(packed, "w:gz") as tar:
+                tar.add(content, ".")
+            key = f"{prefix.rstrip('/')}/{request['TrainingJobName']}/output/{packed.name}"
+            boto3.client("s3").upload_file(str(packed), bucket, key)
+
+
+def _write_output(folder: Path) -> None:
+    pairs = _pairs()
+    write_pairs(pairs, folder / "pairs.jsonl")
+    completions = [
+        Completion(
+            index=pair["index"],
+            question=pair["question"],
+            answer=pair["answer"],
+            decoding=decoding,
+            sample=0,
+            completion=pair["chosen"][0]["content"],
+            tokens=30,
+            cut_off=False,
+        )
+        for pair in pairs[:8]
+        for decoding in ("greedy", "sampled")
+    ]
+    for moment in ("before", "after"):
+        score_completions(completions, get_verifier("number")).save(folder / f"evaluation_{moment}.json")
+
+
+def _pairs() -> list[Any]:
+    answers = {"chosen": "{answer}", "rejected": "{answer}0"}
+    return [
+        {
+            **row,
+            **{
+                side: [
+                    {"role": "assistant", "content": f"<think></think><answer>{text.format(**row)}</answer>"}
+                ]
+                for side, text in answers.items()
+            },
+            **{f"{part}_tokens": 30 for part in ("prompt", *answers)},
+        }
+        for row in make_splits("chain_sum", {"train": 200}, seed=1)["train"]
+    ]
+
+
+def normal_form(request: dict[str, Any]) -> dict[str, Any]:
+    """The request without what differs from run to run: random names, times, folders, the revision."""
+    text = json.dumps(request, sort_keys=True, default=str)
+    text = _ENDING.sub("-NAME", text)
+    text = re.sub(r'("WORKSHOP_GIT_REVISION": )"[^"]*"', r'\1"REVISION"', text)
+    return json.loads(text)
