@@ -1,4 +1,5 @@
 # make run    the notebooks in local mode: no AWS account, no GPU, no Docker
+# make rehearse  the notebooks as in SageMaker Studio, against the local endpoint posing as AWS
 # make lab    JupyterLab with everything installed
 # make studio the same for a JupyterLab that is there already, as in SageMaker Studio: an environment and a kernel
 #
@@ -27,7 +28,7 @@ TYPES = .venv-dev/bin/ty check --output-format concise
 KERNEL = --name rl-workshop --display-name "RL workshop"
 BUILD_ENVIRONMENT = PYTHONPATH=scripts $(PYTHON) -m local_sagemaker.environments
 
-.PHONY: help setup setup-dev run check test lint types lab studio clean
+.PHONY: help setup setup-dev run rehearse check test lint types lab studio clean
 
 help:
 	@sed -n 's/^# \{0,1\}//p' Makefile | sed '/^Environments/,$$d'
@@ -42,6 +43,10 @@ setup-dev: setup
 # make run ARGS="02 -p recipe=small"
 run: setup
 	@.venv/bin/python scripts/run_notebooks.py $(ARGS)
+
+# make rehearse ARGS=02
+rehearse: setup
+	@.venv/bin/python scripts/rehearse_notebooks.py $(ARGS)
 
 # Torch's threads would only wait for each other where each worker has one core.
 check: setup-dev

@@ -1,6 +1,7 @@
 """Sessions: local mode changes this process only, and gives everything back."""
 
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -10,6 +11,7 @@ import pytest
 from endpoint_fixtures import IMAGE, SMALL_BASE
 from harness import SHARED
 from local_sagemaker import client
+from sagemaker.train.utils import _get_unique_name
 from workshop.session import connection
 from workshop.session.connection import SessionError, git_revision, open_session
 
@@ -205,3 +207,85 @@ def test_the_revision_is_that_of_this_checkout(monkeypatch, tmp_path):
     clean = git_revision()
     (tmp_path / "a").write_text("2")
     assert len(clean) == 40 and git_revision() == f"{clean}-dirty"
+
+
+def session(**changes) -> connection.WorkshopSession:
+    plain = {
+        "mode": "sagemaker",
+        "session": None,
+        "role": "role",
+        "bucket": "bucket",
+        "region": "us-east-1",
+        "tracking_uri": None,
+        "endpoint_url": None,
+    }
+    return connection.WorkshopSession(**(plain | changes))
+
+
+def test_names_are_their_users_and_no_two_are_the_same():
+    names = {session(user="ana").unique("grpo-fsdp") for _ in range(50)}
+    assert len(names) == 50
+    assert all(re.fullmatch(r"grpo-fsdp-ana-[0-9a-f]{6}", name) for name in names)
+    assert re.fullmatch(r"dpo-[0-9a-f]{6}", session().unique("dpo"))
+
+
+def test_the_time_stamp_of_a_job_is_never_cut_off():
+    longest = session(user="twelvelong12").unique("x" * 28)
+    assert len(longest) == 48 and _get_unique_name(longest).startswith(longest)
+    assert len(_get_unique_name(longest)) == 63  # the SDK cuts here
+    with pytest.raises(SessionError, match="49 characters, 48 are allowed: shorten"):
+        session(user="twelvelong12").unique("x" * 29)
+
+
+@pytest.mark.parametrize(
+    "metadata, login, name",
+    [
+        ('{"UserProfileName": "Ana-Maria.Gomez"}', "sagemaker-user", "ana-maria-go"),
+        ('{"ResourceName": "a notebook instance"}', "ec2-user", "ec2-user"),
+        ("damaged", "Jörg", "j-rg"),
+        (None, "ana", "ana"),
+        (None, "___", "user"),
+    ],
+)
+def test_the_user_is_that_of_studio_or_of_the_machine(monkeypatch, tmp_path, metadata, login, name):
+    monkeypatch.setattr(connection, "STUDIO_METADATA", tmp_path / "resource-metadata.json")
+    monkeypatch.setenv("LOGNAME", login)
+    if metadata is not None:
+        connection.STUDIO_METADATA.write_text(metadata)
+    assert connection.user_name() == name
+
+
+@pytest.mark.endpoint
+def test_what_the_account_asks_for_reaches_the_session(home, tmp_path):
+    account = tmp_path / "aws.yaml"
+    account.write_text(
+        "role: arn:aws:iam::123456789012:role/attendee\nbucket: our-bucket\ntags: {team: rl}\n"
+        "tracking_uri: https://mlflow.example.com\nhf_secret_name: hub\nnetwork_isolation: true\n"
+    )
+    code = (
+        "import functools\n"
+        "from local_sagemaker import client\n"
+        "import workshop.session.connection as s\n"
+        "client.connect(client.ensure_endpoint())\n"
+        f"s.read_account = functools.partial(s.read_account, __import__('pathlib').Path({str(account)!r}))\n"
+        "ws = s.open_session('sagemaker')\n"
+        "print(ws.role, ws.bucket, ws.tracking_uri, ws.environment['HF_SECRET_NAME'], ws.tags[0].value)\n"
+        "print(ws.networking.enable_network_isolation, ws.kms_key, ws.volume_kms_key('ml.m5.xlarge'))\n"
+        "print(s.open_session('sagemaker', bucket='mine').bucket)\n"
+    )
+    done = run_python(code, LOCAL_SAGEMAKER_HOME=str(home))
+    lines = [line for line in done.stdout.splitlines() if "mode" not in line and "Jobs" not in line]
+    assert lines == [
+        "arn:aws:iam::123456789012:role/attendee our-bucket https://mlflow.example.com hub rl",
+        "True None None",
+        "mine",
+    ], done.stdout + done.stderr
+
+
+def test_what_a_session_set_is_undone_before_the_next(monkeypatch):
+    monkeypatch.setenv("SAGEMAKER_VALIDATE_ROLE", "true")
+    monkeypatch.delenv("AWS_ENDPOINT_URL_IAM", raising=False)
+    connection._set_for_this_session({"SAGEMAKER_VALIDATE_ROLE": "false", "AWS_ENDPOINT_URL_IAM": "http://x"})
+    assert os.environ["AWS_ENDPOINT_URL_IAM"] == "http://x"
+    session().close()
+    assert os.environ["SAGEMAKER_VALIDATE_ROLE"] == "true" and "AWS_ENDPOINT_URL_IAM" not in os.environ
