@@ -5,8 +5,8 @@
 
 Each notebook is run from its first cell to its last with mode = "sagemaker". The SDK builds each request, uploads data and
 source to a local endpoint, and calls CreateTrainingJob; there the call is kept back (request_keeper.py), looked at and
-answered, so that the next cell can go on. Cells that only look at results find made-up ones and may fail; a cell that
-starts a job may not.
+answered, so that the next cell can go on. What only looks at results finds made-up ones and may fail; what starts a job may
+not.
 """
 
 from __future__ import annotations
@@ -89,13 +89,14 @@ def record(notebook: Path, recipe: str, folder: Path) -> list[dict[str, Any]]:
         if cell.cell_type == "markdown":
             section = (re.findall(r"^## (\d+\. .*)$", cell.source, re.MULTILINE) or [section])[-1]
             continue
-        keeper.section = section
+        keeper.section, started = section, len(keeper.jobs)
         shown = io.StringIO()
         with contextlib.redirect_stdout(shown), contextlib.redirect_stderr(shown):
             result = shell.run_cell(cell.source)
         if not result.success:
             failures.append(f"{section}\n{cell.source}\n\n{shown.getvalue()[-4000:]}")
-            if STARTS_A_JOB.search(cell.source) or not keeper.jobs:
+            starts = STARTS_A_JOB.search(cell.source) and len(keeper.jobs) == started
+            if starts or not keeper.jobs:
                 raise SystemExit("\n\n".join(failures))
         if "parameters" in cell.metadata.get("tags", []):
             shell.user_ns |= {
