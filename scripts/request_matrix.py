@@ -149,7 +149,8 @@ def table_text(modules: dict[str, dict[str, list[dict[str, Any]]]]) -> str:
         'Made by `scripts/request_matrix.py`, and checked by a test: each notebook is run with `mode = "sagemaker"` and each recipe,',
         "up to the call of CreateTrainingJob, which is validated against botocore's model of the API and put through preflight. The",
         "hours are caps. Dollars are the cap's, by the price table of",
-        "[instances.json](../scripts/workshop/checks/instances.json). **No job of this table has been run on AWS.**",
+        "[instances.json](../scripts/workshop/checks/instances.json). Memory is what each GPU has to hold at most, by arithmetic.",
+        "**No job of this table has been run on AWS.**",
     ]
     for module, recipes in sorted(modules.items()):
         lines += ["", f"## {module}"]
@@ -170,12 +171,13 @@ def _row(job: dict[str, Any]) -> str:
     resources = request["ResourceConfig"]
     image = request["AlgorithmSpecification"]["TrainingImage"].partition("/")[2]
     hours = request["StoppingCondition"]["MaxRuntimeInSeconds"] / 3600
-    dollars = re.search(r"at most \$[\d,.]+", checks.get("cost", ""))
+    dollars = re.search(r"at most (\$[\d,.]*\d)", checks.get("cost", ""))
+    memory = re.search(r"about (\d+ of \d+ GB)", checks.get("memory", ""))
     processes = re.search(r"processes each: (\d+)", checks.get("machines", ""))
     return (
         f"| {job['section']} | {job['name']} | {resources['InstanceCount']} x {resources['InstanceType']} "
         f"| {processes[1] if processes else ''} | {image} "
-        f"| {hours:g} h{', ' + dollars[0].removeprefix('at most ') if dollars else ''} | {checks.get('memory', '')} |"
+        f"| {hours:g} h{', ' + dollars[1] if dollars else ''} | {memory[1] if memory else ''} |"
     )
 
 
