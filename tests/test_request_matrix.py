@@ -10,7 +10,7 @@ from run_notebooks import find_notebooks
 ROOT = Path(__file__).resolve().parents[1]
 
 
-pytestmark = [pytest.mark.notebook, pytest.mark.timeout(30 * 60)]
+pytestmark = [pytest.mark.endpoint, pytest.mark.timeout(30 * 60)]
 AGAIN = "if the change is meant, run scripts/request_matrix.py and look at the difference in git"
 
 
