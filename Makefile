@@ -21,11 +21,9 @@ WORKERS ?= 2
 NOTEBOOKS = $(wildcard [0-9][0-9]_*/*.ipynb)
 # Two files' tests at a time: much of a job's time is one process that starts, or waits for another.
 UNMARKED_TESTS = -n $(WORKERS) -q -m "not endpoint and not job and not notebook" tests
-ALL_TESTS = -n $(WORKERS) --no-loadscope-reorder --nbval-lax --nbval-current-env --nbval-cell-timeout 300 $(NOTEBOOKS) tests
+ALL_TESTS = -n $(WORKERS) --no-loadscope-reorder --nbval-lax --nbval-cell-timeout 300 $(NOTEBOOKS) tests
 LINT = .venv-dev/bin/ruff check --quiet . && .venv-dev/bin/ruff format --check --quiet .
 TYPES = .venv-dev/bin/ty check --output-format concise
-# The kernel that the notebooks name, so that no other JupyterLab's python3 opens them.
-KERNEL = --name rl-workshop --display-name "RL workshop"
 BUILD_ENVIRONMENT = PYTHONPATH=scripts $(PYTHON) -m local_sagemaker.environments
 
 .PHONY: help setup setup-dev run rehearse check test lint types lab studio clean
@@ -64,13 +62,14 @@ types: setup-dev
 	@$(TYPES)
 
 lab: setup
-	@"$$(readlink .venv)/bin/python" -m ipykernel install --sys-prefix $(KERNEL) > /dev/null
 	@.venv/bin/jupyter lab
 
 # docs/studio.md. Nothing is installed into that JupyterLab, and pip keeps no downloads in the home.
 studio: export PIP_NO_CACHE_DIR = 1
 studio: setup
-	@"$$(readlink .venv)/bin/python" -m ipykernel install --user $(KERNEL) > /dev/null
+	@"$$(readlink .venv)/bin/python" -m ipykernel install --user \
+		--name rl-workshop --display-name "RL workshop" > /dev/null
+	@$(PYTHON) scripts/name_kernel.py
 	@echo 'The kernel "RL workshop" is there. Open a notebook; if another kernel runs it, choose: Kernel > Change Kernel.'
 
 clean:

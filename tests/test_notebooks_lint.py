@@ -31,8 +31,8 @@ def lint(path: Path) -> list[str]:
         problems.append(
             f"it has {path.stat().st_size:,} bytes, {MAX_BYTES:,} are allowed: make the plots smaller"
         )
-    if notebook.metadata.get("kernelspec", {}).get("name") != "rl-workshop":
-        problems.append("its kernelspec is not rl-workshop, which `make lab` and `make studio` register")
+    if notebook.metadata.get("kernelspec", {}).get("name") != "python3":
+        problems.append("its kernelspec is not python3, which breaks runs elsewhere")
     problems += [f"its tag `{tag}` means nothing to nbval" for tag in sorted(_nbval_tags(code) - NBVAL_TAGS)]
     return problems + _parameter_problems(code) + _execution_problems(code) + _private_things(code)
 
@@ -94,7 +94,7 @@ def _text(output: NotebookNode) -> str:
 
 
 def write_notebook(
-    folder: Path, *, executed: bool = True, kernel: str = "rl-workshop", cells: list[str]
+    folder: Path, *, executed: bool = True, kernel: str = "python3", cells: list[str]
 ) -> Path:
     """A notebook whose first cell is its parameters cell."""
     nodes = [nbformat.v4.new_code_cell(source) for source in cells]

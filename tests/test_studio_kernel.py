@@ -178,3 +178,28 @@ def test_another_kernel_is_told_what_to_do(studio):
         'run `make studio` in the workshop\'s folder, and choose the kernel "RL workshop"' in refused.stderr
     ) is studio
     assert ("%pip install" in refused.stderr) is not studio
+
+
+def test_the_notebooks_ask_for_it_and_git_sees_no_change(space):
+    _, clone, variables = space
+    notebooks = sorted(clone.glob("[0-9][0-9]_*/*.ipynb"))
+    assert len(notebooks) == 5
+    for notebook in notebooks:
+        specification = nbformat.read(notebook, as_version=4).metadata["kernelspec"]
+        assert (specification["name"], specification["display_name"]) == ("rl-workshop", "RL workshop")
+
+    def changed(folder: Path) -> str:
+        listed = ["git", "diff", "--name-only", "--", "*.ipynb"]
+        return subprocess.run(
+            listed, cwd=folder, env=variables, capture_output=True, text=True, check=True
+        ).stdout
+
+    assert changed(clone) == changed(ROOT)
+    committed = subprocess.run(
+        ["git", "show", f"HEAD:{notebooks[0].relative_to(clone)}"],
+        cwd=clone,
+        env=variables,
+        capture_output=True,
+        text=True,
+    ).stdout
+    assert '"name": "python3"' in committed
