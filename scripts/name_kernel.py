@@ -17,7 +17,10 @@ HERE = ('"display_name": "RL workshop"', '"name": "rl-workshop"')
 
 
 def main() -> None:
-    if (ROOT / ".git").exists():  # not in an archive that was downloaded
+    notebooks = sorted(ROOT.glob("[0-9][0-9]_*/*.ipynb"))
+    cloned = (ROOT / ".git").exists()  # or downloaded as an archive
+    mine = git("diff", "--name-only", "HEAD").splitlines() if cloned else []
+    if cloned:
         git("config", f"filter.{FILTER}.clean", sed(HERE, COMMITTED))
         git("config", f"filter.{FILTER}.smudge", sed(COMMITTED, HERE))
         attributes = ROOT / git("rev-parse", "--git-path", "info/attributes")
@@ -26,11 +29,14 @@ def main() -> None:
         if line not in before:
             attributes.parent.mkdir(exist_ok=True)
             attributes.write_text(before + line)
-    for notebook in ROOT.glob("[0-9][0-9]_*/*.ipynb"):
+    for notebook in notebooks:
         text = notebook.read_text(encoding="utf-8")
         for committed, here in zip(COMMITTED, HERE, strict=True):
             text = text.replace(committed, here)
         notebook.write_text(text, encoding="utf-8")
+        name = notebook.relative_to(ROOT).as_posix()
+        if cloned and name not in mine:
+            git("add", name)  # stages nothing: git only learns the file's new size, by which it tells changes
 
 
 def sed(old: tuple[str, ...], new: tuple[str, ...]) -> str:
