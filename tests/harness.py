@@ -9,6 +9,7 @@ The tests that use it are marked `job`.
 import json
 import os
 import re
+import socket
 import subprocess
 import sys
 import time
@@ -130,6 +131,25 @@ class ScriptJob:
         """The saved tensors, byte for byte."""
         with safe_open(self.model / file, framework="np") as tensors:
             return {name: tensors.get_tensor(name).tobytes() for name in tensors.keys()}  # noqa: SIM118
+
+
+def run_hosts(hosts: Sequence[ScriptJob], **settings: Any) -> None:
+    """One job on several hosts, each of one process and with folders of its own, to its end."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    meeting = [f"--nnodes={len(hosts)}", "--master_addr=127.0.0.1", f"--master_port={port}"]
+    running = []
+    for rank, host in enumerate(hosts):
+        own = {"SM_HOST_COUNT": str(len(hosts)), "SM_CURRENT_HOST_RANK": str(rank)}
+        launch = [*meeting, f"--node_rank={rank}"]
+        running.append((host, host.start(processes=1, torchrun=launch, environment=own, **settings)))
+    try:
+        for host, process in running:
+            host.end(process)
+    finally:
+        for _, process in running:
+            kill(process)
 
 
 def kill(process: subprocess.Popen) -> None:

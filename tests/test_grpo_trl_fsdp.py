@@ -4,11 +4,10 @@ The jobs are started as SageMaker starts them, by torchrun with SM_* folders, bu
 """
 
 import random
-import socket
 from pathlib import Path
 
 import pytest
-from harness import ROOT, ScriptJob, kill
+from harness import ROOT, ScriptJob, run_hosts
 from job.recipe import parse_arguments, read_recipe
 from own_task import FEW as OWN_TASK
 from own_task import check_own_task, write_own_task
@@ -115,21 +114,8 @@ def test_each_process_holds_half(uninterrupted):
 @pytest.mark.job
 @pytest.mark.timeout(1200)
 def test_two_hosts_give_the_same_numbers_and_one_process_the_same_rewards(uninterrupted, data, tmp_path):
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
     hosts = [of_03(tmp_path / f"host-{rank}", data) for rank in (0, 1)]
-    meeting = ["--nnodes=2", "--master_addr=127.0.0.1", f"--master_port={port}"]
-    running = [
-        (host, host.start(processes=1, torchrun=[*meeting, f"--node_rank={rank}"], max_steps=3))
-        for rank, host in enumerate(hosts)
-    ]
-    try:
-        for host, process in running:
-            host.end(process)
-    finally:
-        for _, process in running:
-            kill(process)
+    run_hosts(hosts, max_steps=3)
     assert rewards(hosts[0]) == rewards(uninterrupted)[:3]
 
     alone = of_03(tmp_path / "alone", data)

@@ -1,11 +1,10 @@
 """Checkpoints in shards over two hosts: each keeps its own part, S3 brings them together, and a job goes on from there."""
 
 import shutil
-import socket
 from pathlib import Path
 
 import pytest
-from harness import ROOT, ScriptJob, kill
+from harness import ROOT, ScriptJob, run_hosts
 from job.recipe import read_recipe
 from rl.tasks import make_splits, write_splits
 
@@ -39,25 +38,11 @@ def data(tmp_path_factory) -> dict[str, Path]:
 
 
 def run_on_two_hosts(folder: Path, data: dict[str, Path], restored: Path | None = None, **settings):
-    """A job of two hosts, each of one process and with a checkpoint folder of its own; `restored` is what S3 holds."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    """A job of two hosts; `restored` is what S3 holds of checkpoints."""
     hosts = [ScriptJob(SCRIPTS / "train.py", folder / f"host-{rank}", data, FEW) for rank in (0, 1)]
-    meeting = ["--nnodes=2", "--master_addr=127.0.0.1", f"--master_port={port}"]
-    running = []
-    for rank, host in enumerate(hosts):
-        if restored:
-            shutil.copytree(restored, host.checkpoints)
-        own = {"SM_HOST_COUNT": "2", "SM_CURRENT_HOST_RANK": str(rank)}
-        launch = [*meeting, f"--node_rank={rank}"]
-        running.append((host, host.start(processes=1, torchrun=launch, environment=own, **settings)))
-    try:
-        for host, process in running:
-            host.end(process)
-    finally:
-        for _, process in running:
-            kill(process)
+    for host in hosts if restored else ():
+        shutil.copytree(restored, host.checkpoints)
+    run_hosts(hosts, **settings)
     return hosts
 
 

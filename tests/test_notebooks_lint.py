@@ -93,9 +93,7 @@ def _text(output: NotebookNode) -> str:
     return "\n".join(str(value) for kind, value in output.data.items() if kind.startswith("text/"))
 
 
-def write_notebook(
-    folder: Path, *, executed: bool = True, kernel: str = "python3", cells: list[str]
-) -> Path:
+def write_notebook(folder: Path, *, executed: bool = True, kernel: str = "python3", cells: list[str]) -> Path:
     """A notebook whose first cell is its parameters cell."""
     nodes = [nbformat.v4.new_code_cell(source) for source in cells]
     nodes[0].metadata["tags"] = ["parameters"]

@@ -4,13 +4,12 @@ from pathlib import Path
 
 import pytest
 from job.recipe import read_recipe
-from job_requests import job_request
+from job_requests import module_request
 from sagemaker.core.resources import TrainingJob
 from sagemaker.core.shapes import ResourceConfig, WarmPoolStatus
 from workshop.checks.cost import check_cost, check_warm_pool, job_cost
 from workshop.checks.duration import Duration, check_duration, in_words, job_duration
-from workshop.checks.instances import gpu_count
-from workshop.checks.request import NOTE, OK, PROBLEM, WARNING, JobRequest, read_script
+from workshop.checks.request import NOTE, OK, PROBLEM, WARNING, JobRequest
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -23,18 +22,7 @@ def job_of(
     of_request = {key.lower(): changes.pop(key) for key in list(changes) if key.isupper()}
     settings = read_recipe(folder / "recipes" / f"{recipe}.yaml") | changes
     launcher = {} if module == "04" else {"process_count_per_node": None}
-    request = job_request(
-        **{
-            "local": False,
-            "source_dir": folder,
-            "entry_script": script,
-            "script": read_script(folder, script),
-            "instance_type": instance_type,
-            "gpus": gpu_count(instance_type, "us-east-1"),
-            "launcher": launcher,
-            **of_request,
-        }
-    )
+    request = module_request(module, instance_type, script, **{"launcher": launcher, **of_request})
     return request, settings
 
 

@@ -5,14 +5,14 @@ from pathlib import Path
 import pytest
 import yaml
 from job.recipe import read_recipe
-from job_requests import job_request
+from job_requests import module_request
 from lesson.verl_checks import check_verl_recipe
-from workshop.checks.instances import gpu_bytes, gpu_count
+from workshop.checks.instances import gpu_bytes
 from workshop.checks.machine_checks import check_launcher, check_machines
 from workshop.checks.memory import SHAPES, dpo_estimate, estimate, shape_of
 from workshop.checks.memory_checks import check_memory, moments
 from workshop.checks.recipe_values import recipe_values
-from workshop.checks.request import NOTE, OK, PROBLEM, Check, JobRequest, read_script
+from workshop.checks.request import NOTE, OK, PROBLEM, Check, JobRequest
 
 ROOT = Path(__file__).resolve().parents[1]
 FOLDERS = {path.name[:2]: path for path in ROOT.glob("[0-9][0-9]_*")}
@@ -21,22 +21,8 @@ FOLDERS = {path.name[:2]: path for path in ROOT.glob("[0-9][0-9]_*")}
 def request_of(
     module: str, instance_type: str, hosts: int = 1, processes: int | None = None, **changes
 ) -> JobRequest:
-    folder = FOLDERS[module] / "scripts"
-    script = changes.pop("entry_script", "train.py")
     launcher = {"process_count_per_node": processes, **changes.pop("launcher", {})}
-    return job_request(
-        **{
-            "local": False,
-            "source_dir": folder,
-            "entry_script": script,
-            "script": read_script(folder, script),
-            "instance_type": instance_type,
-            "gpus": gpu_count(instance_type, "us-east-1"),
-            "hosts": hosts,
-            "launcher": launcher,
-            **changes,
-        }
-    )
+    return module_request(module, instance_type, hosts=hosts, launcher=launcher, **changes)
 
 
 def memory(module: str, recipe: str, instance_type: str, hosts: int = 1, processes: int | None = None, script="train.py",
