@@ -2,8 +2,8 @@
 
     python scripts/facilitator_tables.py        # writes them into the page anew
 
-Made from the modules' machines.yaml, the notebooks (which start jobs on two hosts, and on spot) and the table of prices
-(scripts/workshop/checks/instances.json). Arithmetic, not measured.
+Made from the modules' machines.yaml, the notebooks (which start jobs on two hosts, and on spot), the table of prices
+(scripts/workshop/checks/instances.json) and docs/aws-jobs.md. Arithmetic, not measured.
 """
 
 import json
@@ -18,6 +18,8 @@ from workshop.folders import REPOSITORY
 from workshop.session.machines import Machine, read_machine, read_machines
 
 PAGE = REPOSITORY / "docs" / "facilitator.md"
+JOBS_PAGE = REPOSITORY / "docs" / "aws-jobs.md"
+TOTALS_BEGIN, TOTALS_END = "<!-- totals -->", "<!-- end -->"  # in it
 PEOPLE = (1, 10, 20, 40)
 
 
@@ -69,6 +71,12 @@ def cost_table() -> str:
     return "\n".join(lines)
 
 
+def notebook_table() -> str:
+    """What a whole notebook takes and costs with each GPU recipe: the table at the head of docs/aws-jobs.md."""
+    text = JOBS_PAGE.read_text(encoding="utf-8")
+    return text.partition(TOTALS_BEGIN)[2].partition(TOTALS_END)[0].strip()
+
+
 def quota_table() -> str:
     """A row for each quota: its name in Service Quotas, who needs it, and its value by the number of people."""
     needs: dict[str, int] = defaultdict(int)
@@ -96,7 +104,13 @@ def price_sources() -> str:
 
 def render(text: str) -> str:
     """The page's text with its tables made anew: each stands between <!-- NAME --> and <!-- end -->."""
-    for name, content in (("costs", cost_table()), ("prices", price_sources()), ("quotas", quota_table())):
+    tables = {
+        "notebooks": notebook_table(),
+        "costs": cost_table(),
+        "prices": price_sources(),
+        "quotas": quota_table(),
+    }
+    for name, content in tables.items():
         text, count = re.subn(
             rf"(<!-- {name} -->\n).*?(<!-- end -->)",
             lambda match, content=content: f"{match[1]}{content}\n{match[2]}",

@@ -24,6 +24,7 @@ from rl.tasks import make_splits
 from rl.verifiers import get_verifier
 from run_notebooks import ROOT
 from sagemaker.train import ModelTrainer
+from workshop.checks.duration import job_duration
 from workshop.checks.instances import training_instance_types
 from workshop.checks.preflight import run_checks
 from workshop.checks.recipe_checks import check_recipe
@@ -36,12 +37,12 @@ class RequestKeeper:
     """Keeps CreateTrainingJob from being sent, and answers for the jobs that there would be."""
 
     def __init__(self) -> None:
-
         self.jobs: list[dict[str, Any]] = []
         self.section = ""
         self.names: dict[str, Any] = {}  # the notebook's
         self._described: dict[str, dict[str, Any]] = {}
         self._checks: list[dict[str, str]] = []
+        self._seconds: float | None = None  # that the job is estimated to take
         self._send: Callable = BaseClient._make_api_call
         self._train: Callable = ModelTrainer.train
         keeper = self
@@ -57,13 +58,12 @@ class RequestKeeper:
         ModelTrainer.train = train
 
     def _preflight(self, trainer: Any, channels: list) -> list[dict[str, str]]:
-
-        reader = self.names.get("check_verl_recipe", check_recipe)
-        checks = run_checks(read_request(trainer, channels), reader)
+        reader, request = self.names.get("check_verl_recipe", check_recipe), read_request(trainer, channels)
+        checks, expected = run_checks(request, reader), job_duration(request, reader(request)[0])
+        self._seconds = expected.total if expected else None
         return [{"name": check.name, "status": check.status, "detail": check.detail} for check in checks]
 
     def _answer(self, sender: Any, operation: str, parameters: dict[str, Any]) -> Any:
-
         if operation == "CreateTrainingJob":
             shape = sender._service_model.operation_model(operation).input_shape
             if problems := ParamValidator().validate(parameters, shape).generate_report():
@@ -75,6 +75,7 @@ class RequestKeeper:
                     "name": _ENDING.sub("", name),
                     "request": normal_form(parameters),
                     "checks": self._checks,
+                    "seconds": self._seconds,
                 }
             )
             self._described[name] = _completed(sender.meta.region_name, parameters)
@@ -89,7 +90,6 @@ class RequestKeeper:
 
 def _quotas() -> list[dict[str, Any]]:
     """Those of an account in which two instances of each type may train."""
-
     usages = ("training job usage", "spot training job usage")
     names = [f"{kind} for {usage}" for kind in training_instance_types() for usage in usages]
     return [{"QuotaName": name, "Value": 2.0} for name in names]
@@ -99,11 +99,12 @@ def _completed(region: str, request: dict[str, Any]) -> dict[str, Any]:
     """DescribeTrainingJob's answer for a job that has completed."""
     name, end = request["TrainingJobName"], datetime.now(UTC)
     output = request["OutputDataConfig"]["S3OutputPath"].rstrip("/")
+    model = "model.tar.gz" if _is_packed(request) else "model"
     return request | {
         "TrainingJobArn": f"arn:aws:sagemaker:{region}:123456789012:training-job/{name}",
         "TrainingJobStatus": "Completed",
         "SecondaryStatus": "Completed",
-        "ModelArtifacts": {"S3ModelArtifacts": f"{output}/{name}/output/model.tar.gz"},
+        "ModelArtifacts": {"S3ModelArtifacts": f"{output}/{name}/output/{model}"},
         "CreationTime": end - timedelta(minutes=5),
         "TrainingStartTime": end - timedelta(minutes=4),
         "TrainingEndTime": end,
@@ -121,9 +122,12 @@ def _completed(region: str, request: dict[str, Any]) -> dict[str, Any]:
     }
 
 
+def _is_packed(request: dict[str, Any]) -> bool:
+    return request["OutputDataConfig"].get("CompressionType") != "NONE"
+
+
 def _upload_results(request: dict[str, Any]) -> None:
     """What later cells read: the tiny model as the job's model, made-up pairs and evaluations as its output."""
-
     bucket, _, prefix = request["OutputDataConfig"]["S3OutputPath"].removeprefix("s3://").partition("/")
     with tempfile.TemporaryDirectory(prefix="matrix-") as folder:
         model, output = Path(folder) / "model", Path(folder) / "output"
@@ -132,12 +136,17 @@ def _upload_results(request: dict[str, Any]) -> None:
         (model / "config.json").write_text(json.dumps(config))  # as long as the models that it stands for
         output.mkdir()
         _write_output(output)
-        for archive, content in (("model", model), ("output", output)):
-            packed = Path(folder) / f"{archive}.tar.gz"
-            with tarfile.open(packed, "w:gz") as tar:
-                tar.add(content, ".")
-            key = f"{prefix.rstrip('/')}/{request['TrainingJobName']}/output/{packed.name}"
-            boto3.client("s3").upload_file(str(packed), bucket, key)
+        if _is_packed(request):
+            for content in (model, output):
+                with tarfile.open(Path(folder) / f"{content.name}.tar.gz", "w:gz") as tar:
+                    tar.add(content, ".")
+                shutil.rmtree(content)
+        else:
+            output.rename(Path(folder) / "data")
+        for file in Path(folder).rglob("*"):
+            if file.is_file():
+                key = f"{prefix.rstrip('/')}/{request['TrainingJobName']}/output/{file.relative_to(folder)}"
+                boto3.client("s3").upload_file(str(file), bucket, key)
 
 
 def _write_output(folder: Path) -> None:

@@ -25,11 +25,14 @@ from pathlib import Path
 from typing import Any
 
 import nbformat
+from facilitator_tables import TOTALS_BEGIN, TOTALS_END
 from local_sagemaker import client
 from local_sagemaker.compat import sts_address
 from rehearse_notebooks import studio_environment
 from request_keeper import RequestKeeper
 from run_notebooks import ROOT, find_notebooks
+from workshop.checks.duration import in_words
+from workshop.checks.instances import hourly_price
 from workshop.session.machines import read_machines
 
 GOLDEN = ROOT / "tests" / "golden" / "requests"
@@ -47,7 +50,8 @@ def recipes_of(notebook: Path) -> list[str]:
 def jobs_of(notebook: Path, recipe: str, environment: dict[str, str]) -> list[dict[str, Any]]:
     """The jobs that the notebook starts with the recipe, in order, recorded in a process of their own.
 
-    Each has `section`, `name`, `request` (of CreateTrainingJob) and `checks` (preflight's lines).
+    Each has `section`, `name`, `request` (of CreateTrainingJob), `checks` (preflight's lines) and `seconds`, what it is
+    estimated to take (None: not known).
     Raises RuntimeError with the process's output if a cell that starts a job failed.
     """
     with tempfile.TemporaryDirectory(prefix="matrix-") as folder:
@@ -148,9 +152,15 @@ def table_text(modules: dict[str, dict[str, list[dict[str, Any]]]]) -> str:
         "",
         'Made by `scripts/request_matrix.py`, and checked by a test: each notebook is run with `mode = "sagemaker"` and each recipe,',
         "up to the call of CreateTrainingJob, which is validated against botocore's model of the API and put through preflight. The",
-        "hours are caps. Dollars are the cap's, by the price table of",
-        "[instances.json](../scripts/workshop/checks/instances.json). Memory is what each GPU has to hold at most, by arithmetic.",
-        "**No job of this table has been run on AWS.**",
+        "hours are caps. Dollars are by the price table of [instances.json](../scripts/workshop/checks/instances.json); memory is what",
+        "each GPU has to hold at most; what a job takes and costs is estimated as in",
+        "[duration.py](../scripts/workshop/checks/duration.py): all of it arithmetic. **No job of this page has been run on AWS.**",
+        "",
+        "## A notebook from top to bottom",
+        "",
+        TOTALS_BEGIN,
+        *_totals(modules),
+        TOTALS_END,
     ]
     for module, recipes in sorted(modules.items()):
         lines += ["", f"## {module}"]
@@ -159,11 +169,49 @@ def table_text(modules: dict[str, dict[str, list[dict[str, Any]]]]) -> str:
                 "",
                 f"### {recipe}",
                 "",
-                "| section | job | on | processes | image | at most | memory |",
-                "|---|---|---|---|---|---|---|",
+                "| section | job | on | processes | image | at most | about | memory |",
+                "|---|---|---|---|---|---|---|---|",
             ]
             lines += [_row(job) for job in jobs]
     return "\n".join(lines) + "\n"
+
+
+def _totals(modules: dict[str, dict[str, list[dict[str, Any]]]]) -> list[str]:
+    """What all jobs of a notebook take, one after the other, and cost, by recipe."""
+    lines = [
+        "| module | recipe | jobs | take about | cost about | and at most |",
+        "|---|---|---|---|---|---|",
+    ]
+    for module, recipes in sorted(modules.items()):
+        for recipe, jobs in recipes.items():
+            expected = [_expected(job) for job in jobs]
+            known = [each for each in expected if each]
+            seconds, dollars = (sum(column) for column in zip(*known, strict=True)) if known else (0.0, 0.0)
+            some = "" if len(known) == len(jobs) else f" ({len(known)} of them)"
+            most = sum(_most(job) for job in jobs)
+            lines.append(
+                f"| {module[:2]} | {recipe} | {len(jobs)} | {in_words(seconds)}{some} | ${dollars:,.2f}{some} | ${most:,.2f} |"
+            )
+    return lines
+
+
+def _expected(job: dict[str, Any]) -> tuple[float, float] | None:
+    """Seconds and dollars that the job probably takes; None where nothing says so, or it is stopped before."""
+    seconds = job["seconds"]
+    if seconds is None:
+        return None
+    request = job["request"]
+    seconds = min(seconds, request["StoppingCondition"]["MaxRuntimeInSeconds"])
+    return seconds, seconds / 3600 * _hourly(job)
+
+
+def _hourly(job: dict[str, Any]) -> float:
+    resources = job["request"]["ResourceConfig"]
+    return (hourly_price(resources["InstanceType"]) or 0.0) * resources["InstanceCount"]
+
+
+def _most(job: dict[str, Any]) -> float:
+    return _hourly(job) * job["request"]["StoppingCondition"]["MaxRuntimeInSeconds"] / 3600
 
 
 def _row(job: dict[str, Any]) -> str:
@@ -171,13 +219,14 @@ def _row(job: dict[str, Any]) -> str:
     resources = request["ResourceConfig"]
     image = request["AlgorithmSpecification"]["TrainingImage"].partition("/")[2]
     hours = request["StoppingCondition"]["MaxRuntimeInSeconds"] / 3600
-    dollars = re.search(r"at most (\$[\d,.]*\d)", checks.get("cost", ""))
+    expected = _expected(job)
+    about = f"{in_words(expected[0])}, ${expected[1]:,.2f}" if expected else ""
     memory = re.search(r"about (\d+ of \d+ GB)", checks.get("memory", ""))
     processes = re.search(r"processes each: (\d+)", checks.get("machines", ""))
     return (
         f"| {job['section']} | {job['name']} | {resources['InstanceCount']} x {resources['InstanceType']} "
         f"| {processes[1] if processes else ''} | {image} "
-        f"| {hours:g} h{', ' + dollars[1] if dollars else ''} | {memory[1] if memory else ''} |"
+        f"| {hours:g} h, ${_most(job):,.2f} | {about} | {memory[1] if memory else ''} |"
     )
 
 

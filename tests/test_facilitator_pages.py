@@ -40,6 +40,18 @@ def test_the_tables_are_current():
     assert facilitator_tables.render(page) == page, "run: python scripts/facilitator_tables.py"
 
 
+def test_every_gpu_recipe_has_the_minutes_and_dollars_of_its_whole_notebook():
+    rows = {
+        tuple(cell.strip() for cell in line.split("|")[1:3]): line
+        for line in facilitator_tables.notebook_table().splitlines()
+    }
+    for row in facilitator_tables.rows():
+        if find_instance(row.machine.instance_type).gpu:
+            assert re.search(
+                r"\| \d+ \| [\d.]+ (min|h)\b.* \| \$[\d,.]+.* \| \$[\d,.]+ \|$", rows[row.module, row.recipe]
+            )
+
+
 def test_every_machine_has_a_row_and_a_price():
     text = facilitator_tables.cost_table()
     for row in facilitator_tables.rows():

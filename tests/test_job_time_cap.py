@@ -43,11 +43,7 @@ FEW = {
     "eval_max_new_tokens": 8,
     "report_to": "none",
 }
-MODULES = {  # one process, two of them, two with what they train in shards
-    "02_grpo_trl_accelerate": None,
-    "02_grpo_trl_accelerate on two": 2,
-    "03_grpo_trl_fsdp": 2,
-}
+PROCESSES = {"02_grpo_trl_accelerate": None, "03_grpo_trl_fsdp": 2}  # the two with what they train in shards
 
 
 @pytest.fixture(autouse=True)
@@ -97,7 +93,7 @@ def new_job(tmp_path_factory):
     path = os.pathsep.join([str(own), str(SHARED)])
 
     def make(module: str, checkpoints: Path | None = None) -> tuple[ScriptJob, str]:
-        script = ROOT / module.partition(" ")[0] / "scripts" / "train.py"
+        script = ROOT / module / "scripts" / "train.py"
         folder = tmp_path_factory.mktemp("job")
         return ScriptJob(script, folder, data, FEW, checkpoints=checkpoints, timeout=400), path
 
@@ -106,9 +102,8 @@ def new_job(tmp_path_factory):
 
 @pytest.mark.job
 @pytest.mark.timeout(1200)
-@pytest.mark.parametrize("module", MODULES)
-def test_it_ends_before_the_cap_and_another_goes_on_to_the_same_weights(module, new_job):
-    processes = MODULES[module]
+@pytest.mark.parametrize(("module", "processes"), PROCESSES.items())
+def test_it_ends_before_the_cap_and_another_goes_on_to_the_same_weights(module, processes, new_job):
     uninterrupted, path = new_job(module)
     uninterrupted.run(processes=processes, environment={"PYTHONPATH": path})
     assert "stopped_by" not in uninterrupted.output_json("summary.json")

@@ -14,9 +14,7 @@ from workshop.session.staging import stage_source
 
 ROOT = Path(__file__).parents[1]
 ENDPOINT_WITH_TORCH = True
-CAP_S = (
-    300  # seconds of the first job; most of them pass before the first step where many jobs share the machine
-)
+CAP_S = 240  # of the first job; most of it passes before the first step where many jobs share the machine
 STEPS = 1000
 
 

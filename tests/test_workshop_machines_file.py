@@ -54,6 +54,7 @@ def test_changes_win_and_what_is_empty_changes_nothing(tmp_path):
         ({"max_hours": -1}, "max_hours is -1: it must be above 0"),
         ({"process_count": 0}, "process_count is 0: it must be above 0"),
         ({"image": 3}, "image is 3"),
+        ({"compression_type": "none"}, "compression_type is 'none': it must be GZIP or NONE"),
     ],
 )
 def test_a_wrong_change_is_refused(tmp_path, change, message):

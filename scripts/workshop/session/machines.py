@@ -14,6 +14,11 @@ import yaml
 
 from workshop.errors import WorkshopError
 
+COMPRESSIONS = (
+    "GZIP",
+    "NONE",
+)  # of a job's output: https://docs.aws.amazon.com/sagemaker/latest/APIReference/API_OutputDataConfig.html
+
 
 class MachineError(WorkshopError):
     """machines.yaml has no row for a recipe, or a row or a change to it is not as it should be."""
@@ -31,6 +36,9 @@ class Machine:
     requirements: str | None = "requirements.txt"  # None: the image holds everything
     image: str = ""  # "repository:tag" of AWS's registry; empty: what the SDK finds for the instance type
     own_image: bool = False  # only the image that container/ builds will do
+    compression_type: str = (
+        "GZIP"  # NONE: file by file, for a model that gzip would take its paid minutes for
+    )
     accelerate_config: str = ""  # 02
     pair_source: str = ""  # 01
 
@@ -40,7 +48,9 @@ class Machine:
         return round(self.max_hours * 3600)
 
     def _shown(self) -> dict[str, Any]:
-        return {key: value for key, value in dataclasses.asdict(self).items() if value not in ("", False)}
+        return {
+            key: value for key, value in dataclasses.asdict(self).items() if value not in ("", False, "GZIP")
+        }
 
     def __str__(self) -> str:
         return "\n".join(f"{key:<18} {value}" for key, value in self._shown().items())
@@ -95,6 +105,8 @@ def _machine(where: str, row: dict[str, Any]) -> Machine:
             problems.append(f"{name} is {value!r}, which is no {getattr(field.type, '__name__', field.type)}")
         elif isinstance(value, int | float) and kind is not bool and value <= 0:
             problems.append(f"{name} is {value!r}: it must be above 0")
+    if (compression := row.get("compression_type", "GZIP")) not in COMPRESSIONS:
+        problems.append(f"compression_type is {compression!r}: it must be {' or '.join(COMPRESSIONS)}")
     if problems:
         raise MachineError(f"{where}: {'; '.join(problems)}.")
     return Machine(**row)
