@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -9,7 +10,7 @@ from pathlib import Path
 import pytest
 from endpoint_fixtures import SCRIPTS, end_endpoint, launch, log_lines, reported, start_endpoint, wait_end
 from local_sagemaker import client
-from local_sagemaker.hosts import isolation
+from local_sagemaker.hosts import hosts, isolation
 from local_sagemaker.hosts.process import SupervisedProcess
 
 LOOK = """
@@ -49,6 +50,20 @@ def torch_trainer(torch_endpoint, request, tmp_path):
     return make_trainer.__wrapped__(torch_endpoint, tmp_path)
 
 
+def test_hosts_meet_on_a_port_that_no_other_program_gets_by_chance(monkeypatch):
+    ephemeral = Path("/proc/sys/net/ipv4/ip_local_port_range")
+    first = int(ephemeral.read_text().split()[0]) if ephemeral.exists() else 49152
+    assert hosts.MEETING_PORTS[-1] < first
+    with socket.socket() as taken:
+        taken.bind((hosts.LOOPBACK, hosts.free_port()))
+        port = taken.getsockname()[1]
+        monkeypatch.setattr(hosts, "MEETING_PORTS", range(port, port + 20))
+        assert hosts.free_port() in range(port + 1, port + 20)
+        monkeypatch.setattr(hosts, "MEETING_PORTS", range(port, port + 1))
+        with pytest.raises(OSError, match="in use"):
+            hosts.free_port()
+
+
 @pytest.mark.endpoint
 def test_all_reduce_over_two_hosts_with_two_processes_each(torch_endpoint, torch_trainer):
     from sagemaker.train.distributed import Torchrun
@@ -57,8 +72,8 @@ def test_all_reduce_over_two_hosts_with_two_processes_each(torch_endpoint, torch
     ended = wait_end(name, timeout_s=600)  # the first time, the environment with torch is built
     assert ended["TrainingJobStatus"] == "Completed", ended
     seen = reported(name, "algo-1") | reported(name, "algo-2")
-    hosts = {"rank0": "algo-1", "rank1": "algo-1", "rank2": "algo-2", "rank3": "algo-2"}
-    assert seen == {rank: [10.0, 4, host] for rank, host in hosts.items()}
+    places = {"rank0": "algo-1", "rank1": "algo-1", "rank2": "algo-2", "rank3": "algo-2"}
+    assert seen == {rank: [10.0, 4, host] for rank, host in places.items()}
 
 
 @pytest.mark.endpoint

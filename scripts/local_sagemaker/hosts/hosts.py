@@ -3,6 +3,7 @@
 import contextlib
 import json
 import os
+import random
 import shutil
 import socket
 import sys
@@ -18,6 +19,9 @@ from local_sagemaker.hosts.process import SupervisedProcess
 
 LOOPBACK = "127.0.0.1"
 LOOPBACK_INTERFACE = "lo" if sys.platform == "linux" else "lo0"
+# Not those that a system gives to outgoing connections (Linux: from 32768; macOS, Windows: from 49152): such a port is free when
+# it is chosen, and taken when a job's first process comes to listen on it, seconds later.
+MEETING_PORTS = range(20000, 32768)
 FEW_CORES = 4  # with fewer, a job's libraries get one thread each: its processes share the cores
 SYSTEM_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 # Variables of the endpoint's own shell that a job may see. All others (credentials, tokens) stay outside.
@@ -190,7 +194,9 @@ def rewrite_paths(hosts: list[Host]) -> None:
 
 
 def free_port() -> int:
-    """A TCP port that no program listens on at the moment."""
-    with socket.socket() as probe:
-        probe.bind((LOOPBACK, 0))
-        return probe.getsockname()[1]
+    """One of MEETING_PORTS that no program listens on at the moment."""
+    for port in random.sample(MEETING_PORTS, len(MEETING_PORTS)):
+        with contextlib.suppress(OSError), socket.socket() as probe:
+            probe.bind((LOOPBACK, port))
+            return port
+    raise OSError(f"All ports from {MEETING_PORTS[0]} to {MEETING_PORTS[-1]} are in use on this machine.")
