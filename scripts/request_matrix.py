@@ -196,7 +196,7 @@ def _totals(modules: dict[str, dict[str, list[dict[str, Any]]]]) -> list[str]:
 
 
 def _expected(job: dict[str, Any]) -> tuple[float, float] | None:
-    """Seconds and dollars that the job probably takes; None where nothing says so, or it is stopped before."""
+    """Seconds and dollars that the job probably takes, up to its cap; None where they cannot be estimated."""
     seconds = job["seconds"]
     if seconds is None:
         return None

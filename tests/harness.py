@@ -9,7 +9,6 @@ The tests that use it are marked `job`.
 import json
 import os
 import re
-import socket
 import subprocess
 import sys
 import time
@@ -21,6 +20,7 @@ from typing import Any, Self
 
 import psutil
 from local_sagemaker.environments import job_environment
+from local_sagemaker.hosts.hosts import free_port
 from safetensors import safe_open
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -135,10 +135,7 @@ class ScriptJob:
 
 def run_hosts(hosts: Sequence[ScriptJob], **settings: Any) -> None:
     """One job on several hosts, each of one process and with folders of its own, to its end."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    meeting = [f"--nnodes={len(hosts)}", "--master_addr=127.0.0.1", f"--master_port={port}"]
+    meeting = [f"--nnodes={len(hosts)}", "--master_addr=127.0.0.1", f"--master_port={free_port()}"]
     running = []
     for rank, host in enumerate(hosts):
         own = {"SM_HOST_COUNT": str(len(hosts)), "SM_CURRENT_HOST_RANK": str(rank)}

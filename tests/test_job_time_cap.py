@@ -43,7 +43,11 @@ FEW = {
     "eval_max_new_tokens": 8,
     "report_to": "none",
 }
-PROCESSES = {"02_grpo_trl_accelerate": None, "03_grpo_trl_fsdp": 2}  # the two with what they train in shards
+MODULES = [  # one process, two of them, two with what they train in shards
+    ("02_grpo_trl_accelerate", None),
+    ("02_grpo_trl_accelerate", 2),
+    ("03_grpo_trl_fsdp", 2),
+]
 
 
 @pytest.fixture(autouse=True)
@@ -102,7 +106,7 @@ def new_job(tmp_path_factory):
 
 @pytest.mark.job
 @pytest.mark.timeout(1200)
-@pytest.mark.parametrize(("module", "processes"), PROCESSES.items())
+@pytest.mark.parametrize(("module", "processes"), MODULES)
 def test_it_ends_before_the_cap_and_another_goes_on_to_the_same_weights(module, processes, new_job):
     uninterrupted, path = new_job(module)
     uninterrupted.run(processes=processes, environment={"PYTHONPATH": path})

@@ -14,7 +14,7 @@ from aws_policies import RECORD, missing_from_policies, recorded_actions
 ROOT = Path(__file__).resolve().parents[1]
 NOTEBOOK_PYTHON = ROOT / ".venv" / "bin" / "python"
 MODULES = sorted(path.parent.name for path in ROOT.glob("[0-9][0-9]_*/*.ipynb"))
-TIME_LIMIT = 50 * 60  # beside other tests; alone it takes a third of that
+TIME_LIMIT = 30 * 60
 
 
 @pytest.fixture(scope="module")

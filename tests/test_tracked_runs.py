@@ -8,7 +8,6 @@ import hashlib
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -20,6 +19,7 @@ import mlflow
 import pytest
 from job.tracking_uri import uri_problem
 from job_requests import job_request
+from local_sagemaker.hosts.hosts import free_port
 from workshop.checks.tracking_checks import check_tracking
 from workshop.jobs.outputs import JobOutput
 from workshop.views.tracked_runs import TrackedRunError, browse_runs, open_run, tracked_runs, tracking_store
@@ -191,12 +191,6 @@ def test_proper_uris_are_taken():
     assert browse_runs(JobOutput("job-1", None, None), "http://127.0.0.1:5000").endswith(
         "http://127.0.0.1:5000"
     )
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
 
 
 @pytest.fixture(scope="module")

@@ -8,6 +8,7 @@ the same machine is not touched (`ray stop` would end that too), and what it lef
 import contextlib
 import ipaddress
 import os
+import random
 import socket
 import subprocess
 import threading
@@ -22,6 +23,7 @@ TOKEN_FILE = Path(__file__).with_name("ray_auth_token")  # launchers.RayCluster 
 POLL_S = 0.2
 KEEPALIVE_TIMEOUT_S = 20  # a host that does not answer the kernel's keepalive probes for so long is lost
 JOINED = "joined"  # what a host's driver reports when its Ray belongs to the cluster
+MEETING_PORTS = range(20000, 32768)
 LOGICAL_CPUS = 8  # for each slot of a host without GPUs: room for as many actors as a GPU host has
 
 
@@ -75,10 +77,16 @@ def is_address(text: str) -> bool:
 
 
 def free_port(address: str) -> str:
-    """A TCP port of this host that nobody listens on at the moment."""
-    with socket.socket() as probe:
-        probe.bind((address, 0))
-        return str(probe.getsockname()[1])
+    """A TCP port of this host that nobody listens on at the moment.
+
+    Not one of those that a system gives to outgoing connections (Linux: from 32768), which may be taken when Ray comes to
+    listen on it; and above those that Ray gives to its workers (10002 to 19999).
+    """
+    for port in random.sample(MEETING_PORTS, len(MEETING_PORTS)):
+        with contextlib.suppress(OSError), socket.socket() as probe:
+            probe.bind((address, port))
+            return str(port)
+    raise ClusterError(f"All ports from {MEETING_PORTS[0]} to {MEETING_PORTS[-1]} of {address} are in use.")
 
 
 def enable_keepalive(connection: Connection) -> None:

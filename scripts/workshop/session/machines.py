@@ -14,10 +14,8 @@ import yaml
 
 from workshop.errors import WorkshopError
 
-COMPRESSIONS = (
-    "GZIP",
-    "NONE",
-)  # of a job's output: https://docs.aws.amazon.com/sagemaker/latest/APIReference/API_OutputDataConfig.html
+# Of a job's output: https://docs.aws.amazon.com/sagemaker/latest/APIReference/API_OutputDataConfig.html
+COMPRESSIONS = ("GZIP", "NONE")
 
 
 class MachineError(WorkshopError):
@@ -36,9 +34,7 @@ class Machine:
     requirements: str | None = "requirements.txt"  # None: the image holds everything
     image: str = ""  # "repository:tag" of AWS's registry; empty: what the SDK finds for the instance type
     own_image: bool = False  # only the image that container/ builds will do
-    compression_type: str = (
-        "GZIP"  # NONE: file by file, for a model that gzip would take its paid minutes for
-    )
+    compression_type: str = "GZIP"  # of the job's output; NONE: file by file
     accelerate_config: str = ""  # 02
     pair_source: str = ""  # 01
 
