@@ -1,4 +1,4 @@
-"""What holds for all tests: their markers, the one endpoint fixture, and how they are dealt out to workers (pytest -n)."""
+"""What holds for all tests: their markers, the fixtures that files share, and how they are dealt out to workers (pytest -n)."""
 
 import signal
 import sys
@@ -6,6 +6,8 @@ from typing import Any
 
 import pytest
 from endpoint_fixtures import endpoint, make_trainer  # noqa: F401
+from own_rewards import write  # noqa: F401
+from preflight_fixtures import data, make_request, model, source  # noqa: F401
 from xdist.scheduler import LoadScopeScheduling
 
 NOTEBOOK_RUNS = "tests/test_notebooks_run.py"

@@ -1,6 +1,5 @@
 """Training jobs from request to artifacts, through the SDK's own ModelTrainer, run for real."""
 
-import json
 import os
 import subprocess
 import sys
@@ -9,16 +8,7 @@ from datetime import datetime, timedelta
 
 import boto3
 import pytest
-from endpoint_fixtures import (
-    describe,
-    extract,
-    launch,
-    phases,
-    put_text,
-    reported,
-    s3_keys,
-    wait_end,
-)
+from endpoint_fixtures import describe, extract, launch, phases, reported, s3_keys, wait_end
 
 pytestmark = pytest.mark.endpoint
 
@@ -176,84 +166,6 @@ def create_raw(command: list[str], name: str | None = None, **arguments) -> str:
     return name
 
 
-def test_requirements_are_installed_and_bad_ones_are_the_failure_reason(endpoint, make_trainer):
-    good = wait_end(launch(make_trainer("import iniconfig", requirements="iniconfig==2.3.0\n")))
-    assert good["TrainingJobStatus"] == "Completed", good
-    for text, words in (
-        ("no-such-package-of-the-workshop==1.0\n", "no-such-package-of-the-workshop"),
-        ("torch==2.13.0\n", "must not name torch"),
-    ):
-        bad = wait_end(launch(make_trainer("", requirements=text)))
-        assert bad["TrainingJobStatus"] == "Failed" and words in bad["FailureReason"]
-        assert phases(bad) == ["Starting", "Failed"], "nothing was run"
-
-
-def test_hyperparameters_arrive_as_they_were_given(endpoint, make_trainer):
-    values = {
-        "text": 'ünï 漢字 🙂 "quoted" \\n $HOME `ls` $(id) & | ; * #',
-        "list": ['a "b"', "ç"],
-        "nested": {"k": [1, 2.5, None, True]},
-        "empty": "",
-        "number": 1e-5,
-    }
-    name = launch(make_trainer('report("argv", sys.argv[1:])', hyperparameters=values))
-    assert wait_end(name)["TrainingJobStatus"] == "Completed"
-    argv = reported(name)["argv"]
-    arrived = dict(zip(argv[::2], argv[1::2], strict=True))
-    assert arrived["--text"] == values["text"] and arrived["--empty"] == ""
-    assert {k: json.loads(arrived[f"--{k}"]) for k in ("list", "nested", "number")} == {
-        k: values[k] for k in ("list", "nested", "number")
-    }
-
-
-def test_a_single_quote_breaks_the_sdks_driver_and_the_reason_says_where(endpoint, make_trainer):
-    description = wait_end(launch(make_trainer("", hyperparameters={"text": "it's"})))
-    assert description["TrainingJobStatus"] == "Failed"
-    assert "exit code: " in description["FailureReason"]
-
-
-def test_channels_manifest_sharded_and_fastfile(endpoint, make_trainer):
-    from sagemaker.core.shapes import S3DataSource
-    from sagemaker.core.training.configs import InputData
-
-    bucket = boto3.client("s3").create_bucket(Bucket="data")["Location"].strip("/")
-    for number in range(5):
-        put_text(f"s3://{bucket}/set/part-{number}.txt", str(number))
-    put_text(f"s3://{bucket}/set-other/part-9.txt", "9")
-    put_text(f"s3://{bucket}/list.manifest", '[{"prefix": "s3://data/set/"}, "part-1.txt", "part-3.txt"]')
-
-    def source(uri: str, kind: str = "S3Prefix", distribution: str = "FullyReplicated") -> S3DataSource:
-        return S3DataSource(s3_data_type=kind, s3_uri=uri, s3_data_distribution_type=distribution)
-
-    trainer = make_trainer(
-        """
-    for name in json.loads(os.environ["SM_CHANNELS"]):
-        if name not in ("code", "sm_drivers"):
-            folder = pathlib.Path(os.environ["SM_CHANNEL_" + name.upper()])
-            report(name, sorted(str(p.relative_to(folder)) for p in folder.rglob("*")))
-    """,
-        hosts=2,
-        training_input_mode="FastFile",
-    )
-    name = launch(
-        trainer,
-        input_data_config=[
-            InputData(channel_name="all", data_source=source("s3://data/set")),
-            InputData(
-                channel_name="shard", data_source=source("s3://data/set/", distribution="ShardedByS3Key")
-            ),
-            InputData(channel_name="chosen", data_source=source("s3://data/list.manifest", "ManifestFile")),
-            InputData(channel_name="one", data_source=source("s3://data/set/part-4.txt")),
-        ],
-    )
-    assert wait_end(name)["TrainingJobStatus"] == "Completed"
-    first, second = reported(name, "algo-1"), reported(name, "algo-2")
-    everything = [f"part-{number}.txt" for number in range(5)]
-    assert first["all"] == second["all"] == everything
-    assert first["chosen"] == ["part-1.txt", "part-3.txt"] and first["one"] == ["part-4.txt"]
-    assert first["shard"] and second["shard"] and sorted(first["shard"] + second["shard"]) == everything
-
-
 def test_models_of_two_hosts_are_merged(endpoint, make_trainer, tmp_path):
     trainer = make_trainer(
         """
@@ -267,36 +179,6 @@ def test_models_of_two_hosts_are_merged(endpoint, make_trainer, tmp_path):
     description = wait_end(launch(trainer))
     files = extract(description["ModelArtifacts"]["S3ModelArtifacts"], tmp_path)
     assert files == {"algo-1": "algo-1", "algo-2": "algo-2", "config": "algo-1"}
-
-
-def test_custom_driver_across_hosts(endpoint, make_trainer, tmp_path):
-    from sagemaker.train.distributed import DistributedConfig
-
-    folder = tmp_path / "driver"
-    folder.mkdir()
-    (folder / "echo_driver.py").write_text(
-        "import json, os, socket, subprocess, sys\n"
-        "config = json.loads(os.environ['SM_DISTRIBUTED_CONFIG'])\n"
-        "address = socket.gethostbyname(os.environ['SM_MASTER_ADDR'])\n"
-        "print('REPORT driver', json.dumps([config['times'], address, os.environ['SM_CURRENT_HOST_RANK']]))\n"
-        "sys.exit(subprocess.call([sys.executable, os.environ['SM_ENTRY_SCRIPT'], '--x', '1']))\n"
-    )
-
-    class Echo(DistributedConfig):
-        times: int = 2
-
-        @property
-        def driver_dir(self) -> str:
-            return str(folder)
-
-        @property
-        def driver_script(self) -> str:
-            return "echo_driver.py"
-
-    name = launch(make_trainer('report("argv", sys.argv[1:])', hosts=2, distributed=Echo(times=3)))
-    assert wait_end(name)["TrainingJobStatus"] == "Completed"
-    assert reported(name, "algo-1") == {"driver": [3, "127.0.0.2", "0"], "argv": ["--x", "1"]}
-    assert reported(name, "algo-2") == {"driver": [3, "127.0.0.2", "1"], "argv": ["--x", "1"]}
 
 
 def test_names_are_unique_and_a_job_can_be_found_by_list(endpoint):

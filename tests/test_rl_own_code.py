@@ -1,19 +1,17 @@
-"""Rewards of one's own: as TRL calls them, as verl calls them, and what is said of those that cannot be had."""
+"""Rewards of one's own: as TRL calls them, as verl calls them, and what they may return."""
 
 import asyncio
 import inspect
 import json
 import math
-import re
 import sys
-import threading
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy
 import pytest
 import torch
-from rl.own_code import MissingPackage, OwnCodeError, load_function, source_digest
-from rl.rewards import REWARDS, RewardError, compute_score, get_rewards
+from own_rewards import DECORATED, MINE
+from rl.rewards import RewardError, compute_score, get_rewards
 from rl.verifiers import number
 from trl.trainer.utils import get_callable_name, is_async_callable
 
@@ -24,84 +22,6 @@ FROM_TRL = {"trainer_state": None, "log_extra": None, "log_metric": None}
 
 def conversation(text):
     return [{"role": "assistant", "content": text}]
-
-
-@pytest.fixture
-def write(tmp_path, monkeypatch):
-    """Writes a file beside the training script, as a notebook's cell does; it is forgotten afterwards."""
-    monkeypatch.syspath_prepend(tmp_path)
-    registered = dict(REWARDS)
-
-    def file(name, content):
-        path = tmp_path / f"{name.replace('.', '/')}.py"
-        path.parent.mkdir(exist_ok=True)
-        path.write_text(content)
-        monkeypatch.delitem(sys.modules, name, raising=False)
-        return path
-
-    yield file
-    for name, module in list(sys.modules.items()):
-        if (getattr(module, "__file__", None) or "").startswith(str(tmp_path)):
-            del sys.modules[name]
-    REWARDS.clear()
-    REWARDS.update(registered)
-
-
-MINE = """
-import asyncio
-import functools
-import threading
-
-seen = []
-
-def brevity(completions, **kwargs):
-    seen.append({"completions": completions, **kwargs})
-    return [-float(len(completion[0]["content"])) for completion in completions]
-
-def prompts_first(prompts, completions, completion_ids, topic, **kwargs):
-    return [len(p[0]["content"]) + 10 * len(i) + 100 * (t == "a") for p, i, t in zip(prompts, completion_ids, topic)]
-
-def keywords_only(*, completions, **kwargs):
-    return [1.0] * len(completions)
-
-def topic(completions, topic, level=1, **kwargs):
-    return [float(t in c[0]["content"]) * level for c, t in zip(completions, topic)]
-
-def without_kwargs(completions):
-    return [1.0] * len(completions)
-
-async def later(completions, answer, **kwargs):
-    await asyncio.sleep(0)
-    return [float(c[0]["content"] == a) for c, a in zip(completions, answer)]
-
-async def bound_later(completions, verifier, **kwargs):
-    return [float(verifier(c[0]["content"], "9.0")) for c in completions]
-
-def no_opinion(completions, **kwargs):
-    return [None if c[0]["content"] == "?" else 2.0 for c in completions]
-
-class Weighted:
-    def __init__(self, weight): self.weight = weight
-    def __call__(self, completions, **kwargs): return [self.weight] * len(completions)
-
-class Later(Weighted):
-    async def __call__(self, completions, **kwargs): return [self.weight] * len(completions)
-
-weighted, weighted_later = Weighted(0.5), Later(0.25)
-partly = functools.partial(topic, level=3)
-"""
-
-DECORATED = """
-from rl.rewards import reward
-
-@reward("words")
-def words(completions, answer, topic=("",), **kwargs):
-    return [float(len(text.split())) for text in completions]
-
-@reward("verdicts")
-async def verdicts(completions, answer, verifier, **kwargs):
-    return [float(verifier(text, gold)) for text, gold in zip(completions, answer)]
-"""
 
 
 def test_a_function_written_for_trl_gets_what_trl_gives_it(write):
@@ -277,96 +197,6 @@ def test_verl_passes_columns_as_trl_does(write):
     }  # fmt: skip
 
 
-def test_from_eight_threads_a_file_is_imported_once(write):
-    write(
-        "mine",
-        "import time\nimported = globals().get('imported', 0) + 1\ntime.sleep(0.2)\ndef f(completions, **kwargs): return [1.0]\n",
-    )
-    barrier = threading.Barrier(8)
-
-    def score(_):
-        barrier.wait(30)
-        return compute_score("any", "a", "9", rewards=["mine.f", "accuracy"], verifier="text")["mine.f"]
-
-    with ThreadPoolExecutor(8) as pool:
-        assert list(pool.map(score, range(8), timeout=60)) == [1.0] * 8
-    assert sys.modules["mine"].imported == 1
-
-
-WRONG = {
-    "no file": ("nowhere.f", "", r"there is no file nowhere\.py beside the training script. Write it into .*scripts"),
-    "no file in a folder": ("mine.deep.f", "", r"there is no file mine/deep\.py beside"),
-    "no function": ("mine.brevty", "def brevity(): pass", r"unknown reward 'brevty'; did you mean 'brevity'\? \(in .*mine\.py\)"),
-    "no function at all": ("mine.f", "x = 1", r"unknown reward 'f'; known: .*mine\.py"),
-    "no callable": ("mine.x", "x = 1", r"reward 'mine\.x' is no function, but int in .*mine\.py"),
-    "an error": ("mine.f", "x = 1\ny = x / 0\n", r"mine\.py, line 2, cannot be imported: ZeroDivisionError: division by zero"),
-    "a syntax error": ("mine.f", "def f(:\n", r"mine\.py cannot be imported: SyntaxError: .*\(mine\.py, line 1\)"),
-    "a script that ends": ("mine.f", "import sys\n\nsys.exit(2)\n", r"mine\.py, line 3, cannot be imported: SystemExit: 2"),
-    "a package": ("mine.f", "\nimport no_such_package\n", r"mine\.py, line 2, needs 'no_such_package', which is neither a file"),
-    "a package with the name's beginning": ("mine.f", "import min\n", r"mine\.py, line 1, needs 'min'"),
-    "part of a package": ("mine.f", "import rl.no_such_part\n", r"needs 'rl.no_such_part'"),
-    "a name that is none": ("mine.f()", "", r"write file.function, such as my_rewards.mine"),
-    "a path": ("scripts/mine.py", "", r"write file.function, such as my_rewards.mine"),
-    "a dot in front": (".f", "", r"write file.function"),
-    "no dot": ("brevity", "", r"unknown reward 'brevity'; .*named file.function, and the file lies beside"),
-}  # fmt: skip
-
-
-@pytest.mark.parametrize(("name", "content", "message"), WRONG.values(), ids=WRONG)
-def test_what_cannot_be_had_is_said_in_words(write, name, content, message):
-    write("mine", content)
-    with pytest.raises(RewardError, match=rf"(?s)^rewards: .*{message}") as caught:
-        get_rewards([name])
-    missing = "needs '" in message
-    assert isinstance(caught.value.__cause__, MissingPackage if missing else OwnCodeError) or "." not in name
-    assert isinstance(caught.value.__cause__, MissingPackage) is missing
-
-
-def test_a_file_that_could_not_be_imported_can_be_mended(write):
-    write("mine", "1 / 0")
-    with pytest.raises(OwnCodeError):
-        load_function("mine.f", "reward")
-    write("mine", "def f(completions, **kwargs): return [4.0]")
-    (function,) = get_rewards(["mine.f"])
-    assert function(["a"]) == [4.0]
-
-
-def test_a_file_that_was_written_a_moment_ago_is_found(write):
-    for count in range(20):  # within the resolution of the folder's time
-        write(f"mine_{count}", f"def f(): return {count}")
-        assert load_function(f"mine_{count}.f", "function")() == count
-
-
-def test_a_cell_that_writes_its_file_anew_changes_the_reward(write):
-    path = write("mine", DECORATED)
-    (words,) = get_rewards(["mine.words"])
-    assert words(["a b"], answer=["9"]) == [2.0]
-    path.write_text(DECORATED.replace("float(len(", "10.0 * float(len("))
-    (words,) = get_rewards(["mine.words"])
-    assert words(["a b"], answer=["9"]) == [20.0]
-    path.write_text("1 / 0")
-    for _ in range(2):
-        with pytest.raises(RewardError, match="line 1, cannot be imported: ZeroDivisionError"):
-            get_rewards(["mine.words"])
-
-
-def test_names_are_not_taken_twice(write):
-    write("mine", MINE)
-    for names in (["accuracy", "accuracy"], ["mine.topic", "accuracy", "mine.topic"]):
-        with pytest.raises(
-            RewardError, match=f"'{re.escape(names[0])}' stands there twice; weigh it with reward_weights"
-        ):
-            get_rewards(names)
-    write("other", "from rl.rewards import reward\n@reward('accuracy')\ndef f(completions, **kwargs): pass\n")
-    with pytest.raises(
-        RewardError, match="other.py, line 2, cannot be imported: ValueError: There is a reward 'accuracy'"
-    ):
-        get_rewards(["other.f"])
-    write("summed", "from rl.rewards import reward\n@reward('score')\ndef f(completions, **kwargs): pass\n")
-    with pytest.raises(RewardError, match="'score' is what the weighted sum is called"):
-        get_rewards(["summed.f"])
-
-
 def test_bound_values_reach_those_that_ask_whatever_columns_there_are(write):
     write(
         "mine",
@@ -378,27 +208,3 @@ def test_bound_values_reach_those_that_ask_whatever_columns_there_are(write):
     (accuracy,) = get_rewards(["accuracy"], verifier=number, opening="")
     assert accuracy(["<answer>9</answer>"], answer=["9"], opening=["e4 e5"], verifier=["me"]) == [1.0]
     assert "completions" in inspect.signature(function).parameters
-
-
-def test_the_digest_sees_the_files_that_a_file_imports(write):
-    helper = write("beside", "LIMIT = 1\n")
-    write(
-        "mine",
-        "import json\n\nfrom beside import LIMIT\n\ndef f(completions, **kwargs):\n    return [LIMIT]\n",
-    )
-    before = source_digest(["mine.f"])
-    assert source_digest(["mine.f"]) == before
-    helper.write_text("LIMIT = 2\n")
-    assert source_digest(["mine.f"]) != before
-
-
-def test_the_digest_is_of_the_files_that_are_named(write):
-    path = write("mine", MINE)
-    write("borrows", "from mine import topic\n")
-    first = source_digest(["mine.topic", "borrows.topic", "mine.weighted", "mine.partly"])
-    assert source_digest(["mine.weighted", "mine.partly", "borrows.topic", "mine.topic"]) == first
-    borrowed = source_digest(["borrows.topic"])
-    path.write_text(MINE + "# changed")
-    assert source_digest(["borrows.topic"]) != borrowed
-    with pytest.raises(OwnCodeError, match="there is no file"):
-        source_digest(["nowhere.f"])
