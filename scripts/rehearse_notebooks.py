@@ -5,8 +5,8 @@
 
 The kernel is given what a Studio kernel has: credentials of an execution role and a region, in its environment. The
 addresses there lead to a local endpoint that poses as AWS and carries the jobs out with the tiny model. The notebooks run
-side by side, as people do who share an account. Nothing else of local mode is used, and what the endpoint was asked is looked at afterwards: no path of this machine may be in it, and no
-name may have been given out twice.
+side by side, as people do who share an account. Nothing else of local mode is used, and what the endpoint was asked is
+looked at afterwards: no path of this machine may be in it, and no name may have been given out twice.
 
 Everything is kept under build/rehearsal/: the executed notebooks and their logs, each job's request, and calls.jsonl, the
 AWS operations that were called. Exit code: 0, 1 if a notebook failed or a request is not fit for AWS, 2 for a wrong
@@ -43,6 +43,9 @@ PARAMETERS: dict[str, object] = {
     "sick_steps": 3,
     "tool_steps": 2,
 }
+# Where a second process would only import the libraries once more: 03 and 05 spread their jobs over two, and with the
+# recipe tiny so do these.
+ONE_PROCESS = ("01_dpo_trl", "02_grpo_trl_accelerate")
 KERNEL = "rehearsal"
 ATTENDEE = "attendee"  # who seems to be working
 # The SDK reports train() calls to an address of AWS; a rehearsal must reach no one.
@@ -64,6 +67,8 @@ def rehearse(notebooks: list[Path], output: Path) -> tuple[list[Run], list[str]]
 def _rehearse_one(notebook: Path, output: Path, environment: dict[str, str]) -> Run:
     known = papermill.inspect_notebook(str(notebook))
     parameters = {name: value for name, value in PARAMETERS.items() if name in known}
+    if notebook.parent.name in ONE_PROCESS:
+        parameters["machine_changes"] = {"process_count": 1}
     with open(output / f"{notebook.stem}.log", "w", encoding="utf-8") as log:
         run = run_notebook(notebook, parameters, output, kernel=KERNEL, environment=environment, log=log)
     print(f"{notebook.stem}: {'failed' if run.failure else 'ok'} after {run.seconds:.0f} s", flush=True)

@@ -1,9 +1,11 @@
 """Keeps CreateTrainingJob from being sent: what the SDK would ask AWS for, and answers that let a notebook go on.
 
 Each request is validated against botocore's model of the API and put through preflight, and answered as if the job had
-completed at once, with a tiny model and some made-up pairs and evaluations. Everything else goes where it would go.
+completed at once, with a tiny model and some made-up pairs and evaluations. Everything else goes where it would go, but
+for what the SDK reports about its use, which goes nowhere.
 """
 
+import functools
 import json
 import re
 import shutil
@@ -23,6 +25,7 @@ from rl.preferences import write_pairs
 from rl.tasks import make_splits
 from rl.verifiers import get_verifier
 from run_notebooks import ROOT
+from sagemaker.core.telemetry import telemetry_logging
 from sagemaker.train import ModelTrainer
 from workshop.checks.duration import job_duration
 from workshop.checks.instances import training_instance_types
@@ -56,6 +59,7 @@ class RequestKeeper:
 
         BaseClient._make_api_call = make_api_call
         ModelTrainer.train = train
+        telemetry_logging._send_telemetry_request = lambda *_arguments, **_options: None
 
     def _preflight(self, trainer: Any, channels: list) -> list[dict[str, str]]:
         reader, request = self.names.get("check_verl_recipe", check_recipe), read_request(trainer, channels)
@@ -129,6 +133,14 @@ def _is_packed(request: dict[str, Any]) -> bool:
 def _upload_results(request: dict[str, Any]) -> None:
     """What later cells read: the tiny model as the job's model, made-up pairs and evaluations as its output."""
     bucket, _, prefix = request["OutputDataConfig"]["S3OutputPath"].removeprefix("s3://").partition("/")
+    for name, content in results(_is_packed(request)).items():
+        key = f"{prefix.rstrip('/')}/{request['TrainingJobName']}/output/{name}"
+        boto3.client("s3").put_object(Bucket=bucket, Key=key, Body=content)
+
+
+@functools.cache
+def results(packed: bool) -> dict[str, bytes]:
+    """The files that every job seems to have left, by name: packed as SageMaker packs them, or one by one."""
     with tempfile.TemporaryDirectory(prefix="matrix-") as folder:
         model, output = Path(folder) / "model", Path(folder) / "output"
         shutil.copytree(ROOT / "scripts" / "assets" / "tiny", model)
@@ -136,17 +148,15 @@ def _upload_results(request: dict[str, Any]) -> None:
         (model / "config.json").write_text(json.dumps(config))  # as long as the models that it stands for
         output.mkdir()
         _write_output(output)
-        if _is_packed(request):
+        if packed:
             for content in (model, output):
                 with tarfile.open(Path(folder) / f"{content.name}.tar.gz", "w:gz") as tar:
                     tar.add(content, ".")
                 shutil.rmtree(content)
         else:
             output.rename(Path(folder) / "data")
-        for file in Path(folder).rglob("*"):
-            if file.is_file():
-                key = f"{prefix.rstrip('/')}/{request['TrainingJobName']}/output/{file.relative_to(folder)}"
-                boto3.client("s3").upload_file(str(file), bucket, key)
+        files = [file for file in Path(folder).rglob("*") if file.is_file()]
+        return {str(file.relative_to(folder)): file.read_bytes() for file in files}
 
 
 def _write_output(folder: Path) -> None:

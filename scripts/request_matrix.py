@@ -6,21 +6,24 @@
 Each notebook is run from its first cell to its last with mode = "sagemaker". The SDK builds each request, uploads data and
 source to a local endpoint, and calls CreateTrainingJob; there the call is kept back (request_keeper.py), looked at and
 answered, so that the next cell can go on. What only looks at results finds made-up ones and may fail; what starts a job may
-not.
+not. Each run is a process of its own, forked from one that has imported the SDK: that alone takes as long as all the rest.
 """
 
 from __future__ import annotations
 
 import argparse
-import concurrent.futures
 import contextlib
+import importlib
 import io
 import json
+import multiprocessing
+import multiprocessing.connection
 import os
 import re
 import subprocess
 import sys
 import tempfile
+import traceback
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +32,7 @@ from facilitator_tables import TOTALS_BEGIN, TOTALS_END
 from local_sagemaker import client
 from local_sagemaker.compat import sts_address
 from rehearse_notebooks import studio_environment
-from request_keeper import RequestKeeper
+from request_keeper import RequestKeeper, results
 from run_notebooks import ROOT, find_notebooks
 from workshop.checks.duration import in_words
 from workshop.checks.instances import hourly_price
@@ -39,6 +42,16 @@ GOLDEN = ROOT / "tests" / "golden" / "requests"
 TABLE = ROOT / "docs" / "aws-jobs.md"
 IMAGE_OF_ONES_OWN = "123456789012.dkr.ecr.us-east-1.amazonaws.com/rl-workshop-verl:verl-0.9.1-0123456789ab"
 RUN_HERE = ("tiny", "smoke", "tools")
+AT_ONCE = 2  # notebooks that run side by side
+TIME_LIMIT = 30 * 60
+# What cells and preflight import, most of it in the middle of something; imported once, before the runs are forked.
+IMPORTED_FIRST = (
+    "IPython.core.interactiveshell",
+    "matplotlib.pyplot",
+    "mlflow",
+    "transformers.models.auto.tokenization_auto",
+    "workshop",
+)
 STARTS_A_JOB = re.compile(r"\.train\(|run_job\(|preflight\(")
 
 
@@ -47,28 +60,77 @@ def recipes_of(notebook: Path) -> list[str]:
     return [recipe for recipe in read_machines(notebook.parent / "machines.yaml") if recipe not in RUN_HERE]
 
 
-def jobs_of(notebook: Path, recipe: str, environment: dict[str, str]) -> list[dict[str, Any]]:
-    """The jobs that the notebook starts with the recipe, in order, recorded in a process of their own.
+def collect(notebooks: list[Path], folder: Path) -> dict[str, dict[str, list[dict[str, Any]]]]:
+    """All jobs, in the notebook's order: module -> recipe -> jobs.
 
     Each has `section`, `name`, `request` (of CreateTrainingJob), `checks` (preflight's lines) and `seconds`, what it is
     estimated to take (None: not known).
-    Raises RuntimeError with the process's output if a cell that starts a job failed.
+    Raises RuntimeError with what the cell said if a cell that starts a job failed.
     """
-    with tempfile.TemporaryDirectory(prefix="matrix-") as folder:
-        out = Path(folder) / "jobs.json"
+    home, out = folder / "endpoint", folder / "jobs.json"
+    endpoint = client.ensure_endpoint(home)
+    try:
+        environment = studio_environment(endpoint, folder) | {"HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
+        # The SDK validates its settings each time it looks one up. There are none, and the keeper sends no telemetry.
+        environment["SAGEMAKER_USER_CONFIG_OVERRIDE"] = os.devnull
         run = subprocess.run(
-            [sys.executable, __file__, "--record", str(notebook), recipe, str(out)],
+            [sys.executable, __file__, "--record", str(out), *map(str, notebooks)],
             env=environment,
             stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,
-            timeout=900,
+            timeout=TIME_LIMIT,
         )
-        if run.returncode:
-            raise RuntimeError(
-                f"{notebook.parent.name}, {recipe}:\n{run.stdout[-3000:]}\n{run.stderr[:8000]}"
+    finally:
+        client.shutdown(home)
+    if run.returncode:
+        raise RuntimeError(f"{run.stdout[-8000:]}\n{run.stderr[-8000:]}")
+    return json.loads(out.read_text())
+
+
+def record_all(notebooks: list[Path], folder: Path) -> dict[str, dict[str, list[dict[str, Any]]]]:
+    """As `collect`, in the environment of this process; each notebook and recipe in a fork of it."""
+    for name in IMPORTED_FIRST:
+        importlib.import_module(name)
+    for packed in (True, False):
+        results(packed)
+    forks, runs = multiprocessing.get_context("fork"), {}
+    for notebook in notebooks:
+        for recipe in recipes_of(notebook):
+            out = folder / f"{notebook.stem}-{recipe}.json"
+            runs[notebook.parent.name, recipe] = (
+                out,
+                forks.Process(target=_write_jobs, args=(notebook, recipe, out)),
             )
-        return json.loads(out.read_text())
+    if failed := _run([process for _, process in runs.values()]):
+        raise SystemExit(f"{failed} of {len(runs)} runs failed; what they said stands above.")
+    found: dict[str, dict[str, list[dict[str, Any]]]] = {}
+    for (module, recipe), (out, _) in runs.items():
+        found.setdefault(module, {})[recipe] = json.loads(out.read_text())
+    return found
+
+
+def _run(processes: list[Any]) -> int:
+    """Start the processes, AT_ONCE at a time, and wait for all; returns how many of them failed."""
+    running: list[Any] = []
+    for process in processes:
+        process.start()
+        running.append(process)
+        while len(running) == AT_ONCE:
+            multiprocessing.connection.wait([each.sentinel for each in running])
+            running = [each for each in running if each.is_alive()]
+    for process in running:
+        process.join()
+    return sum(process.exitcode != 0 for process in processes)
+
+
+def _write_jobs(notebook: Path, recipe: str, out: Path) -> None:
+    try:
+        with tempfile.TemporaryDirectory(prefix="matrix-") as folder:
+            out.write_text(json.dumps(record(notebook, recipe, Path(folder)), default=str))
+    except BaseException:
+        print(f"{notebook.parent.name}, {recipe}:\n{traceback.format_exc()}", file=sys.stderr, flush=True)
+        raise SystemExit(1) from None
 
 
 def record(notebook: Path, recipe: str, folder: Path) -> list[dict[str, Any]]:
@@ -88,6 +150,7 @@ def record(notebook: Path, recipe: str, folder: Path) -> list[dict[str, Any]]:
     keeper = RequestKeeper()
     shell = InteractiveShell.instance()
     shell.run_cell("import matplotlib; matplotlib.use('Agg')")
+    shell.run_line_magic("xmode", "Plain")  # nobody looks at most of the errors, and colours take seconds
     section, failures = "", []
     for cell in nbformat.read(notebook, as_version=4).cells:
         if cell.cell_type == "markdown":
@@ -101,7 +164,7 @@ def record(notebook: Path, recipe: str, folder: Path) -> list[dict[str, Any]]:
             failures.append(f"{section}\n{cell.source}\n\n{shown.getvalue()[-4000:]}")
             starts = STARTS_A_JOB.search(cell.source) and len(keeper.jobs) == started
             if starts or not keeper.jobs:
-                raise SystemExit("\n\n".join(failures))
+                raise RuntimeError("\n\n".join(failures))
         if "parameters" in cell.metadata.get("tags", []):
             shell.user_ns |= {
                 "mode": "sagemaker",
@@ -114,26 +177,6 @@ def record(notebook: Path, recipe: str, folder: Path) -> list[dict[str, Any]]:
             keeper.names = shell.user_ns
     os.chdir(ROOT)  # the place that this process is in goes with the folder
     return keeper.jobs
-
-
-def collect(notebooks: list[Path], folder: Path) -> dict[str, dict[str, list[dict[str, Any]]]]:
-    """All jobs: module -> recipe -> jobs. Two notebooks run at a time."""
-    home = folder / "endpoint"
-    endpoint = client.ensure_endpoint(home)
-    try:
-        environment = studio_environment(endpoint, folder) | {"HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
-        with concurrent.futures.ThreadPoolExecutor(2) as pool:
-            running = {
-                (notebook.parent.name, recipe): pool.submit(jobs_of, notebook, recipe, environment)
-                for notebook in notebooks
-                for recipe in recipes_of(notebook)
-            }
-            found: dict[str, dict[str, list[dict[str, Any]]]] = {}
-            for (module, recipe), jobs in running.items():
-                found.setdefault(module, {})[recipe] = jobs.result()
-            return found
-    finally:
-        client.shutdown(home)
 
 
 def golden_text(recipes: dict[str, list[dict[str, Any]]]) -> str:
@@ -235,14 +278,12 @@ def main(arguments: list[str] | None = None) -> int:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, prog="request_matrix.py"
     )
     parser.add_argument("notebooks", nargs="*", help="module numbers such as 02; all modules if none")
-    parser.add_argument("--record", nargs=3, metavar=("NOTEBOOK", "RECIPE", "FILE"), help=argparse.SUPPRESS)
+    parser.add_argument("--record", type=Path, metavar="FILE", help=argparse.SUPPRESS)
     options = parser.parse_args(arguments)
     if options.record:
-        notebook, recipe, out = options.record
         with tempfile.TemporaryDirectory(prefix="matrix-") as folder:
-            Path(out).write_text(
-                json.dumps(record(Path(notebook).resolve(), recipe, Path(folder)), default=str)
-            )
+            found = record_all(find_notebooks(options.notebooks), Path(folder))
+        options.record.write_text(json.dumps(found))
         return 0
     with tempfile.TemporaryDirectory(prefix="matrix-") as folder:
         found = collect(find_notebooks(options.notebooks), Path(folder))

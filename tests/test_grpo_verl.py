@@ -1,5 +1,4 @@
-"""05_grpo_verl as it runs on AWS: a spot job of two hosts, interrupted, resumed, merged and evaluated; and a task of
-one's own, with its data, verdict and reward.
+"""05_grpo_verl as it runs on AWS: a spot job of two hosts, interrupted, resumed, merged and evaluated.
 
 The notebook trains on one host with two processes; here each host has one, so that weights, gradients and the shards
 of a checkpoint have to cross from host to host.
@@ -13,11 +12,9 @@ from pathlib import Path
 import pytest
 from endpoint_fixtures import launch, log_lines, s3_keys, wait_end
 from launchers import RayCluster
-from lesson.verl_checks import check_verl_recipe
 from rl.tasks import make_splits, write_splits
 from safetensors.torch import load_file
 from sagemaker.core.training.configs import CheckpointConfig, InputData, SourceCode, StoppingCondition
-from workshop.checks.preflight import preflight
 from workshop.jobs.outputs import fetch_output
 from workshop.session.staging import stage_source
 
@@ -29,41 +26,23 @@ OVERRIDES = [
     "trainer.save_freq=2",
     "job.eval_problems=20",
     "job.eval_samples=1",
-    "job.report_to=[mlflow]",
+    "job.report_to=[]",
 ]
-
-
-OWN_TASK = '''
-DIGITS = "zero one two three four five six seven eight nine".split()
-
-def in_words(number):
-    return " ".join("minus" if c == "-" else DIGITS[int(c)] if c in "0123456789" else c for c in number)
-
-def same_word(given, gold):
-    return gold in (given, in_words(given))
-
-def brevity(completions, allowed, **kwargs):
-    """1.0 up to so many characters as the row allows; no opinion where it says nothing."""
-    texts = [completion[0]["content"] for completion in completions]
-    return [None if most is None else float(len(text) <= int(most)) for text, most in zip(texts, allowed)]
-'''
 
 
 def wait_for(reached, name: str, timeout_s: float) -> None:
     deadline = time.monotonic() + timeout_s
     while not reached():
         assert time.monotonic() < deadline, log_lines(name)[-40:]
-        time.sleep(0.2)
+        time.sleep(1)
 
 
-@pytest.mark.timeout(1500)  # the environment may have to be built first
+@pytest.mark.timeout(2400)  # the environment may have to be built first
 def test_two_hosts_go_on_after_an_interruption(make_trainer, endpoint, tmp_path):
     source = stage_source(ROOT / "05_grpo_verl" / "scripts", build=tmp_path)
     folders = write_splits(make_splits("chain_sum", {"train": 64, "test": 20}), tmp_path / "data")
     checkpoints = f"s3://{os.environ.get('BUCKET', 'sagemaker-us-east-1-123456789012')}/verl-checkpoints"
-    trainer = make_trainer(
-        "",
-        hosts=2,
+    settings = dict(
         spot=True,
         source_code=SourceCode(
             source_dir=str(source), entry_script="train.py", requirements="requirements.txt"
@@ -74,7 +53,7 @@ def test_two_hosts_go_on_after_an_interruption(make_trainer, endpoint, tmp_path)
         stopping_condition=StoppingCondition(max_runtime_in_seconds=1400, max_wait_time_in_seconds=1400),
     )
     channels = [InputData(channel_name=split, data_source=str(path)) for split, path in folders.items()]
-    name = launch(trainer, input_data_config=channels)
+    name = launch(make_trainer("", hosts=2, **settings), input_data_config=channels)
 
     def whole_checkpoint() -> bool:
         return {f"complete-{host}.json" for host in (0, 1)} <= {
@@ -84,7 +63,7 @@ def test_two_hosts_go_on_after_an_interruption(make_trainer, endpoint, tmp_path)
     wait_for(whole_checkpoint, name, timeout_s=900)
     done = endpoint.command("interrupt", name)
     assert done.returncode == 0, done.stderr
-    job = wait_end(name, timeout_s=400)
+    job = wait_end(name, timeout_s=900)
     lines = log_lines(name)
     assert job["TrainingJobStatus"] == "Completed", (job.get("FailureReason"), lines[-40:])
     assert "Interrupted" in [change["Status"] for change in job["SecondaryStatusTransitions"]]
@@ -115,9 +94,10 @@ def test_two_hosts_go_on_after_an_interruption(make_trainer, endpoint, tmp_path)
             )
             assert all((after != before).any() for after, before in halves), weight  # of both processes
 
-    # Started again when all is done, as after an interruption in the last evaluation: nothing is left to train.
-    again = launch(trainer, input_data_config=channels)
-    job = wait_end(again, timeout_s=400)
+    # Started again when all is done, as after an interruption in the last evaluation: nothing is left to train. One host is
+    # enough for that, although the checkpoint is of two.
+    again = launch(make_trainer("", **settings), input_data_config=channels)
+    job = wait_end(again, timeout_s=900)
     lines = log_lines(again)
     assert job["TrainingJobStatus"] == "Completed", (job.get("FailureReason"), lines[-40:])
     assert f"global_step_{STEPS} holds all {STEPS} steps: nothing is left to train." in lines
@@ -128,75 +108,3 @@ def test_two_hosts_go_on_after_an_interruption(make_trainer, endpoint, tmp_path)
     weights = load_file(repeated.model / "model.safetensors")
     assert all((weights[name] == values).all() for name, values in trained.items())
     assert repeated.summary["trained"] == summary["trained"]
-
-
-def in_words(split: list[dict], words) -> list[dict]:
-    """The rows with their answers in words, and a column of numbers that some rows lack."""
-    allowed = [60, 30, None]
-    return [
-        {**row, "answer": words(row["answer"]), "allowed": allowed[number % 3]}
-        for number, row in enumerate(split)
-    ]
-
-
-@pytest.mark.timeout(1500)
-def test_a_task_of_words_with_a_verdict_and_a_reward_of_ones_own(make_trainer, endpoint, tmp_path):
-    """More steps than the data holds: with three rows an epoch is one step."""
-    steps = 4
-    source = stage_source(ROOT / "05_grpo_verl" / "scripts", build=tmp_path)
-    (source / "my_task.py").write_text(OWN_TASK)
-    own: dict = {}
-    exec(OWN_TASK, own)
-    splits = make_splits("chain_sum", {"train": 3, "test": 20})
-    folders = write_splits(
-        {name: in_words(rows, own["in_words"]) for name, rows in splits.items()}, tmp_path / "data"
-    )
-    trainer = make_trainer(
-        "",
-        source_code=SourceCode(
-            source_dir=str(source), entry_script="train.py", requirements="requirements.txt"
-        ),
-        distributed=RayCluster(process_count_per_node=1),
-        hyperparameters={
-            "config": "recipes/tiny.yaml",
-            "overrides": [
-                f"trainer.total_training_steps={steps}",
-                "trainer.save_freq=10",
-                "data.train_batch_size=3",
-                "actor_rollout_ref.actor.ppo_mini_batch_size=3",
-                "actor_rollout_ref.rollout.n=4",
-                "actor_rollout_ref.actor.ppo_micro_batch_size_per_gpu=12",
-                "actor_rollout_ref.rollout.log_prob_micro_batch_size_per_gpu=12",
-                "job.rewards=[accuracy, my_task.brevity]",
-                "job.reward_weights=[1.0, 0.5]",
-                "job.verifier=my_task.same_word",
-                "job.eval_problems=20",
-                "job.eval_samples=1",
-                "job.report_to=[mlflow]",
-            ],
-        },
-    )
-    channels = [InputData(channel_name=split, data_source=str(path)) for split, path in folders.items()]
-    checks = str(preflight(trainer, channels, recipe=check_verl_recipe))
-    assert "4 steps of 3 of the 3 prompts: 4 times through them" in checks
-    name = launch(trainer, input_data_config=channels)
-    job = wait_end(name, timeout_s=1100)
-    assert job["TrainingJobStatus"] == "Completed", (job.get("FailureReason"), log_lines(name)[-40:])
-
-    output = fetch_output(name, tmp_path / "output")
-    assert [row["step"] for row in output.history] == list(range(1, steps + 1))
-    for row in output.history:  # the reward has an opinion on two rows of three
-        parts = row["rewards/accuracy/mean"] + 0.5 * row["rewards/my_task.brevity/mean"] * 2 / 3
-        assert math.isclose(row["reward"], parts, abs_tol=1e-5)
-    assert any(row["rewards/accuracy/mean"] > 0 for row in output.history)
-    assert 0 < sum(row["rewards/my_task.brevity/mean"] for row in output.history) < steps
-    assert output.summary["steps"] == steps
-    for evaluation, rates in ((output.before, "base"), (output.after, "trained")):
-        right = [
-            item["extracted"] is not None and own["same_word"](item["extracted"], item["answer"])
-            for item in evaluation.completions
-        ]
-        assert [item["correct"] for item in evaluation.completions] == right
-        assert output.summary[rates]["greedy"]["value"] == evaluation.greedy.value
-    assert output.before.greedy.value > 0, "the verdict on words is not that of the evaluation"
-    print("pass@1", output.before.greedy, output.after.greedy)

@@ -50,7 +50,7 @@ OVERRIDES = [
     "trainer.save_freq=2",
     "job.eval_problems=20",
     "job.eval_samples=1",
-    "job.report_to=[mlflow]",
+    "job.report_to=[]",
 ]
 
 

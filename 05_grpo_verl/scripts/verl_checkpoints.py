@@ -4,47 +4,38 @@ Each training process writes its shard on its own host. SageMaker copies them al
 the job starts again; the host that merges asks the others for what it lacks.
 """
 
+import contextlib
 import gc
+import io
+import logging
 import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import psutil
-import ray
 import torch
 from job.checkpoints import mark_complete
 from job.models import check_finite
 from peft import PeftModel
-from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from transformers import AutoModelForCausalLM, PreTrainedModel
+from transformers.utils.logging import disable_progress_bar
+from verl.model_merger.base_model_merger import ModelMergerConfig
+from verl.model_merger.fsdp_model_merger import FSDPModelMerger
+from verl_hosts import fetch_missing
 
-PART_BYTES = 64 * 2**20
-
-
-def on_every_host(function: Callable, *arguments: Any) -> dict[str, Any]:
-    """Call `function` once on each host of the Ray cluster; returns the results by Ray's id of the host."""
-    hosts = [node["NodeID"] for node in ray.nodes() if node["Alive"]]
-    return dict(zip(hosts, ray.get([on_host(host, function, *arguments) for host in hosts]), strict=True))
-
-
-def on_host(host: str, function: Callable, *arguments: Any) -> ray.ObjectRef:
-    """Call `function` on the host with this id."""
-    strategy = NodeAffinitySchedulingStrategy(host, soft=False)
-    return ray.remote(num_cpus=0)(function).options(scheduling_strategy=strategy).remote(*arguments)
+disable_progress_bar()  # of weights that are loaded and written: the log has lines for what counts
 
 
 def close_checkpoint(folder: Path, made_of: dict[str, str]) -> float:
-    """Mark a checkpoint as complete on this host, and with the fingerprints of what it is made of.
+    """Mark a checkpoint as complete on this host, and with the fingerprints of what it is made of. For one of Ray's processes.
 
     Returns the most memory that a process of Ray here has held so far, in MB (2**20 bytes).
     """
     mark_complete(folder, made_of)
     peaks = [0.0]
-    # The parent of a task's process is Ray on this host.
+    # The parent of such a process is Ray on this host.
     for process in psutil.Process(os.getppid()).children():
         status = Path(f"/proc/{process.pid}/status")
         lines = status.read_text().splitlines() if status.exists() else []
@@ -72,16 +63,40 @@ def merged_model(checkpoint: Path, dtype: str) -> PreTrainedModel:
             f"verl ended without saving {checkpoint.name}; it saved {', '.join(saved) or 'none'}."
         )
     fetch_missing(checkpoint)
-    backend = "megatron" if (checkpoint / "actor" / "dist_ckpt").is_dir() else "fsdp"
-    target = Path(tempfile.mkdtemp())
-    command = [sys.executable, "-m", "verl.model_merger", "merge", "--backend", backend]
-    command += ["--local_dir", str(checkpoint / "actor"), "--target_dir", str(target)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    if done.returncode or not (target / "config.json").is_file():
-        raise RuntimeError(f"verl could not merge {checkpoint}:\n{done.stderr[-2000:]}")
+    shards, target = checkpoint / "actor", Path(tempfile.mkdtemp())
+    try:
+        (_merge_megatron if (shards / "dist_ckpt").is_dir() else _merge_fsdp)(shards, target)
+    except Exception as error:
+        raise RuntimeError(f"verl could not merge {checkpoint}: {error}") from error
     model = open_model(target, dtype, name=checkpoint.name)
     adapter = target / "lora_adapter"
     return PeftModel.from_pretrained(model, adapter) if adapter.is_dir() else model
+
+
+def _merge_fsdp(shards: Path, target: Path) -> None:
+    """In this process: another one would need much longer for its imports than for the merging."""
+    config = ModelMergerConfig(
+        operation="merge",
+        backend="fsdp",
+        local_dir=str(shards),
+        target_dir=str(target),
+        hf_model_config_path=str(shards / "huggingface"),
+    )
+    logging.disable(logging.WARNING)  # that shards know nothing of each other's processes
+    try:
+        with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
+            FSDPModelMerger(config).merge_and_save()
+    finally:
+        logging.disable(logging.NOTSET)
+
+
+def _merge_megatron(shards: Path, target: Path) -> None:
+    """In a process of its own, since Megatron opens a process group for it. Raises RuntimeError with the end of its log."""
+    command = [sys.executable, "-m", "verl.model_merger", "merge", "--backend", "megatron"]
+    command += ["--local_dir", str(shards), "--target_dir", str(target)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise RuntimeError(done.stderr[-2000:])
 
 
 def open_model(source: Path | str, dtype: str, *, name: str) -> PreTrainedModel:
@@ -103,31 +118,3 @@ def free_gpus() -> None:
     gc.collect()
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
-
-
-def fetch_missing(folder: Path) -> None:
-    """Bring the files of a checkpoint that other hosts wrote to this one."""
-    own = ray.get_runtime_context().get_node_id()
-    for host, files in on_every_host(list_files, folder).items():
-        for name, size in files.items():
-            target = folder / name
-            if host == own or (target.is_file() and target.stat().st_size == size):
-                continue
-            target.parent.mkdir(parents=True, exist_ok=True)
-            with target.open("wb") as file:
-                while file.tell() < size:
-                    file.write(ray.get(on_host(host, read_part, folder / name, file.tell())))
-
-
-def list_files(folder: Path) -> dict[str, int]:
-    """Size in bytes of each file below a folder, by its path there."""
-    return {
-        str(path.relative_to(folder)): path.stat().st_size for path in folder.rglob("*") if path.is_file()
-    }
-
-
-def read_part(path: Path, offset: int) -> bytes:
-    """At most PART_BYTES of a file."""
-    with path.open("rb") as file:
-        file.seek(offset)
-        return file.read(PART_BYTES)

@@ -42,6 +42,9 @@ OPEN_SECTIONS = (
     "reward.custom_reward_function",
     "data.apply_chat_template_kwargs",
 )
+# Ray gives its processes a priority 15 lower than the job's, so that they wait for all else that runs on the machine; and
+# verl's log has a line for each file that it writes.
+RAY_VARIABLES = {"RAY_worker_niceness": "0", "VERL_LOGGING_LEVEL": "WARNING"}
 
 
 def trainer_config(
@@ -118,7 +121,7 @@ def fill_in(
         "actor_rollout_ref": {"model": {"path": model}},
         "data": data,
         "trainer": trainer,
-        "ray_kwargs": {"ray_init": {"runtime_env": {"env_vars": variables}}},
+        "ray_kwargs": {"ray_init": {"runtime_env": {"env_vars": variables | RAY_VARIABLES}}},
     }
     config = OmegaConf.merge(config, given)
     OmegaConf.update(config, "fingerprints", made_of, force_add=True)  # verl passes it over

@@ -1,6 +1,7 @@
 """Which process of the Ray cluster did what, and when: Ray's own record of its tasks, made small enough to keep."""
 
 import json
+import logging
 from pathlib import Path
 from typing import TypedDict
 
@@ -23,7 +24,10 @@ def write_timeline(path: Path) -> None:
     import ray  # here, so that the notebook side can read this file's type
 
     calls: dict[tuple[str, str, str], list[tuple[float, float]]] = {}
-    for event in ray.timeline():
+    logging.disable(logging.WARNING)  # Ray 2.60 says each time that it will read this from elsewhere one day
+    events = ray.timeline()
+    logging.disable(logging.NOTSET)
+    for event in events:
         if event["cat"].startswith("task::") and event["name"] != "__init__":
             key = event["pid"], event["tid"].removeprefix("worker:"), event["cat"].removeprefix("task::")
             calls.setdefault(key, []).append((event["ts"] / 1e6, (event["ts"] + event["dur"]) / 1e6))

@@ -20,7 +20,7 @@ from verl.trainer.main_ppo import TaskRunnerV1, run_ppo
 from verl.trainer.ppo.v1.replay_buffer import ReplayBuffer
 from verl.trainer.ppo.v1.trainer_sync import PPOTrainerSync
 from verl.utils.debug import marked_timer
-from verl_checkpoints import close_checkpoint, on_every_host
+from verl_checkpoints import close_checkpoint
 
 # verl's 2 s, which are no setting (0.9.1), are nothing in a step of minutes and most of a tiny one.
 POLL_S = 0.2
@@ -76,7 +76,13 @@ class WorkshopTrainer(PPOTrainerSync):
         super()._save_checkpoint()
         folder = Path(self.config.trainer.default_local_dir, f"global_step_{self.global_steps}")
         made_of = OmegaConf.to_container(self.config.fingerprints)
-        self.peak_rss_mb = max(on_every_host(close_checkpoint, folder, made_of).values())
+        # In one training process of each host: it has imported what that takes, and a new one would have to.
+        on_each_host = self.actor_rollout_wg.workers[:: self.config.trainer.n_gpus_per_node]
+        close = [
+            worker.__ray_call__.remote(lambda process: close_checkpoint(folder, made_of))
+            for worker in on_each_host
+        ]
+        self.peak_rss_mb = max(ray.get(close))
         self._pace.save_ended()
 
 

@@ -14,6 +14,8 @@ from local_sagemaker.hosts.process import SupervisedProcess
 from local_sagemaker.jobs.channels import fetch_channel
 from local_sagemaker.jobs.storage import inside
 
+NO_LISTS = (".py", ".pyc", ".json", ".jsonl", ".yaml", ".safetensors")  # of most files of a job's source
+
 
 def base_requirements() -> Path:
     """The list that stands for the image; LOCAL_SAGEMAKER_BASE_REQUIREMENTS names another."""
@@ -25,13 +27,14 @@ def job_requirements(s3: BaseClient, request: TrainingRequest, folder: Path) -> 
     channels = {channel.name: channel for channel in request.channels}
     if not {"code", "sm_drivers"} <= channels.keys():
         return None
-    fetch_channel(s3, channels["sm_drivers"], folder / "sm_drivers", 0, 1)
+    fetch_channel(s3, channels["sm_drivers"], folder / "sm_drivers", 0, 1, without=(".py", ".pyc"))
     settings = json.loads((folder / "sm_drivers" / "sourcecode.json").read_text())
     name = settings.get("requirements")
     if not name:
         return None
     code = folder / "code"
-    fetch_channel(s3, channels["code"], code, 0, 1)  # all of it: the file may include others with -r
+    # All that may be a list, since the file may include others with -r.
+    fetch_channel(s3, channels["code"], code, 0, 1, without=NO_LISTS)
     for archive in code.glob("*.tar.gz"):  # a source_dir given as an archive
         with tarfile.open(archive) as tar:
             tar.extractall(code, filter="data")

@@ -60,14 +60,16 @@ def _manifest_objects(s3: BaseClient, channel: Channel) -> list[tuple[str, str, 
     return [(source, prefix + name, name) for name in relative]
 
 
-def fetch_channel(s3: BaseClient, channel: Channel, folder: Path, host: int, hosts: int) -> None:
-    """Put the channel's objects, or this host's share of them, into `folder`.
+def fetch_channel(
+    s3: BaseClient, channel: Channel, folder: Path, host: int, hosts: int, without: tuple[str, ...] = ()
+) -> None:
+    """Put the channel's objects, or this host's share of them, into `folder`; `without` those with such endings.
 
     `host` is the host's number, from 0, of `hosts`. ShardedByS3Key: hosts take turns through the sorted keys.
     FastFile is a download too: the same files appear. Raises ChannelError.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    objects = find_objects(s3, channel)
+    objects = [found for found in find_objects(s3, channel) if not found[1].endswith(without)]
     for bucket, key, relative in objects[host::hosts] if channel.sharded else objects:
         try:
             download(s3, bucket, key, inside(folder, relative))
