@@ -1,5 +1,6 @@
 # make run    the notebooks in local mode: no AWS account, no GPU, no Docker
 # make rehearse  the notebooks as in SageMaker Studio, against the local endpoint posing as AWS
+# make seeds  the comparisons that notebooks rest on, with three seeds each: what is missing of NN_*/recorded
 # make lab    JupyterLab with everything installed
 # make studio the same for a JupyterLab that is there already, as in SageMaker Studio: an environment and a kernel
 #
@@ -26,7 +27,7 @@ LINT = .venv-dev/bin/ruff check --quiet . && .venv-dev/bin/ruff format --check -
 TYPES = .venv-dev/bin/ty check --output-format concise
 BUILD_ENVIRONMENT = PYTHONPATH=scripts $(PYTHON) -m local_sagemaker.environments
 
-.PHONY: help setup setup-dev run rehearse check test lint types lab studio clean
+.PHONY: help setup setup-dev run rehearse seeds check test lint types lab studio clean
 
 help:
 	@sed -n 's/^# \{0,1\}//p' Makefile | sed '/^Environments/,$$d'
@@ -45,6 +46,10 @@ run: setup
 # make rehearse ARGS=02
 rehearse: setup
 	@.venv/bin/python scripts/rehearse_notebooks.py $(ARGS)
+
+# make seeds ARGS="02 rates": docs/recorded-runs.md
+seeds: setup
+	@.venv/bin/python scripts/record_seeds.py $(ARGS)
 
 # Torch's threads would only wait for each other where each worker has one core.
 check: setup-dev

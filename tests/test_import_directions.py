@@ -39,6 +39,7 @@ FORBIDDEN = {
     "scripts/launchers/drivers/*.py": SHARED | {"local_sagemaker", "sagemaker"},
     # Preflight reads tokenizers, which needs no torch; it loads the library when it is asked for (see below).
     "scripts/workshop/**/*.py": {"lesson", "launchers", "compat"} | TRAINING - {"transformers"},
+    "scripts/seeds/**/*.py": {"lesson", "launchers", "compat"} | TRAINING,
     "[0-9][0-9]_*/lesson/*.py": {"launchers", "compat"} | TRAINING,
     "[0-9][0-9]_*/scripts/**/*.py": NOTEBOOK_SIDE,
     "[0-9][0-9]_*/*.ipynb": {"local_sagemaker", "compat"} | TRAINING,

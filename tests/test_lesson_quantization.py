@@ -2,6 +2,7 @@
 
 import json
 
+import numpy as np
 import pytest
 from job.arguments import LoraArguments
 from job.models import load_base, lora_config
@@ -20,6 +21,7 @@ from lesson.quantization_views import (
     measurement_table,
     plot_exports,
     plot_measurements,
+    plot_packed,
     read_report,
 )
 from rl.tasks import DataError
@@ -29,17 +31,17 @@ from workshop.checks.memory import GB, SHAPES, estimate
 TABLES = 7 * 1100  # bytes in each layer: bitsandbytes keeps two tables of numbers beside each matrix
 
 
-def rate(value: float, low: float, high: float) -> dict:
-    return {"value": value, "low": low, "high": high, "n": 300, "decoding": "greedy"}
+def verdicts(right: int) -> list[bool]:
+    """Of 100 problems, the first so many right."""
+    return [number < right for number in range(100)]
 
 
 def measured(weights: int) -> dict:
     return {
         "weights_bytes": weights,
-        "peak_bytes": {"imported": 600_000_000, "loaded": 610_000_000, "trained": 900_000_000},
+        "peak_bytes": {"imported": 600_000_000, "loaded": 810_000_000, "trained": 900_000_000},
         "step_seconds": 0.25,
         "loss": 2.5,
-        "greedy": rate(0.9, 0.861, 0.929),
     }
 
 
@@ -49,10 +51,12 @@ MEASUREMENTS = {
     "precisions": {"fp32": measured(4000), "bf16": measured(2000), "nf4": measured(680)},
 }
 EXPORTS = {
-    "base": {"greedy": rate(0.1, 0.07, 0.14)},
+    "base": {"right": verdicts(10)},
     "exports": {
-        "adapters": {"bytes": 1234, "greedy": rate(0.96, 0.93, 0.98), "note": "small"},
-        "unmerged": {"bytes": 5678, "greedy": rate(0.0, 1e-18, 0.013), "note": "wrong"},
+        "adapters": {"bytes": 1234, "right": verdicts(96), "note": "small"},
+        "merged": {"bytes": 2345, "right": verdicts(94), "note": "whole"},
+        "unmerged": {"bytes": 5678, "right": verdicts(12), "note": "wrong"},
+        "wrapped": {"bytes": 5678, "right": verdicts(0), "note": "wrong too"},
     },
 }
 GRADIENTS = {
@@ -96,7 +100,7 @@ def test_the_methods_differ_as_they_should():
 
 
 def test_the_smallest_gpu_that_holds_a_model():
-    assert smallest_instance(training_memory("Llama-3.2-1B", "QLoRA, NF4")) == "ml.g4dn.xlarge"
+    assert smallest_instance(training_memory("Llama-3.2-1B", "QLoRA, NF4")) == "ml.g6.xlarge"
     assert smallest_instance(training_memory("Llama-3.3-70B", "QLoRA, NF4")) == "ml.p5.4xlarge"
     assert smallest_instance(training_memory("Llama-3.3-70B", "LoRA, bf16")) is None
     assert list(ONE_GPU.values()) == sorted(ONE_GPU.values())
@@ -105,7 +109,7 @@ def test_the_smallest_gpu_that_holds_a_model():
 def test_the_instances_exist_and_are_no_larger_than_the_sdk_says():
     assert set(ONE_GPU) <= training_instance_types()
     known = {name: gpu_bytes(name, "us-east-1") for name in ONE_GPU}
-    assert known["ml.g4dn.xlarge"]
+    assert known["ml.g6.xlarge"]
     # A "24 GB" GPU of AWS has 22,888 MiB, a hair less.
     assert all(
         ONE_GPU[name] * GB <= 1.001 * size < 1.1 * ONE_GPU[name] * GB for name, size in known.items() if size
@@ -115,8 +119,15 @@ def test_the_instances_exist_and_are_no_larger_than_the_sdk_says():
 def test_the_table_and_the_plot_show_every_model():
     text = repr(method_table(("Qwen3-8B", "Llama-3.3-70B")))
     assert "Qwen3-8B" in text and "more than one GPU" in text and "QLoRA, NF4" in text
+    assert "ml.g6.xlarge, 24 GB" in text
     assert "Llama-3.3-70B, QLoRA, NF4" in repr(plot_methods(("Llama-3.3-70B",)))
     assert plot_methods(("Qwen3-8B",))._repr_png_().startswith(b"\x89PNG")
+
+
+def test_the_table_and_the_plot_say_the_same():
+    total = repr(plot_methods(("Qwen3-8B",), ("QLoRA, NF4",))).rsplit(" ", 1)[1]
+    (line,) = [line for line in repr(method_table(("Qwen3-8B",))).splitlines() if "QLoRA" in line]
+    assert float(total) == pytest.approx(float(line.split("ml.")[0].split()[-1]), abs=0.06)
 
 
 def test_reports_are_read_back_and_missed_by_name(tmp_path):
@@ -131,17 +142,20 @@ def test_reports_are_read_back_and_missed_by_name(tmp_path):
 
 def test_measurements_are_shown():
     text = repr(measurement_table({"tiny": MEASUREMENTS, "small": MEASUREMENTS}))
-    assert all(part in text for part in ("nf4", "680", "0.68", "900 MB", "0.900 [0.861, 0.929]", "small"))
+    assert all(part in text for part in ("nf4", "680", "0.68", "810 MB", "900 MB", "2.500", "small"))
     plot = plot_measurements({"tiny": MEASUREMENTS, "small": MEASUREMENTS})
-    assert "small: fp32 0.004 MB, 0.25 s" in repr(plot)
+    assert "small: fp32 0.004 MB, at most 900 MB held, 0.25 s" in repr(plot)
     assert plot._repr_png_().startswith(b"\x89PNG")
 
 
 def test_lost_training_is_marked():
-    assert "0.960 [0.930, 0.980]" in repr(export_table(EXPORTS))
+    text = repr(export_table(EXPORTS))
+    assert "0.960 [0.902, 0.984]" in text and "86 fixed, 0 broken, p < 0.001" in text
+    assert "0 fixed, 2 broken, p = 0.500" in text  # merged, against the adapters
     plot = plot_exports(EXPORTS)
     labels = [text.get_text() for text in plot.figure.axes[0].texts]
-    assert "0.960" in labels and "0.000: training lost" in labels
+    # unmerged has two more right than the base, which is chance.
+    assert {"0.960", "0.940", "0.120: training lost", "0.000: training lost"} <= set(labels)
     assert plot._repr_png_().startswith(b"\x89PNG")
 
 
@@ -149,3 +163,18 @@ def test_gradients_say_where_there_is_no_trap():
     assert "on a CPU with AVX512-BF16" in repr(gradient_table(GRADIENTS))
     assert "backward fails: shape is invalid" in repr(gradient_table(GRADIENTS))
     assert "there is no trap" in repr(gradient_table(GRADIENTS | {"trap": False}))
+
+
+def test_an_outlier_spoils_its_block():
+    levels = np.linspace(-1, 1, 16)
+
+    def through(block: np.ndarray) -> np.ndarray:
+        scale = np.abs(block).max()
+        return levels[np.abs(block[:, None] / scale - levels).argmin(axis=1)] * scale
+
+    block = np.linspace(-0.1, 0.1, 64)
+    spoiled = np.append(block[:-1], 2.0)
+    plot = plot_packed({"plain": block, "with an outlier": spoiled}, through)
+    assert "plain: error " in repr(plot) and "with an outlier: error " in repr(plot)
+    assert "2 levels in use" in repr(plot)
+    assert plot._repr_png_().startswith(b"\x89PNG")

@@ -3,7 +3,7 @@
 import dataclasses
 
 from endpoint_fixtures import describe, launch, log_lines, phases, wait_end
-from lesson.spot import interrupt_at_step
+from lesson.spot import interrupt_at_step, logged_steps, plot_attempts
 from sagemaker.core.training.configs import CheckpointConfig, StoppingCondition
 from workshop.session.connection import WorkshopSession
 
@@ -45,6 +45,10 @@ def test_a_job_is_interrupted_once_and_goes_on(endpoint, make_trainer, capsys):
     assert phases(ended).count("Interrupted") == 1
     steps = [line.split()[1] for line in log_lines(name) if line.startswith("[metrics]")]
     assert steps[:4] == [f"step={step}/10" for step in (1, 2, 3, 4)] and steps[-1] == "step=10/10"
+    reported = logged_steps(trainer)
+    assert [f"step={step}/10" for _, step in reported] == steps
+    moments = [moment for moment, _ in reported]
+    assert moments == sorted(moments) and 0 <= moments[0] and moments[-1] > 10 * 0.6 - 1
 
 
 def test_a_job_that_ends_before_is_left_alone(endpoint, make_trainer):
@@ -60,3 +64,16 @@ def test_on_aws_it_only_explains(capsys):
     aws = dataclasses.replace(session(type("Endpoint", (), {"url": None})), mode="sagemaker")
     assert interrupt_at_step(aws, "some-job", 3) is None
     assert "takes a spot instance back" in capsys.readouterr().out
+
+
+def test_steps_that_were_trained_again_are_told_apart():
+    plot = plot_attempts([(3.0, 1), (4.0, 2), (5.0, 3), (9.0, 2), (10.0, 3), (11.0, 4)])
+    assert plot.summary.endswith("4 trained; trained again: 2, 3")
+    (axes,) = plot.figure.axes
+    assert [len(line.get_xdata()) for line in axes.lines] == [4, 2]
+
+
+def test_a_job_without_a_break_trained_nothing_again():
+    plot = plot_attempts([(3.0, 1), (4.0, 2)])
+    assert plot.summary.endswith("2 trained; trained again: none")
+    assert len(plot.figure.axes[0].lines) == 1

@@ -55,6 +55,8 @@ def test_notebook_runs_and_its_model_learns(notebook):
     assert base["value"] < base_below
     assert trained["value"] >= trained_from
     for record in records:  # 05 has one for the model with a tool, too
-        assert record["base"]["high"] < record["trained"]["low"], "the 95 % intervals touch"
+        # Intervals that touch need not mean that nothing was learned; here they are far apart.
+        for before, after in (("base", "trained"), ("base_sampled", "trained_sampled")):
+            assert record[before]["high"] < record[after]["low"], f"{before} and {after} touch"
     lengths = records[0]["completion_length"]
     assert lengths["trained"] > lengths["base"] + 5, "it did not learn to think"

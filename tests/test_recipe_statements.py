@@ -20,7 +20,8 @@ from workshop.session.machines import Machine, read_machine, read_machines
 
 RECIPES = sorted(ROOT.glob("[0-9][0-9]_*/scripts/recipes/*.yaml"))
 MACHINES = sorted(ROOT.glob("[0-9][0-9]_*/machines.yaml"))
-SIDE_JOBS = {"reward_model", "reward_model_gpu"}  # they run on the machine of the recipe they are for
+# They run on the machine of the recipe they are for.
+SIDE_JOBS = {"reward_model", "reward_model_gpu", "distilled", "letters"}
 ROWS = [(path.parent, recipe) for path in MACHINES for recipe in read_machines(path)]
 NUMBER = r"\d[\d,]*(?:\.\d+)?(?: G\b)?"
 PRODUCT = re.compile(rf"([^=]+ x [^=]+) = ({NUMBER})( GB)?")

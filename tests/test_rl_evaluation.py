@@ -1,5 +1,6 @@
 """Intervals, scoring, saving; one process and two give the same evaluation; training around it is not disturbed."""
 
+import dataclasses
 import json
 import subprocess
 import sys
@@ -8,8 +9,10 @@ from pathlib import Path
 import pytest
 import torch
 from harness import job_variables
-from rl.evaluation import Evaluation, evaluate, greedy_pass_at_1, score_completions, wilson_interval
+from rl.comparison import paired
+from rl.evaluation import Evaluation, evaluate, greedy_pass_at_1, score_completions
 from rl.generation import Generated
+from rl.statistics import bootstrap_mean, mcnemar, pass_at_k, wilson_interval
 from rl.tasks import DataError, make_splits
 from rl.verifiers import number
 from tiny import tiny_model
@@ -23,21 +26,6 @@ SETTINGS = {**DECODING, "verifier": number}
 @pytest.fixture(scope="module")
 def rows():
     return make_splits("chain_sum", {"test": ROWS})["test"]
-
-
-@pytest.mark.parametrize(
-    ("successes", "n", "low", "high"),
-    # R. G. Newcombe, Statistics in Medicine 17 (1998), table I, method 3.
-    [(81, 263, 0.2553, 0.3662), (15, 148, 0.0624, 0.1605), (0, 20, 0.0, 0.1611), (1, 29, 0.0061, 0.1718)],
-)
-def test_wilson_interval(successes, n, low, high):
-    assert wilson_interval(successes, n) == pytest.approx((low, high), abs=1e-4)
-
-
-@pytest.mark.parametrize(("successes", "n"), [(1, 0), (-1, 5), (6, 5)])
-def test_wilson_interval_refuses_impossible_counts(successes, n):
-    with pytest.raises(ValueError, match="successes"):
-        wilson_interval(successes, n)
 
 
 def completion(index, decoding, sample, text, answer="9"):
@@ -60,11 +48,77 @@ def test_scores_by_hand():
     )
     assert (result.greedy.value, result.greedy.n, result.greedy.decoding) == (0.5, 2, "greedy")
     assert (result.sampled.value, result.sampled.n) == (0.25, 2)
-    assert (result.sampled.low, result.sampled.high) == wilson_interval(0.5, 2)
+    assert (result.greedy.low, result.greedy.high) == wilson_interval(1, 2)
+    assert (result.sampled.low, result.sampled.high) == (0.0, 0.5)  # of problems with 1/2 and 0 right
     assert result.format_rate == {"greedy": 0.5, "sampled": 0.75}
     assert result.cut_off == {"greedy": 0.5, "sampled": 0.25}
     assert result.mean_completion_length["greedy"] == (len(good) + len(bare)) / 2
     assert [item["extracted"] for item in result.completions] == ["9", None, "9", "8", "8", None]
+
+
+def by_counts(counts: list[int], samples: int, first: int = 0):
+    """An evaluation of one problem for each count: so many of its samples are right, greedy if any is."""
+    items = []
+    for index, count in enumerate(counts, start=first):
+        items.append(completion(index, "greedy", 0, f"<answer>{9 if count else 8}</answer>"))
+        items += [
+            completion(index, "sampled", sample, f"<answer>{9 if sample < count else 8}</answer>")
+            for sample in range(samples)
+        ]
+    return score_completions(items, number)
+
+
+def test_the_samples_of_a_problem_are_one_measurement():
+    """The interval is over problems: more samples of a problem do not make more problems of it."""
+    few, many = by_counts([0, 1, 2, 2] * 10, 2), by_counts([0, 50, 100, 100] * 10, 100)
+    assert few.sampled == many.sampled
+    expected = bootstrap_mean([0.0, 0.5, 1.0, 1.0] * 10)
+    assert few.sampled.n == 40 and few.sampled.value == expected.value
+    assert (few.sampled.low, few.sampled.high) == (expected.low, expected.high)
+
+
+def test_pass_at_k_of_the_samples():
+    counts = [0, 1, 2, 4]
+    result = by_counts(counts, 4)
+    assert result.samples == 4
+    for k in (1, 2, 3, 4):
+        assert result.pass_at(k) == bootstrap_mean([pass_at_k(4, count, k) for count in counts])
+    assert result.pass_at(1).value == result.sampled.value == 7 / 16
+    assert result.pass_at(2).value == pytest.approx((0 + 1 / 2 + 5 / 6 + 1) / 4)
+    assert result.pass_at(4).value == 3 / 4
+    with pytest.raises(ValueError, match="pass@5.*4 samples"):
+        result.pass_at(5)
+
+
+def test_a_model_that_solves_nothing_is_not_certain_to():
+    nothing = by_counts([0] * 30, 4)
+    assert (nothing.sampled.low, nothing.sampled.high) == wilson_interval(0, 30)
+    assert nothing.pass_at(4).high == wilson_interval(0, 30)[1]
+
+
+def test_two_evaluations_are_compared_problem_by_problem():
+    before, after = by_counts([0, 1, 2, 2, 0] * 6, 2), by_counts([1, 2, 2, 0, 0] * 6, 2)
+    found = paired(before, after)
+    assert (found.greedy.fixed, found.greedy.broken, found.greedy.n) == (6, 6, 30)
+    assert found.greedy == mcnemar([False, True, True, True, False] * 6, [True, True, True, False, False] * 6)
+    assert found.sampled == bootstrap_mean([0.5, 0.5, 0.0, -1.0, 0.0] * 6)
+    low, high = found.sampled.low, found.sampled.high
+    assert str(found) == (
+        f"sampled pass@1 +0.000 [{low:+.3f}, {high:+.3f}]; greedy: 6 fixed, 6 broken of 30 (McNemar, p = 1.000)"
+    )
+    assert str(paired(before, before)).startswith("sampled pass@1 +0.000 (in every problem, so there is no")
+
+
+def test_the_order_of_the_completions_does_not_matter_to_a_comparison():
+    before, after = by_counts([0, 1, 2, 0], 2), by_counts([2, 1, 0, 1], 2)
+    turned = dataclasses.replace(after, completions=after.completions[::-1])
+    assert paired(before, turned) == paired(before, after)
+
+
+def test_different_problems_are_not_compared():
+    for other in (by_counts([1, 2], 2, first=1), by_counts([1, 2, 2], 2)):
+        with pytest.raises(DataError, match="different problems: problem .*same test split"):
+            paired(by_counts([1, 2], 2), other)
 
 
 @pytest.mark.parametrize(
@@ -97,18 +151,22 @@ def test_what_is_no_evaluation_is_refused(content, tmp_path):
 
 def test_an_evaluation_of_an_earlier_version_is_read(rows, tmp_path):
     path = tmp_path / "evaluation.json"
-    evaluate(*tiny_model(), rows, **SETTINGS).save(path)
+    result = evaluate(*tiny_model(), rows, **SETTINGS)
+    result.save(path)
     content = json.loads(path.read_text())
     assert content.pop("cut_off").keys() == {"greedy", "sampled"}
     content["completions"] = [
         {key: value for key, value in item.items() if key != "cut_off"} for item in content["completions"]
     ]
+    content["sampled"] |= {"low": 0.0, "high": 0.9}  # an interval of another kind
     path.write_text(json.dumps(content))
-    assert Evaluation.load(path).cut_off == {}
+    loaded = Evaluation.load(path)
+    assert loaded.cut_off == {}
+    assert loaded.sampled == result.sampled
 
 
 def test_reading_needs_no_torch():
-    code = "import sys, rl.evaluation, rl.tasks, rl.rewards, job.recipe, job.container; assert 'torch' not in sys.modules"
+    code = "import sys, rl.evaluation, rl.comparison, rl.habits, rl.tasks, rl.rewards, job.recipe, job.container; assert 'torch' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True, env=job_variables(TESTS), timeout=60)
 
 

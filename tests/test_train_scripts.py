@@ -40,6 +40,12 @@ MADE_OF = {
     "02_grpo_trl_accelerate/train_reward_model.py": (
         "fingerprints(job, rows) | {'verdict': verdict, 'pairs': fingerprint(pairs)[:SHOWN]}"
     ),
+    "02_grpo_trl_accelerate/train_rloo.py": (
+        "fingerprints(job, train_rows, reward_weights=config.reward_weights)"
+    ),
+    "02_grpo_trl_accelerate/train_distilled.py": (
+        "fingerprints(job, train_rows) | {'teacher': model_fingerprint(job.teacher)}"
+    ),
     "05_grpo_verl/train.py": "fingerprints(job, train_rows, reward_weights=job.reward_weights)",
 }
 
@@ -83,7 +89,7 @@ def test_a_checkpoint_is_marked_with_what_is_looked_for_when_going_on(name):
         looks_for = "newest_complete(checkpoint_dir(), fingerprints=made_of)"
         warnings = "ZeroRewardWarnings(before), " if module in GRPO and file == "train.py" else ""
         assert given["callbacks"].startswith(f"[MetricLines(), {warnings}CheckpointMarker(made_of)")
-        before = ", before" if file == "train.py" else ""
+        before = "" if file == "train_reward_model.py" else ", before"
         assert called["train"] == f"train(trainer, checkpoint{before})"
     assert called["newest_complete"] == looks_for
 

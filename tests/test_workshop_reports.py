@@ -7,10 +7,13 @@ import math
 import pytest
 from matplotlib.colors import to_hex
 from PIL import Image
+from rl.comparison import paired
 from rl.evaluation import score_completions
 from rl.verifiers import number
 from workshop.views.plots import BLUE, moving_mean, plot_training, points, smoothing_window
-from workshop.views.reports import ReportError, compare_completions, plot_pass_at_1
+from workshop.views.reports import ReportError, compare_completions, paired_comparison, plot_pass_at_1
+
+VIEWS = [plot_pass_at_1, paired_comparison, compare_completions]
 
 
 def history(steps: int, **extra) -> list[dict]:
@@ -109,32 +112,77 @@ def test_the_png_is_a_readable_size_and_small(tmp_path):
     assert path.stat().st_size < 80_000
 
 
-def test_pass_at_1_shows_value_and_interval_of_all_four():
+def shown(plot) -> list[str]:
+    """The texts in the panel, from above."""
+    (axes,) = plot.figure.axes
+    down = axes.yaxis_inverted()
+    texts = sorted(axes.texts, key=lambda text: text.xy[1], reverse=not down)
+    return [text.get_text() for text in texts]
+
+
+def test_pass_at_1_shows_value_and_interval_of_all_six():
     before, after = evaluation({0, 1}), evaluation({0, 1, 2, 3})
     plot = plot_pass_at_1(before, after)
-    bars = [tuple(line.get_xdata()) for line in plot.figure.axes[0].lines if len(line.get_xdata()) == 2]
-    measured = [before.sampled, after.sampled, before.greedy, after.greedy]
-    assert bars == [(found.low, found.high) for found in measured]
-    labels = [text.get_text() for text in plot.figure.axes[0].texts]
-    assert labels == ["before 0.500", "after 1.000", "before 0.500", "after 1.000"]
-    assert "share of 4 held-out problems" in plot.figure.axes[0].get_xlabel()
+    (axes,) = plot.figure.axes
+    bars = [tuple(line.get_xdata()) for line in axes.lines if len(line.get_xdata()) == 2]
+    pairs = [(before.sampled, after.sampled), (before.greedy, after.greedy)]
+    pairs.append((before.pass_at(2), after.pass_at(2)))
+    assert bars == [(found.low, found.high) for pair in pairs for found in pair]
+    assert shown(plot) == ["before 0.500", "after 1.000"] * 3
+    names = [label.get_text().partition("\n")[0] for label in axes.get_yticklabels()]
+    assert names == ["sampled pass@1", "greedy pass@1", "pass@2"] and axes.yaxis_inverted()
+    assert "share of 4 held-out problems" in axes.get_xlabel()
     assert Image.open(io.BytesIO(plot._repr_png_())).size[0] > 700
+
+
+def test_the_paired_comparison_stands_below_pass_at_1_and_in_its_line():
+    before, after = evaluation({0, 1}), evaluation({1, 2, 3})
+    compared = str(paired(before, after))
+    assert "2 fixed, 1 broken of 4 (McNemar, p = 1.000)" in compared
+    plot = plot_pass_at_1(before, after)
+    assert repr(plot).endswith(f"pass@2 0.500 -> 0.750; {compared}")
+    assert compared in plot.figure.get_supxlabel().replace("\n", "; ")
+    view = paired_comparison(before, after)
+    assert repr(view) == compared and compared in view._repr_html_()
+
+
+def test_one_sample_of_each_problem_makes_no_pass_at_k():
+    both = evaluation({0, 1})
+    first = [item for item in both.completions if item["sample"] == 0]
+    one = score_completions(first, number)
+    assert one.samples == 1
+    assert len(plot_pass_at_1(one, one).figure.axes[0].get_yticks()) == 2
+    assert "pass@2" not in repr(plot_pass_at_1(one, both))
 
 
 def test_the_share_that_was_cut_off_stands_beside_pass_at_1():
     plot = plot_pass_at_1(evaluation({3}, cut_off=3), evaluation({0, 1, 2, 3}))
-    labels = [text.get_text() for text in plot.figure.axes[0].texts]
-    assert labels == ["before 0.250 (75% cut off)", "after 1.000"] * 2
-    assert "greedy 0.250 (75% cut off) -> 1.000" in repr(plot)
-    plot.figure.draw_without_rendering()
-    frame = plot.figure.bbox
-    for text in plot.figure.axes[0].texts:
-        box = text.get_window_extent()
-        assert frame.x0 <= box.x0 and box.x1 <= frame.x1
+    labels = ["before 0.250 (75% cut off)", "after 1.000"] * 2
+    assert shown(plot) == [*labels, "before 0.250", "after 1.000"]
+    assert "greedy pass@1 0.250 (75% cut off) -> 1.000" in repr(plot)
     few = plot_pass_at_1(evaluation(set(), 300, cut_off=1), evaluation(set(), 300))
     assert "0.000 (under 1% cut off) -> 0.000" in repr(few)
     old = dataclasses.replace(evaluation({0}), cut_off={})  # of an earlier version
     assert "cut off" not in repr(plot_pass_at_1(old, old))
+
+
+@pytest.mark.parametrize("before", [set(), {0}, {0, 1}, {0, 1, 2}, {0, 1, 2, 3}])
+@pytest.mark.parametrize("cut_off", [0, 3])
+@pytest.mark.parametrize("problems", [4, 200])  # of few, an interval leaves no room beside it
+def test_no_text_leaves_the_picture_or_lies_on_another(before, cut_off, problems):
+    right = {index for index in range(problems) if index % 4 in before}
+    base = evaluation(right, problems, cut_off=cut_off * problems // 4)
+    plot = plot_pass_at_1(base, evaluation({0, 3}, problems))
+    figure = plot.figure
+    figure.draw_without_rendering()
+    (axes,) = figure.axes
+    texts = [*axes.texts, axes.xaxis.label, *axes.get_yticklabels(), *axes.get_xticklabels(), *figure.texts]
+    boxes = [text.get_window_extent() for text in texts if text.get_text()]
+    assert len(boxes) >= 6 + 3 + 2
+    for at, box in enumerate(boxes):
+        assert figure.bbox.x0 <= box.x0 and box.x1 <= figure.bbox.x1
+        assert figure.bbox.y0 <= box.y0 and box.y1 <= figure.bbox.y1
+        assert not any(box.overlaps(other) for other in boxes[:at])
 
 
 def test_a_completion_that_was_cut_off_says_so():
@@ -161,11 +209,12 @@ def test_what_a_model_wrote_cannot_become_part_of_the_page():
 
 
 def test_evaluations_of_different_problems_are_not_compared():
-    with pytest.raises(ReportError, match="different problems"):
-        compare_completions(evaluation({0}), evaluation({0}, problems=5))
+    for view in VIEWS:
+        with pytest.raises(ReportError, match="different problems"):
+            view(evaluation({0}), evaluation({0}, problems=5))
 
 
-@pytest.mark.parametrize("view", [plot_pass_at_1, compare_completions])
+@pytest.mark.parametrize("view", VIEWS)
 def test_a_job_that_left_no_evaluation_after_training(view):
     with pytest.raises(ReportError, match="no evaluation after training.*time limit.*max_hours"):
         view(evaluation({0}), None)

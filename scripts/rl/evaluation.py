@@ -6,7 +6,6 @@ at without torch. Completions that something else generated (verl, vLLM) are sco
 
 import dataclasses
 import json
-import math
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -14,6 +13,7 @@ from typing import TYPE_CHECKING, Any, NotRequired, TypedDict
 
 from rl.answers import extract_answer, is_formatted
 from rl.rewards import is_right
+from rl.statistics import Estimate, bootstrap_share, pass_at_k, wilson_interval
 from rl.tasks import DataError, Row
 from rl.templates import opening
 from rl.verifiers import Verifier
@@ -45,13 +45,10 @@ class Completion(TypedDict):
 
 
 @dataclasses.dataclass(frozen=True)
-class PassAtOne:
-    """Share of problems answered right at the first try, with its 95 % Wilson interval over `n` problems."""
+class PassAtOne(Estimate):
+    """Share of problems answered right at the first try, with its 95 % interval over `n` problems: Wilson's where
+    decoding is greedy (a problem is right or wrong), the bootstrap's where it is sampled (a share of its samples is)."""
 
-    value: float
-    low: float
-    high: float
-    n: int
     decoding: str
 
     def __str__(self) -> str:
@@ -63,9 +60,9 @@ class Evaluation:
     """What a model does on a set of problems.
 
     Attributes:
-        greedy: pass@1 of the most likely completion.
+        greedy: pass@1 of the most likely completion, with its Wilson interval.
         sampled: pass@1 at temperature 1: the mean over all samples of a problem, then over problems. Its interval is
-            that of one sample a problem, which is wider than the true one.
+            the bootstrap's over problems (rl.statistics.bootstrap_share).
         format_rate: by decoding, the share of completions in the format asked for.
         mean_completion_length: by decoding, in tokens, the end token included.
         cut_off: by decoding, the share of completions that reached the limit and had not ended; they answer nothing.
@@ -82,6 +79,20 @@ class Evaluation:
     cut_off: dict[str, float] = dataclasses.field(default_factory=dict)
     seconds: float = dataclasses.field(default=0.0, compare=False)
 
+    @property
+    def samples(self) -> int:
+        """Sampled completions of each problem."""
+        return len({item["sample"] for item in self.completions if item["decoding"] == SAMPLED})
+
+    def pass_at(self, k: int) -> Estimate:
+        """Share of problems that `k` samples solve at least once (rl.statistics.pass_at_k), with bootstrap interval.
+
+        Raises:
+            ValueError: k below 1 or above the samples of a problem.
+        """
+        groups = verdicts(self.completions, SAMPLED).values()
+        return bootstrap_share([pass_at_k(len(group), sum(group), k) for group in groups])
+
     def save(self, path: Path | str) -> None:
         """Writes everything as JSON, the completions included."""
         Path(path).write_text(
@@ -97,28 +108,13 @@ class Evaluation:
         """
         try:
             content = json.loads(Path(path).read_text(encoding="utf-8"))
-            greedy, sampled = (PassAtOne(**content.pop(name)) for name in (GREEDY, SAMPLED))
-            return cls(greedy, sampled, **content)
+            greedy, _ = (PassAtOne(**content.pop(name)) for name in (GREEDY, SAMPLED))
+            # Counted again: in files of an earlier version its interval is another one, and too wide.
+            return cls(greedy, _sampled_pass_at_one(content["completions"]), **content)
         except FileNotFoundError as error:
             raise DataError(f"There is no evaluation {path}.") from error
         except (ValueError, TypeError, KeyError, AttributeError) as error:
             raise DataError(f"{path} is not an evaluation written by Evaluation.save ({error!r}).") from error
-
-
-def wilson_interval(successes: float, n: int) -> tuple[float, float]:
-    """95 % interval of a proportion (E. B. Wilson, 1927), which stays within 0..1 and is right near the ends too.
-
-    Raises:
-        ValueError: n below 1, or successes outside 0..n.
-    """
-    if n < 1 or not 0 <= successes <= n:
-        raise ValueError(f"an interval needs 0 <= successes <= n and n >= 1; got {successes} of {n}")
-    z = 1.959963984540054  # 97.5 % point of the normal distribution
-    p = successes / n
-    centre = p + z * z / (2 * n)
-    margin = z * math.sqrt(p * (1 - p) / n + z * z / (4 * n * n))
-    scale = 1 + z * z / n
-    return max(0.0, (centre - margin) / scale), min(1.0, (centre + margin) / scale)
 
 
 def score_completions(items: list[Completion], verifier: Verifier, opening: str = "") -> Evaluation:
@@ -149,8 +145,8 @@ def score_completions(items: list[Completion], verifier: Verifier, opening: str 
                 f"got {len(group)}, {len(group) - len(tries)} of them repeated."
             )
     return Evaluation(
-        greedy=_pass_at_one(groups[GREEDY], len(problems), GREEDY),
-        sampled=_pass_at_one(groups[SAMPLED], len(problems), SAMPLED),
+        greedy=_greedy_pass_at_one([item["correct"] for item in groups[GREEDY]]),
+        sampled=_sampled_pass_at_one(groups[SAMPLED]),
         format_rate={name: _mean(group, "formatted") for name, group in groups.items()},
         mean_completion_length={name: _mean(group, "tokens") for name, group in groups.items()},
         cut_off={name: _mean(group, "cut_off") for name, group in groups.items()},
@@ -158,9 +154,23 @@ def score_completions(items: list[Completion], verifier: Verifier, opening: str 
     )
 
 
-def _pass_at_one(group: list[Any], problems: int, decoding: str) -> PassAtOne:
-    value = _mean(group, "correct")
-    return PassAtOne(value, *wilson_interval(value * problems, problems), n=problems, decoding=decoding)
+def verdicts(completions: list[Completion], decoding: str) -> dict[tuple[int, str], list[bool]]:
+    """Whether each completion of a problem (index, question) is right; the problems and their samples in order."""
+    groups: dict[tuple[int, str], list[bool]] = {}
+    for item in sorted(completions, key=lambda item: (item["index"], item["sample"])):
+        if item["decoding"] == decoding:
+            groups.setdefault((item["index"], item["question"]), []).append(item["correct"])
+    return groups
+
+
+def _greedy_pass_at_one(right: list[bool]) -> PassAtOne:
+    count, n = sum(right), len(right)
+    return PassAtOne(count / n, *wilson_interval(count, n), n=n, decoding=GREEDY)
+
+
+def _sampled_pass_at_one(completions: list[Completion]) -> PassAtOne:
+    shares = [sum(group) / len(group) for group in verdicts(completions, SAMPLED).values()]
+    return PassAtOne(**dataclasses.asdict(bootstrap_share(shares)), decoding=SAMPLED)
 
 
 def _mean(group: list[Any], field: str) -> float:
@@ -180,11 +190,14 @@ def evaluate(
     temperature: float = 1.0,
     chat_template_kwargs: Mapping[str, Any] | None = None,
     generate: Generate | None = None,
+    prefill: str = "",
 ) -> Evaluation:
     """Generates one greedy completion and `samples` sampled ones for each row, and scores them.
 
     `verifier` and `chat_template_kwargs` are those of the training: what is measured is what is trained. `generate` makes
     the completions of a batch; without it `rl.generation.generate` does. 04 passes one that asks vLLM, 05 one that calls tools.
+    `prefill` is what every completion begins with, such as "<think>" to see what thinking is worth to this model; one's own
+    `generate` gets it only where there is one (see rl.generation).
 
     In a distributed job every process must call this; each generates its share of the batches and all return the same
     result. Each batch has a random seed of its own, so the result does not depend on the number of processes. Neither
@@ -209,6 +222,7 @@ def evaluate(
         temperature=temperature,
         chat_template_kwargs=chat_template_kwargs,
         generate=generate,
+        prefill=prefill,
     )
     scored = score_completions(items, verifier, opening(tokenizer, chat_template_kwargs))
     return dataclasses.replace(scored, seconds=time.perf_counter() - started)
@@ -243,8 +257,8 @@ def greedy_pass_at_1(
         chat_template_kwargs=chat_template_kwargs,
     )
     opened = opening(tokenizer, chat_template_kwargs)
-    right = [{"correct": is_right(item["completion"], item["answer"], verifier, opened)} for item in items]
-    return _pass_at_one(right, len(rows), GREEDY)
+    right = [is_right(item["completion"], item["answer"], verifier, opened) for item in items]
+    return _greedy_pass_at_one(right)
 
 
 def _complete(
@@ -259,6 +273,7 @@ def _complete(
     temperature: float,
     chat_template_kwargs: Mapping[str, Any] | None,
     generate: Generate | None = None,
+    prefill: str = "",
 ) -> list[Completion]:
     """One greedy completion and `samples` sampled ones for each row, as `score_completions` takes them."""
     from accelerate import PartialState
@@ -267,6 +282,7 @@ def _complete(
     from rl import generation
 
     generate = generate or generation.generate
+    begun: dict[str, Any] = {"prefill": prefill} if prefill else {}
     batches = [rows[start : start + batch_size] for start in range(0, len(rows), batch_size)]
     tries = [(GREEDY, 0), *((SAMPLED, sample) for sample in range(samples))]
     work = [(decoding, sample, batch) for decoding, sample in tries for batch in batches]
@@ -285,6 +301,7 @@ def _complete(
                 temperature=temperature if decoding == SAMPLED else 0.0,
                 seed=seed + number,
                 chat_template_kwargs=chat_template_kwargs,
+                **begun,
             )
             items: list[Completion] = [
                 {

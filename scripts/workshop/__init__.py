@@ -29,10 +29,15 @@ if TYPE_CHECKING:
     from workshop.views.comparisons import HEALTH as HEALTH
     from workshop.views.comparisons import plot_parts as plot_parts
     from workshop.views.comparisons import plot_runs as plot_runs
+    from workshop.views.habits import habits_table as habits_table
+    from workshop.views.habits import plot_habits as plot_habits
     from workshop.views.plots import Panel as Panel
     from workshop.views.plots import plot_training as plot_training
     from workshop.views.reports import (
         compare_completions as compare_completions,
+    )
+    from workshop.views.reports import (
+        paired_comparison as paired_comparison,
     )
     from workshop.views.reports import (
         plot_pass_at_1 as plot_pass_at_1,
@@ -40,6 +45,9 @@ if TYPE_CHECKING:
     from workshop.views.request_view import show_request as show_request
     from workshop.views.results import append_result as append_result
     from workshop.views.results import results_table as results_table
+    from workshop.views.seeds import plot_seeds as plot_seeds
+    from workshop.views.seeds import read_recorded as read_recorded
+    from workshop.views.seeds import seeds_table as seeds_table
     from workshop.views.tracked_runs import browse_runs as browse_runs
     from workshop.views.tracked_runs import tracked_runs as tracked_runs
 
@@ -58,10 +66,12 @@ _MODULES = {
     "jobs.outputs": ("JobOutput", "fetch_output"),
     "jobs.status": ("LogReader", "training_job"),
     "views.comparisons": ("HEALTH", "plot_parts", "plot_runs"),
+    "views.habits": ("habits_table", "plot_habits"),
     "views.plots": ("Panel", "plot_training"),
-    "views.reports": ("compare_completions", "plot_pass_at_1"),
+    "views.reports": ("compare_completions", "paired_comparison", "plot_pass_at_1"),
     "views.request_view": ("show_request",),
     "views.results": ("append_result", "results_table"),
+    "views.seeds": ("plot_seeds", "read_recorded", "seeds_table"),
     "views.tracked_runs": ("browse_runs", "tracked_runs"),
 }
 _MODULE_OF = {name: f"workshop.{module}" for module, names in _MODULES.items() for name in names}

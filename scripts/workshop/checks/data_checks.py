@@ -16,6 +16,7 @@ from rl.verifiers import VERIFIERS, usable
 
 from workshop.checks.length_checks import Limits
 from workshop.checks.request import NOTE, OK, PROBLEM, WARNING, Check, JobRequest
+from workshop.checks.signatures import GROUPED
 
 PAIR_CHANNELS = ("train", "validation")  # of a DPO job; its other channels hold problems
 MOST_BYTES = 200_000_000  # that are fetched from S3 to be looked at
@@ -152,7 +153,7 @@ def rows_of_a_step(request: JobRequest, settings: dict[str, Any]) -> tuple[int, 
             f"{per_device // processes} on each of {processes} process{'es' if processes > 1 else ''}, with dataloader_drop_last",
         )
     group = limits["num_generations"]
-    if limits.config != "trl.GRPOConfig" or not group:
+    if limits.config not in GROUPED or not group:
         return 1, ""
     steps = limits["steps_per_generation"] or limits["gradient_accumulation_steps"] or 0
     batch = limits["generation_batch_size"] or per_device * steps

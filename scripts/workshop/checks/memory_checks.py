@@ -24,6 +24,7 @@ from workshop.checks.memory import (
 )
 from workshop.checks.recipe_values import recipe_values
 from workshop.checks.request import NOTE, OK, PROBLEM, Check, JobRequest
+from workshop.checks.signatures import GROUPED
 
 PROMPT_TOKENS = 128  # of a prompt, where nothing else says how long it may be
 _FEWER = "lower per_device_train_batch_size and raise gradient_accumulation_steps"
@@ -97,7 +98,7 @@ def moments(request: JobRequest, recipe: dict[str, Any], shape: ModelShape, gpu_
     config = request.script.config if request.script else None
     devices = request.hosts * request.processes_per_host
     sharded = bool(recipe.get("fsdp")) or launcher_file(request).get("distributed_type") == "FSDP"
-    engine = config == "trl.GRPOConfig" and recipe.get("use_vllm") is True
+    engine = config in GROUPED and recipe.get("use_vllm") is True
     engine = engine and recipe.get("vllm_mode") != "server"
     share = float(recipe["vllm_gpu_memory_utilization"]) * gpu_bytes if engine else 0.0
     # Asleep, the engine holds nothing but Unsloth's weights, which the trainer counts: both use the same.
@@ -114,11 +115,15 @@ def moments(request: JobRequest, recipe: dict[str, Any], shape: ModelShape, gpu_
         found.append(Moment(name, parts, f"{cure}, or {_SMALLER}"))
     if config is None:
         return found
-    if config == "trl.GRPOConfig":
+    if config in (*GROUPED, "trl.DistillationConfig"):
         held = estimate(shape, recipe, devices=devices, sharded=sharded, prompt_tokens=PROMPT_TOKENS)
     else:  # a reward model learns from pairs too, beside the model that it is made of
         held = dpo_estimate(shape, recipe, devices=devices, sharded=sharded)
-    found.append(Moment("A training step", _learning(held) | kept_share, f"{_FEWER}, or {_SMALLER}"))
+    # A teacher is taken to be as large as its student.
+    teacher = {"teacher": whole_model_bytes(shape, recipe["dtype"], None)} if recipe.get("teacher") else {}
+    found.append(
+        Moment("A training step", _learning(held) | teacher | kept_share, f"{_FEWER}, or {_SMALLER}")
+    )
     states = {"weights": held.parameters, "optimizer": held.optimizer}
     if engine:
         beside = {"optimizer": held.optimizer} if unsloth else states

@@ -11,7 +11,7 @@ from job.recipe import read_recipe, setting_problems
 from job.settings import describe_config, problem_with
 
 from workshop.checks.request import NOTE, OK, PROBLEM, Check, JobRequest
-from workshop.checks.signatures import load_signature
+from workshop.checks.signatures import GROUPED, load_signature
 
 
 def check_recipe(request: JobRequest) -> tuple[dict[str, Any], list[Check]]:
@@ -77,8 +77,8 @@ def _problems_of_values(script: Script, settings: dict[str, Any]) -> list[str]:
 
 
 def check_batch(request: JobRequest, settings: dict[str, Any]) -> Iterator[Check]:
-    """GRPO compares `num_generations` completions of one prompt, so a step must hold whole groups of them."""
-    if request.script is None or request.script.config != "trl.GRPOConfig":
+    """GRPO and RLOO compare `num_generations` completions of one prompt, so a step must hold whole groups of them."""
+    if request.script is None or request.script.config not in GROUPED:
         return
     defaults = load_signature(request.script.config)
 

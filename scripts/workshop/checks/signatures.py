@@ -13,7 +13,16 @@ from pathlib import Path
 
 from job.settings import Setting, describe_config
 
-CONFIGS = ("trl.GRPOConfig", "trl.DPOConfig", "trl.RewardConfig", "transformers.TrainingArguments")
+CONFIGS = (
+    "trl.GRPOConfig",
+    "trl.RLOOConfig",
+    "trl.DistillationConfig",
+    "trl.DPOConfig",
+    "trl.RewardConfig",
+    "transformers.TrainingArguments",
+)
+# Of those: completions of one prompt are compared, so that a step holds whole groups of num_generations.
+GROUPED = ("trl.GRPOConfig", "trl.RLOOConfig")
 _FILE = Path(__file__).with_name("signatures.json")
 
 

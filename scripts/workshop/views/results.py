@@ -95,8 +95,16 @@ def read_results(path: Path | str = RESULTS) -> list[dict]:
 
 def results_table(path: Path | str = RESULTS) -> HtmlView:
     """All runs as a table: pass@1 before and after with 95 % intervals, time, tokens a second, peak memory."""
-    header = ("module", "recipe", "trainer", "mode", "hosts x processes", "pass@1 before", "pass@1 after")
-    header += ("training", "tokens/s", "peak memory")
+    header = ("module", "recipe", "trainer", "mode", "hosts x processes")
+    header += (
+        "sampled pass@1 before",
+        "after",
+        "greedy before",
+        "after",
+        "training",
+        "tokens/s",
+        "peak memory",
+    )
     rows = [
         (
             record["module"],
@@ -104,23 +112,23 @@ def results_table(path: Path | str = RESULTS) -> HtmlView:
             record["trainer"],
             record["mode"],
             f"{record['hosts']} x {record['processes'] // record['hosts']}",
-            _pass_at_one(record, "base"),
-            _pass_at_one(record, "trained"),
+            *(_pass_at_one(record, key) for key in ("base_sampled", "trained_sampled", "base", "trained")),
             f"{record['train_seconds']:.0f} s{_stopped(record)}",
             f"{record['tokens_per_second']:,.0f}",
             f"{record['peak_rss_mb']:,.0f} MB",
         )
         for record in read_results(path)
     ]
-    return table(header, rows, caption="pass@1 on the held-out problems, with 95 % Wilson interval")
+    return table(header, rows, caption="pass@1 on the held-out problems, with its 95 % interval")
 
 
-def _pass_at_one(record: dict, side: str) -> str:
+def _pass_at_one(record: dict, key: str) -> str:
     """pass@1 with its interval, and the share of completions that were cut off, where there are such."""
-    measured = record.get(side)
+    measured = record.get(key)
     if measured is None:
         return "not measured"
-    text = f"{measured['value']:.3f} [{measured['low']:.3f}, {measured['high']:.3f}] {measured['decoding']}"
+    text = f"{measured['value']:.3f} [{measured['low']:.3f}, {measured['high']:.3f}]"
+    side = key.removesuffix("_sampled")
     share = record.get("cut_off", {}).get(side, {}).get(measured["decoding"], 0.0)
     return text + (f", {share:.1%} cut off" if share else "")
 
