@@ -1,10 +1,13 @@
-"""What a notebook shows of preference pairs, and of a DPO run: pairs side by side, their lengths, margin and accuracy."""
+"""What a notebook shows of preference pairs, and of a DPO run: pairs side by side, their lengths, margin and accuracy.
+
+And what training did to an answer, token by token.
+"""
 
 import difflib
 import html
 import json
 import re
-from typing import Any
+from typing import Any, TypedDict
 
 from job.metrics import Metrics
 from matplotlib.axes import Axes
@@ -15,6 +18,13 @@ from workshop.views.plots import BLUE, GREY, INK, VERMILLION, Plot, clean, new_f
 
 _MARK = {"chosen": "#cde8f6", "rejected": "#fadfcb"}  # backgrounds; the words stay readable without colour
 _WORDS = re.compile(r"\s+|\w+|[^\w\s]")
+
+
+class Answer(TypedDict):
+    """An answer under some model, as the job writes it down: its tokens, and the natural logarithm of each one's probability."""
+
+    tokens: list[str]
+    log_probs: list[float]
 
 
 def show_pairs(pairs: list[Pair], n: int = 4) -> HtmlView:
@@ -175,3 +185,36 @@ def _line(axes: Axes, history: list[Metrics], key: str, colour: str, label: str 
         fontweight="bold",
         fontsize=9,
     )
+
+
+def plot_token_changes(before: Answer, after: dict[str, Answer]) -> Plot:
+    """By how much each token of one answer became more or less probable, a panel for each run (title: the answer after it).
+
+    Raises ValueError when the runs speak of another answer than `before`.
+    """
+    if any(answer["tokens"] != before["tokens"] for answer in after.values()):
+        raise ValueError("These are different answers, so their tokens cannot be compared.")
+    names = [token.replace("\n", "\\n") for token in before["tokens"]]
+    figure = new_figure(9.5, 1.2 + 1.7 * len(after))
+    panels = figure.subplots(len(after), 1, sharex=True, sharey=True, squeeze=False)[:, 0]
+    texts = []
+    for axes, (title, answer) in zip(panels, after.items(), strict=True):
+        changes = [new - old for new, old in zip(answer["log_probs"], before["log_probs"], strict=True)]
+        axes.bar(
+            range(len(changes)), changes, color=[BLUE if change > 0 else VERMILLION for change in changes]
+        )
+        axes.axhline(0, color=GREY, linewidth=0.8)
+        axes.set_title(
+            f"{title}: {sum(changes):+.2f} nats for the whole answer", loc="left", fontsize=11, color=INK
+        )
+        clean(axes)
+        least = min(range(len(changes)), key=changes.__getitem__)
+        most = max(range(len(changes)), key=changes.__getitem__)
+        texts.append(
+            f"{title}: {sum(changes):+.2f} nats in all, most {changes[most]:+.2f} at {names[most]!r} (token {most + 1}), "
+            f"least {changes[least]:+.2f} at {names[least]!r} (token {least + 1})"
+        )
+    panels[-1].set_xticks(range(len(names)), names, rotation=90)
+    panels[-1].set_xlim(-1, len(names))
+    figure.supylabel("change of log-probability (nats)", fontsize=10, color=INK)
+    return Plot(figure, f"An answer of {len(names)} tokens. " + "; ".join(texts))

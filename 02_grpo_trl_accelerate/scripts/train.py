@@ -28,6 +28,7 @@ from rl.rewards import get_rewards
 from rl.tasks import fingerprint, read_rows
 from rl.templates import opening
 from rl.verifiers import get_verifier
+from step_record import recording_trainer
 from transformers import PrinterCallback
 from trl import GRPOTrainer
 
@@ -42,8 +43,11 @@ def main() -> None:
         "verifier": verifier,
         "opening": opening(tokenizer, config.chat_template_kwargs),
         "max_completion_length": config.max_completion_length,
+        "seed": config.seed,
     }
     rewards = get_rewards(job.rewards, **bound) if job.rewards else []
+    # Steps that are to be worked out by hand are written down (step_record.py), which changes nothing in them.
+    trainer_class = recording_trainer(job.record_steps, config) if job.record_steps else GRPOTrainer
     made_of = fingerprints(job, train_rows, reward_weights=config.reward_weights)
     checkpoint = newest_complete(checkpoint_dir(), fingerprints=made_of)
 
@@ -62,7 +66,7 @@ def main() -> None:
     before = evaluate(policy, tokenizer, test_rows, **decoding)
     log_evaluation("before", before)
 
-    trainer = GRPOTrainer(
+    trainer = trainer_class(
         model=policy,
         reward_funcs=rewards,
         args=config,

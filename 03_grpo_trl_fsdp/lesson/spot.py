@@ -1,12 +1,14 @@
-"""Take the machines of a spot job away on purpose, to see that it survives."""
+"""Take the machines of a spot job away on purpose, to see that it survives, and what it costs."""
 
 import threading
 from typing import Any
 
 from job.metrics import parse_metrics
 from local_sagemaker import client
+from matplotlib.ticker import MaxNLocator
 from workshop.jobs.status import TERMINAL, LogReader, describe, job_name
 from workshop.session.connection import WorkshopSession
+from workshop.views.plots import BLUE, INK, VERMILLION, Plot, clean, new_figure
 
 _POLL_S = 0.5
 
@@ -41,3 +43,34 @@ def _interrupt(url: str, name: str, step: int, pause: threading.Event) -> None:
             client.call(url, "interrupt", name=name)
             return
         pause.wait(_POLL_S)
+
+
+def logged_steps(job: Any) -> list[tuple[float, int]]:
+    """Every optimizer step that a job's log reports, in order: seconds since the log's first line, and the step."""
+    events = LogReader(job_name(job)).new_events()
+    return [
+        (moment - events[0][0], int(entry["step"]))
+        for moment, line in events
+        if (entry := parse_metrics(line))
+    ]
+
+
+def plot_attempts(steps: list[tuple[float, int]]) -> Plot:
+    """When a job reported which step (`logged_steps`); steps that an interruption made it train again stand out."""
+    first: list[tuple[float, int]] = []
+    again: list[tuple[float, int]] = []
+    for moment, step in steps:
+        seen = {earlier for _, earlier in first}
+        (again if step in seen else first).append((moment, step))
+    figure = new_figure(9.5, 2.9)
+    axes = figure.subplots()
+    for label, part, colour in (("trained", first, BLUE), ("trained again", again, VERMILLION)):
+        if part:
+            axes.plot(*zip(*part, strict=True), "o", color=colour, markersize=5, label=label)
+    axes.set_xlabel("seconds since the first line of the log", color=INK)
+    axes.set_ylabel("optimizer step", color=INK)
+    axes.yaxis.set_major_locator(MaxNLocator(integer=True))
+    clean(axes)
+    figure.legend(loc="outside upper left", ncols=2, frameon=False, labelcolor=INK)
+    numbers = ", ".join(str(step) for _, step in again) or "none"
+    return Plot(figure, f"Optimizer steps over time: {len(first)} trained; trained again: {numbers}")

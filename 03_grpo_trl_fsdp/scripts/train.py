@@ -45,6 +45,7 @@ def main() -> None:
         "verifier": verifier,
         "opening": opening(tokenizer, config.chat_template_kwargs),
         "max_completion_length": config.max_completion_length,
+        "seed": config.seed,
     }
     rewards = get_rewards(job.rewards, **bound)
     made_of = fingerprints(job, train_rows, reward_weights=config.reward_weights)

@@ -9,7 +9,7 @@ is kept. Like every GRPO step, a step needs first a KV cache and then activation
 from dataclasses import asdict
 from typing import Any
 
-from workshop.checks.memory import GB, SHAPES, Memory, estimate
+from workshop.checks.memory import FRAMEWORK_BYTES, GB, SHAPES, Memory, estimate
 from workshop.views.comparisons import plot_parts
 from workshop.views.html import HtmlView, table
 from workshop.views.plots import Plot
@@ -26,10 +26,9 @@ STEP: dict[str, Any] = {
     "per_device_train_batch_size": 8,  # one group of completions at a time
     "max_completion_length": 512,
 }
-# GB of the one GPU of each, a T4, L4, L40S or H100 (https://aws.amazon.com/ec2/instance-types/). A T4 has no bfloat16 and
-# takes float16 in its place, which is as large.
-ONE_GPU = {"ml.g4dn.xlarge": 16, "ml.g6.xlarge": 24, "ml.g6e.xlarge": 48, "ml.p5.4xlarge": 80}
-FRAMEWORK = 1.5 * GB  # CUDA, its libraries and fragmentation: what no recipe can change
+# GB of the one GPU of each, an L4, L40S or H100 (https://aws.amazon.com/ec2/instance-types/). No T4 (ml.g4dn, 16 GB): it
+# has no bfloat16, which all three methods compute in.
+ONE_GPU = {"ml.g6.xlarge": 24, "ml.g6e.xlarge": 48, "ml.p5.4xlarge": 80}
 NAMES = ("Llama-3.2-1B", "Qwen3-4B", "Qwen3-8B", "Llama-3.1-8B", "Qwen3-14B", "Qwen3-32B", "Llama-3.3-70B")
 
 
@@ -42,9 +41,14 @@ def training_memory(model: str, method: str, **settings: Any) -> Memory:
     return estimate(SHAPES[model], STEP | METHODS[method] | settings, devices=1, sharded=False)
 
 
+def held(memory: Memory) -> float:
+    """Bytes that are held at once: those of the step, and CUDA with its libraries and fragmentation beside them."""
+    return memory.total + FRAMEWORK_BYTES
+
+
 def smallest_instance(memory: Memory) -> str | None:
     """The instance with the smallest GPU that holds it; None where one GPU is not enough."""
-    fitting = [name for name, gigabytes in ONE_GPU.items() if memory.total + FRAMEWORK <= gigabytes * GB]
+    fitting = [name for name, gigabytes in ONE_GPU.items() if held(memory) <= gigabytes * GB]
     return fitting[0] if fitting else None
 
 
@@ -56,14 +60,16 @@ def method_table(names: tuple[str, ...] = NAMES, **settings: Any) -> HtmlView:
         for method in METHODS:
             memory = training_memory(name, method, **settings)
             sizes = asdict(memory)
-            instance = smallest_instance(memory) or "more than one GPU"
-            cells = [f"{sizes[part] / GB:.2f}" for part in parts]
-            rows.append((name, method, *cells, f"{memory.total / GB:.1f}", instance))
+            instance = smallest_instance(memory)
+            fits = f"{instance}, {ONE_GPU[instance]} GB" if instance else "more than one GPU"
+            cells = [f"{size / GB:.2f}" for size in (*(sizes[part] for part in parts), FRAMEWORK_BYTES)]
+            rows.append((name, method, *cells, f"{held(memory) / GB:.1f}", fits))
     header = (
         "model",
         "trained",
         "weights",
         *(part.replace("_", " ") for part in parts[1:]),
+        "framework",
         "at once",
         "fits on",
     )
@@ -83,7 +89,7 @@ def plot_methods(
                 "weights": memory.parameters / GB,
                 "gradients and optimizer": (memory.gradients + memory.optimizer) / GB,
                 "activations or KV cache": max(memory.activations, memory.kv_cache) / GB,
-                "framework": FRAMEWORK / GB,
+                "framework": FRAMEWORK_BYTES / GB,
             }
     limits = {f"{gigabytes} GB": float(gigabytes) for gigabytes in ONE_GPU.values()}
     return plot_parts(bars, "GB on one GPU", limits)

@@ -38,7 +38,7 @@ class TrainArguments(RunArguments, AdapterArguments, RewardArguments, Evaluation
 
 
 @dataclasses.dataclass
-class MeasureArguments(BaseModelArguments, LoraArguments, GreedyEvaluationArguments):
+class MeasureArguments(BaseModelArguments, LoraArguments):
     """measure.py, beside trl.GRPOConfig. It goes through all precisions, so it reads none from the recipe."""
 
 

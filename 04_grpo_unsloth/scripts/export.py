@@ -7,7 +7,8 @@ Runs inside the training container, with the recipe of the train.py job whose re
 
 Everything is loaded through transformers and PEFT, as anybody would who gets the files. A saved model is one thing and
 a model that still knows what it was taught another, and only an evaluation after the reload tells them apart. Leaves
-the exports in model.tar.gz and exports.json among the job's outputs.
+the exports in model.tar.gz and exports.json among the job's outputs, with the verdict on each problem: all exports answer
+the same ones, so they can be compared problem by problem.
 """
 
 import unsloth_first  # noqa: F401  # isort: skip  # before transformers, which cannot be imported beside some torchvisions
@@ -17,7 +18,9 @@ import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
+import torch
 from accelerate import PartialState
 from arguments import SCRIPTS, ExportArguments
 from compat.bitsandbytes_on_cpu import disable_inference_repacking
@@ -25,10 +28,13 @@ from gguf_file import write_gguf
 from job.container import channel, model_dir, output_data_dir, print_line
 from job.failure import report_failure
 from job.models import ModelNotFound, load_base, load_tokenizer, local_source
+from job.quantization import nf4_config
 from job.recipe import parse_arguments
 from peft import PeftModel
-from rl.evaluation import PassAtOne, greedy_pass_at_1
-from rl.tasks import read_rows
+from rl.generation import generate, undisturbed
+from rl.rewards import is_right
+from rl.tasks import Row, read_rows
+from rl.templates import opening
 from rl.verifiers import get_verifier
 from transformers import AutoModelForCausalLM, PreTrainedModel, PreTrainedTokenizerBase
 
@@ -52,7 +58,7 @@ class Trained:
 
 
 def save_adapters(trained: Trained, folder: Path) -> Callable[[], PreTrainedModel]:
-    """The adapters alone: a fraction of the size, but whoever loads them needs the same base."""
+    """The adapters alone: whoever loads them needs the same base."""
     shutil.copytree(trained.adapters, folder, dirs_exist_ok=True)
     copied = dataclasses.replace(trained, adapters=folder)
     return lambda: copied.on(trained.dtype, trained.quantization)
@@ -63,8 +69,15 @@ def save_merged(trained: Trained, folder: Path) -> Callable[[], PreTrainedModel]
     return save_whole(trained.on("bfloat16", None).merge_and_unload(), trained, folder)
 
 
+def save_merged_and_pack_later(trained: Trained, folder: Path) -> Callable[[], PreTrainedModel]:
+    """The merge in 16 bits, packed in 4 bits by whoever loads it."""
+    save_merged(trained, folder)
+    packing = nf4_config(getattr(torch, trained.dtype))
+    return lambda: reload(folder, quantization_config=packing, dtype=getattr(torch, trained.dtype))
+
+
 def save_merged_into_4bit(trained: Trained, folder: Path) -> Callable[[], PreTrainedModel]:
-    """Merged into the packed base: every sum is rounded to one of 16 values a block, and small changes vanish."""
+    """Merged into the packed base, whose sums are rounded to 16 levels again."""
     return save_whole(trained.on(trained.dtype, "nf4").merge_and_unload(), trained, folder)
 
 
@@ -95,13 +108,14 @@ EXPORTS = {
     "adapters": save_adapters,
     "merged_16bit": save_merged,
     "gguf_q8_0": save_gguf,
+    "packed_later": save_merged_and_pack_later,
     "merged_into_4bit": save_merged_into_4bit,
     "unmerged": save_unmerged,
     "wrapped": save_wrapped,
 }
 
 
-def reload(folder: Path, **options: str) -> PreTrainedModel:
+def reload(folder: Path, **options: Any) -> PreTrainedModel:
     """What the folder holds, as anybody would load it."""
     model = AutoModelForCausalLM.from_pretrained(folder, **options)
     return disable_inference_repacking(model).to(PartialState().device)
@@ -109,36 +123,47 @@ def reload(folder: Path, **options: str) -> PreTrainedModel:
 
 def main() -> None:
     job, _ = parse_arguments(SCRIPTS["export.py"])
-    rows = read_rows(channel("test"))[: job.eval_problems]
-    verifier, trained = get_verifier(job.verifier), read_result(job)
-
-    def evaluate(model: PreTrainedModel) -> PassAtOne:
-        return greedy_pass_at_1(
-            model,
-            trained.tokenizer,
-            rows,
-            verifier=verifier,
-            max_new_tokens=job.eval_max_new_tokens,
-            batch_size=job.eval_batch_size,
-            chat_template_kwargs=job.chat_template_kwargs,
-        )
-
-    untrained = evaluate(load_base(trained.base_model, job.dtype, job.quantization)[0])
-    exports = {}
+    rows, trained = read_rows(channel("test"))[: job.eval_problems], read_result(job)
+    untrained, _ = load_base(trained.base_model, job.dtype, job.quantization)
+    report: dict[str, Any] = {
+        "base_model": trained.base_model,
+        "base": {"right": greedy_verdicts(untrained, trained.tokenizer, rows, job)},
+        "exports": {},
+    }
     for name, save in EXPORTS.items():
         folder = model_dir() / name
         load_again = save(trained, folder)
-        greedy = evaluate(load_again())
+        right = greedy_verdicts(load_again(), trained.tokenizer, rows, job)
         size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
-        exports[name] = {"bytes": size, "greedy": dataclasses.asdict(greedy), "note": save.__doc__}
-        print_line(f"[export] {name}: {size:,} bytes, pass@1 {greedy}")
-    report = {
-        "base_model": trained.base_model,
-        "base": {"greedy": dataclasses.asdict(untrained)},
-        "exports": exports,
-    }
+        report["exports"][name] = {"bytes": size, "right": right, "note": save.__doc__}
+        print_line(f"[export] {name}: {size:,} bytes, {sum(right)} of {len(right)} right")
     output_data_dir().mkdir(parents=True, exist_ok=True)
     (output_data_dir() / "exports.json").write_text(json.dumps(report, indent=2) + "\n")
+
+
+def greedy_verdicts(
+    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, rows: list[Row], job: ExportArguments
+) -> list[bool]:
+    """Whether the model's greedy answer to each problem is right."""
+    verifier, opened = get_verifier(job.verifier), opening(tokenizer, job.chat_template_kwargs)
+    prompts, size = [row["prompt"] for row in rows], job.eval_batch_size
+    greedy = {"max_new_tokens": job.eval_max_new_tokens, "temperature": 0.0, "seed": 0}
+    with undisturbed(model) as bare:
+        answers = [
+            answer
+            for start in range(0, len(rows), size)
+            for answer in generate(
+                bare,
+                tokenizer,
+                prompts[start : start + size],
+                chat_template_kwargs=job.chat_template_kwargs,
+                **greedy,
+            )
+        ]
+    return [
+        is_right(answer.text, row["answer"], verifier, opened)
+        for answer, row in zip(answers, rows, strict=True)
+    ]
 
 
 def read_result(job: ExportArguments) -> Trained:
