@@ -4,9 +4,8 @@ import random
 
 import pytest
 from build_tiny_model import running_sums
-from rl.evaluation import score_completions
 from rl.habits import DIRECT, HABITS, THINKS, UNFORMATTED, false_step_share, false_steps, habit, habits, steps
-from rl.verifiers import number
+from scored import scored
 
 
 def thought(*lines: str, answer: int = 9) -> str:
@@ -21,23 +20,7 @@ def evaluation(greedy: list[str], sampled: list[list[str]], opening: str = ""):
         for index, texts in enumerate(sampled)
         for sample, text in enumerate(texts)
     ]
-    return score_completions(
-        [
-            {
-                "index": index,
-                "question": "?",
-                "answer": "9",
-                "decoding": decoding,
-                "sample": sample,
-                "completion": text,
-                "tokens": 9,
-                "cut_off": False,
-            }
-            for index, decoding, sample, text in tries
-        ],
-        number,
-        opening,
-    )
+    return scored(tries, opening=opening)
 
 
 SENTENCE = "The answer is 9."

@@ -2,10 +2,9 @@
 
 import pytest
 from matplotlib.colors import to_hex
-from rl.evaluation import score_completions
 from rl.habits import HABITS, habits
 from rl.tasks import DataError
-from rl.verifiers import number
+from scored import scored
 from workshop import habits_table, plot_habits
 
 THOUGHT, WRONG = "<think>2 + 7 = 9</think><answer>9</answer>", "<think>2 + 7 = 8</think><answer>8</answer>"
@@ -15,22 +14,8 @@ DIRECT, SENTENCE = "<think></think><answer>8</answer>", "It is 8 & <b>."
 def evaluation(greedy: str, *sampled: str, problems: int = 4):
     """Every problem has the answer 9 and is answered with the same texts."""
     tries = [("greedy", 0, greedy), *(("sampled", number, text) for number, text in enumerate(sampled))]
-    return score_completions(
-        [
-            {
-                "index": index,
-                "question": f"{index} + {9 - index} =",
-                "answer": "9",
-                "decoding": decoding,
-                "sample": sample,
-                "completion": text,
-                "tokens": 9,
-                "cut_off": False,
-            }
-            for index in range(problems)
-            for decoding, sample, text in tries
-        ],
-        number,
+    return scored(
+        ((index, *one) for index in range(problems) for one in tries), question="Problem {index}: 9 ="
     )
 
 

@@ -3,7 +3,7 @@
 from job.metrics import Metrics
 from rl.tasks import DataError
 
-from workshop.views.plots import GREY, INK, Panel, Plot, clean, new_figure, points
+from workshop.views.plots import GREY, INK, Panel, Plot, clean, dress, new_figure, points
 
 # Okabe and Ito's palette, without the yellow that is too light for lines.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00")
@@ -36,11 +36,7 @@ def plot_runs(
             steps, values = points(history, panel.key)
             width = 2.4 if number == 0 else 1.5
             axes.plot(steps, values, color=COLOURS[number % len(COLOURS)], linewidth=width, label=name)
-        axes.set_title(panel.title, loc="left", fontsize=11, color=INK)
-        axes.set_ylabel(panel.unit, color=INK)
-        if panel.unit.startswith("share"):
-            axes.set_ylim(-0.05, 1.05)
-        clean(axes)
+        dress(axes, panel)
     for axes in grid[len(shown) :]:
         axes.remove()
     handles, labels = grid[0].get_legend_handles_labels()

@@ -76,6 +76,15 @@ def smoothing_window(count: int) -> int:
     return 1 if count < 10 else max(3, round(count / 10))
 
 
+def dress(axes: Axes, panel: Panel) -> None:
+    """A panel's title, the unit of y, and the whole range where that is a share."""
+    axes.set_title(panel.title, loc="left", fontsize=11, color=INK)
+    axes.set_ylabel(panel.unit, color=INK)
+    if panel.unit.startswith("share"):
+        axes.set_ylim(-0.05, 1.05)
+    clean(axes)
+
+
 def draw_curve(axes: Axes, steps: list[float], values: list[float], panel: Panel) -> None:
     """One panel: every logged value thin, their moving mean bold, the last mean written at its end."""
     window = smoothing_window(len(values))
@@ -93,12 +102,8 @@ def draw_curve(axes: Axes, steps: list[float], values: list[float], panel: Panel
         color=BLUE,
         fontweight="bold",
     )
-    axes.set_title(panel.title, loc="left", fontsize=11, color=INK)
-    axes.set_ylabel(panel.unit, color=INK)
     axes.set_xmargin(0.02)
-    if panel.unit.startswith("share"):
-        axes.set_ylim(-0.05, 1.05)
-    clean(axes)
+    dress(axes, panel)
 
 
 def clean(axes: Axes) -> None:

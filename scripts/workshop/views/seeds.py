@@ -21,7 +21,7 @@ from rl.tasks import DataError
 
 from workshop.views.comparisons import COLOURS
 from workshop.views.html import HtmlView, table
-from workshop.views.plots import INK, Panel, Plot, clean, moving_mean, new_figure, points, smoothing_window
+from workshop.views.plots import INK, Panel, Plot, dress, moving_mean, new_figure, points, smoothing_window
 
 _TEXTS = {"variant", "fingerprint", "recorded", "machine", "revision", "torch", "transformers", "trl"}
 _DASHES = ("-", (0, (4, 1.5)), (0, (1, 1)))  # solid; more variants than colours: dashed, then dotted
@@ -148,11 +148,7 @@ def plot_seeds(
                 steps, values = points(live[name], panel.key)
                 smooth = moving_mean(values, smoothing_window(len(values)))
                 axes.plot(steps, smooth, linewidth=3, label=f"{name}, live", zorder=3, **style)
-        axes.set_title(panel.title, loc="left", fontsize=11, color=INK)
-        axes.set_ylabel(panel.unit, color=INK)
-        if panel.unit.startswith("share"):
-            axes.set_ylim(-0.05, 1.05)
-        clean(axes)
+        dress(axes, panel)
     for axes in grid[len(shown) :]:
         axes.remove()
     handles, labels = grid[0].get_legend_handles_labels()
