@@ -67,6 +67,12 @@ def test_what_they_share_is_the_same_word_for_word(first, last):
     assert len(passages) == 1, "\n\n".join(sorted(passages))
 
 
+@pytest.mark.parametrize(("first", "last"), [ends for ends in SHARED if '"train.py"' not in ends[0]])
+def test_rloo_shares_all_that_does_not_name_its_trainer(first, last):
+    rloo = (ROOT / GRPO[0] / "scripts" / "train_rloo.py").read_text(encoding="utf-8")
+    assert passage(rloo, first, last) == passage(script(GRPO[0]), first, last)
+
+
 @pytest.mark.parametrize("name", MADE_OF)
 def test_a_checkpoint_is_marked_with_what_is_looked_for_when_going_on(name):
     """What the calls then refuse, tests/test_job_checkpoints.py shows."""
