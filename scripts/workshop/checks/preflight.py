@@ -29,12 +29,13 @@ from workshop.checks import (
 from workshop.checks.request import NOTE, OK, PROBLEM, WARNING, Check, JobRequest, read_request
 from workshop.checks.signatures import load_signature
 from workshop.errors import WorkshopError
+from workshop.text_colours import BAD, CAUTION, GOOD, QUIET
 
 _MARKS = {
-    OK: ("\u2713", "#00694d"),
-    NOTE: ("\u2022", "#555555"),
-    WARNING: ("!", "#8a5a00"),
-    PROBLEM: ("\u2717", "#b02000"),
+    OK: ("\u2713", GOOD),
+    NOTE: ("\u2022", QUIET),
+    WARNING: ("!", CAUTION),
+    PROBLEM: ("\u2717", BAD),
 }
 
 

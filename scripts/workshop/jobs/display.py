@@ -11,6 +11,7 @@ from datetime import datetime
 from job.metrics import Metrics
 from tqdm import tqdm
 
+from workshop.text_colours import QUIET
 from workshop.views.plots import Panel, draw_curve, new_figure, png, points
 
 LOG_LINES_SHOWN = 8
@@ -149,7 +150,7 @@ def _html(view: JobView, curve: str) -> str:
     return (
         f"<div><b>{html.escape(view.name)}</b>: {html.escape(view.phase_line())}</div>{note}"
         f'<pre style="margin:4px 0">{bar}</pre>{curve}'
-        f'<pre style="margin:4px 0;font-size:85%;color:#555;white-space:pre-wrap">{lines}</pre>'
+        f'<pre style="margin:4px 0;font-size:85%;color:{QUIET};white-space:pre-wrap">{lines}</pre>'
     )
 
 

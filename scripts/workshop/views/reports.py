@@ -11,6 +11,7 @@ from rl.statistics import Estimate
 from rl.tasks import DataError
 
 from workshop.errors import WorkshopError
+from workshop.text_colours import BAD, GOOD
 from workshop.views.html import HtmlView
 from workshop.views.plots import BLUE, GREY, INK, VERMILLION, Plot, clean, new_figure
 
@@ -22,7 +23,7 @@ _CHANGES = {
     (False, False): "still wrong",
 }
 _LETTER = 0.014  # width of a letter of a label, as a share of the axis
-_MARKS = {True: ("\u2713 right", "#00694d"), False: ("\u2717 wrong", "#b04a00")}
+_MARKS = {True: ("\u2713 right", GOOD), False: ("\u2717 wrong", BAD)}
 
 
 class ReportError(WorkshopError):
