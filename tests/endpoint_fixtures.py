@@ -190,12 +190,14 @@ def wait_line(name: str, text: str, timeout_s: float = 60) -> None:
 
 
 def log_lines(name: str, host: str = "algo-1") -> list[str]:
-    """All lines of a host's CloudWatch stream, in order."""
+    """All lines of a host's CloudWatch stream, in order; none while the endpoint's first job has yet to log."""
     logs = boto3.client("logs")
     group = "/aws/sagemaker/TrainingJobs"
-    streams = logs.describe_log_streams(logGroupName=group, logStreamNamePrefix=f"{name}/{host}-")[
-        "logStreams"
-    ]
+    try:
+        found = logs.describe_log_streams(logGroupName=group, logStreamNamePrefix=f"{name}/{host}-")
+    except logs.exceptions.ResourceNotFoundException:  # the first stream makes the group, as on AWS
+        return []
+    streams = found["logStreams"]
     lines, token = [], None
     while streams:
         page = logs.get_log_events(
