@@ -35,13 +35,12 @@ from rehearse_notebooks import studio_environment
 from request_keeper import RequestKeeper, results
 from run_notebooks import ROOT, find_notebooks
 from workshop.checks.duration import in_words
-from workshop.checks.instances import hourly_price
+from workshop.checks.instances import gpu_count, hourly_price
 from workshop.session.machines import read_machines
 
 GOLDEN = ROOT / "tests" / "golden" / "requests"
 TABLE = ROOT / "docs" / "aws-jobs.md"
 IMAGE_OF_ONES_OWN = "123456789012.dkr.ecr.us-east-1.amazonaws.com/rl-workshop-verl:verl-0.9.1-0123456789ab"
-RUN_HERE = ("tiny", "smoke", "tools")
 AT_ONCE = 2  # notebooks that run side by side
 TIME_LIMIT = 30 * 60
 # What cells and preflight import, most of it in the middle of something; imported once, before the runs are forked.
@@ -56,8 +55,9 @@ STARTS_A_JOB = re.compile(r"\.train\(|run_job\(|preflight\(")
 
 
 def recipes_of(notebook: Path) -> list[str]:
-    """The recipes of machines.yaml that cost money: tiny, smoke and tools run as they are in other tests, on this machine."""
-    return [recipe for recipe in read_machines(notebook.parent / "machines.yaml") if recipe not in RUN_HERE]
+    """The recipes of machines.yaml for GPUs; those for CPUs run as they are in other tests, on this machine."""
+    rows = read_machines(notebook.parent / "machines.yaml")
+    return [recipe for recipe, row in rows.items() if gpu_count(row["instance_type"], client.REGION)]
 
 
 def collect(notebooks: list[Path], folder: Path) -> dict[str, dict[str, list[dict[str, Any]]]]:

@@ -1,7 +1,7 @@
-"""05_grpo_verl as it runs on AWS: a spot job of two hosts, interrupted, resumed, merged and evaluated.
+"""05_grpo_verl as it runs on AWS: spot jobs of two hosts, interrupted, resumed, merged and evaluated.
 
 The notebook trains on one host with two processes; here each host has one, so that weights, gradients and the shards
-of a checkpoint have to cross from host to host.
+of a checkpoint have to cross from host to host: those of FSDP2, and the stages of a pipeline.
 """
 
 import math
@@ -10,12 +10,12 @@ import time
 from pathlib import Path
 
 import pytest
-from endpoint_fixtures import launch, log_lines, s3_keys, wait_end
+from endpoint_fixtures import describe, launch, log_lines, s3_keys, wait_end
 from launchers import RayCluster
 from rl.tasks import make_splits, write_splits
 from safetensors.torch import load_file
 from sagemaker.core.training.configs import CheckpointConfig, InputData, SourceCode, StoppingCondition
-from workshop.jobs.outputs import fetch_output
+from workshop.jobs.outputs import JobOutput, fetch_output
 from workshop.session.staging import stage_source
 
 ROOT = Path(__file__).parents[1]
@@ -24,6 +24,7 @@ ENDPOINT_WITH_TORCH = True
 OVERRIDES = [
     f"trainer.total_training_steps={STEPS}",
     "trainer.save_freq=2",
+    "actor_rollout_ref.actor.optim.lr_warmup_steps=4",
     "job.eval_problems=20",
     "job.eval_samples=1",
     "job.report_to=[]",
@@ -34,26 +35,33 @@ def wait_for(reached, name: str, timeout_s: float) -> None:
     deadline = time.monotonic() + timeout_s
     while not reached():
         assert time.monotonic() < deadline, log_lines(name)[-40:]
+        assert (job := describe(name))["TrainingJobStatus"] == "InProgress", job.get("FailureReason")
         time.sleep(1)
 
 
-@pytest.mark.timeout(2400)  # the environment may have to be built first
-def test_two_hosts_go_on_after_an_interruption(make_trainer, endpoint, tmp_path):
-    source = stage_source(ROOT / "05_grpo_verl" / "scripts", build=tmp_path)
-    folders = write_splits(make_splits("chain_sum", {"train": 64, "test": 20}), tmp_path / "data")
-    checkpoints = f"s3://{os.environ.get('BUCKET', 'sagemaker-us-east-1-123456789012')}/verl-checkpoints"
+def prepared(recipe: str, checkpoints: str, folder: Path) -> tuple[Path, dict, list[InputData]]:
+    """The staged source, what make_trainer is given, and the channels of a job."""
+    source = stage_source(ROOT / "05_grpo_verl" / "scripts", build=folder)
+    folders = write_splits(make_splits("chain_sum", {"train": 64, "test": 20}), folder / "data")
     settings = dict(
         spot=True,
         source_code=SourceCode(
             source_dir=str(source), entry_script="train.py", requirements="requirements.txt"
         ),
         distributed=RayCluster(process_count_per_node=1),
-        hyperparameters={"config": "recipes/tiny.yaml", "overrides": OVERRIDES},
+        hyperparameters={"config": f"recipes/{recipe}.yaml", "overrides": OVERRIDES},
         checkpoint_config=CheckpointConfig(s3_uri=checkpoints),
         stopping_condition=StoppingCondition(max_runtime_in_seconds=1400, max_wait_time_in_seconds=1400),
     )
-    channels = [InputData(channel_name=split, data_source=str(path)) for split, path in folders.items()]
-    name = launch(make_trainer("", hosts=2, **settings), input_data_config=channels)
+    return (
+        source,
+        settings,
+        [InputData(channel_name=split, data_source=str(path)) for split, path in folders.items()],
+    )
+
+
+def interrupted(name: str, checkpoints: str, endpoint, output: Path) -> JobOutput:
+    """Interrupts a job of two hosts once both have kept step 2, and gives what it left after it went on to its end."""
 
     def whole_checkpoint() -> bool:
         return {f"complete-{host}.json" for host in (0, 1)} <= {
@@ -69,17 +77,31 @@ def test_two_hosts_go_on_after_an_interruption(make_trainer, endpoint, tmp_path)
     assert "Interrupted" in [change["Status"] for change in job["SecondaryStatusTransitions"]]
     assert sum(line.startswith("Going on from global_step_") for line in lines) == 1
     assert not any("does not say which" in line for line in lines), "lacks a part of what it was made of"
-
-    output = fetch_output(name, tmp_path / "output", model=True)
-    assert [row["step"] for row in output.history] == list(range(1, STEPS + 1))
-    for row in output.history:  # the rollout has the actor's weights, to the last digits of float32
+    left = fetch_output(name, output, model=True)
+    assert [row["step"] for row in left.history] == list(range(1, STEPS + 1))
+    for row in left.history:  # the rollout has the actor's weights, to the last digits of float32
         assert row["training/rollout_actor_probs_pearson_corr"] >= 0.9999
+    rates = [
+        row["learning_rate"] for row in left.history
+    ]  # a warm-up of four steps, which goes on where it was
+    assert rates == sorted(rates) and len(set(rates)) >= 4
+    summary = left.summary
+    assert (summary["hosts"], summary["processes"], summary["steps"]) == (2, 2, STEPS)
+    assert summary["base"]["greedy"]["n"] == summary["trained"]["greedy"]["n"] == 20
+    return left
+
+
+@pytest.mark.timeout(2400)  # the environment may have to be built first
+def test_two_hosts_go_on_after_an_interruption(make_trainer, endpoint, tmp_path):
+    checkpoints = f"s3://{os.environ.get('BUCKET', 'sagemaker-us-east-1-123456789012')}/verl-checkpoints"
+    source, settings, channels = prepared("tiny", checkpoints, tmp_path)
+    name = launch(make_trainer("", hosts=2, **settings), input_data_config=channels)
+    output = interrupted(name, checkpoints, endpoint, tmp_path / "output")
+    summary = output.summary
+    for row in output.history:
         assert math.isclose(
             row["reward"], row["rewards/accuracy/mean"] + 0.25 * row["rewards/format/mean"], abs_tol=1e-5
         )
-    summary = output.summary
-    assert (summary["hosts"], summary["processes"], summary["steps"]) == (2, 2, STEPS)
-    assert summary["base"]["greedy"]["n"] == summary["trained"]["greedy"]["n"] == 20
     assert summary["peak_rss_mb"] > 100 and summary["tokens_per_second"] > 0
 
     trained, base = (
@@ -108,3 +130,19 @@ def test_two_hosts_go_on_after_an_interruption(make_trainer, endpoint, tmp_path)
     weights = load_file(repeated.model / "model.safetensors")
     assert all((weights[name] == values).all() for name, values in trained.items())
     assert repeated.summary["trained"] == summary["trained"]
+
+
+@pytest.mark.timeout(2400)
+def test_a_pipeline_over_two_hosts_goes_on_after_an_interruption(make_trainer, endpoint, tmp_path):
+    """Each host has two of the four layers; what it left is one model again, with all of them trained."""
+    checkpoints = f"s3://{os.environ.get('BUCKET', 'sagemaker-us-east-1-123456789012')}/pipeline-checkpoints"
+    source, settings, channels = prepared("tiny_pipeline", checkpoints, tmp_path)
+    name = launch(make_trainer("", hosts=2, **settings), input_data_config=channels)
+    output = interrupted(name, checkpoints, endpoint, tmp_path / "output")
+    trained, base = (
+        load_file(output.model / "model.safetensors"),
+        load_file(source / "assets/tiny/model.safetensors"),
+    )
+    assert set(trained) == set(base)
+    assert all((trained[weight] != values).any() for weight, values in base.items())
+    assert all(trained[weight].shape == values.shape for weight, values in base.items())

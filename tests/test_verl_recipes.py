@@ -10,7 +10,7 @@ import pytest
 from harness import answer_of
 from verl_keys import DEFAULTS, value_of
 from verl_recipe import read_verl_recipe, recipe_problems
-from verl_recipes import ACTOR, FITS, MODULE, ON_CPU, RECIPES, ROLLOUT
+from verl_recipes import ACTOR, FITS, MODEL, MODULE, ON_CPU, RECIPES, ROLLOUT
 
 # recipe, hosts, GPUs, what is broken, words of the sentence that refuses it
 BROKEN = [
@@ -37,7 +37,61 @@ BROKEN = [
     ("tiny", 1, 2, f"{ROLLOUT}.tensor_model_parallel_size=2", "holds a whole model in each process"),
     ("tiny", 1, 2, "algorithm.adv_estimator=grop", "did you mean 'grpo'?"),
     ("tiny", 1, 2, "model_engine=megatrn", "did you mean 'megatron'?"),
-    ("tiny", 1, 2, "model_engine=megatron", "runs on GPUs only"),
+    ("tiny", 1, 2, "model_engine=megatron", "Set actor_rollout_ref.actor.megatron.vanilla_mbridge: true"),
+    ("tiny", 1, 2, f"{MODEL}.override_config=sdpa", "write names and values, such as {attn_implementation"),
+    (
+        "tiny_ulysses",
+        1,
+        2,
+        f"{MODEL}.override_config.attn_implementation=sdpa",
+        "without a word, and train something else",
+    ),
+    ("tiny_ulysses", 1, 2, f"{MODEL}.override_config=null", "On a CPU use packed"),
+    ("tiny_ulysses", 1, 2, f"{MODEL}.use_remove_padding=false", "use_remove_padding must be true"),
+    ("tiny_ulysses", 1, 3, "data.seed=1", "3 GPUs are not whole groups of 2"),
+    ("tiny_tensor", 1, 2, f"{ACTOR}.megatron.sequence_parallel=true", "Megatron's torch norms refuse it"),
+    (
+        "tiny_tensor",
+        1,
+        2,
+        f"{ACTOR}.megatron.use_distributed_optimizer=true",
+        "its buffers and kernels are CUDA's",
+    ),
+    ("tiny_tensor", 1, 2, f"{ACTOR}.megatron.context_parallel_size=2", "the attention of Transformer Engine"),
+    ("tiny_tensor", 1, 2, f"{ACTOR}.megatron.param_offload=true", "no other memory to move weights to"),
+    ("tiny_tensor", 1, 2, f"{ACTOR}.megatron.optimizer_offload=true", "no other memory to move its state to"),
+    (
+        "tiny_tensor",
+        1,
+        2,
+        f"{ACTOR}.megatron.vanilla_mbridge=false",
+        "Megatron-Bridge, which wants an older transformers",
+    ),
+    (
+        "tiny_pipeline",
+        1,
+        2,
+        f"{ACTOR}.optim.use_checkpoint_opt_param_scheduler=false",
+        "would begin its warm-up once more",
+    ),
+    ("tiny", 1, 2, f"{MODEL}.lora_rank=8", "it cannot add adapters to its own"),
+    ("tiny_tensor", 1, 2, f"{MODEL}.lora_rank=8", "trains adapters with Megatron-Bridge only"),
+    ("tiny_tensor", 1, 2, f"{MODEL}.lora.rank=8", "trains adapters with Megatron-Bridge only"),
+    (
+        "tiny_tensor",
+        1,
+        2,
+        f"{MODEL}.use_remove_padding=true",
+        "Megatron cannot attend within packed sequences",
+    ),
+    ("tiny_tensor", 2, 1, "data.seed=1", "reaches over several hosts of 1 GPUs"),
+    (
+        "tiny_pipeline",
+        1,
+        2,
+        f"{ACTOR}.megatron.pipeline_model_parallel_size=4",
+        "do not hold a whole number of copies",
+    ),
     (
         "tools",
         1,
@@ -65,7 +119,9 @@ BROKEN = [
     ("full", 1, 8, f"{ACTOR}.ppo_max_token_len_per_gpu=1024", "raise it, or shorten"),
     ("full", 2, 8, f"{ACTOR}.ppo_mini_batch_size=24", "A step takes data.train_batch_size prompts"),
     ("ulysses", 1, 8, f"{ACTOR}.fsdp_config.ulysses_sequence_parallel_size=3", "not whole groups of 3"),
-    ("ulysses", 1, 8, "actor_rollout_ref.model.use_remove_padding=false", "use_remove_padding must be true"),
+    ("ulysses", 1, 8, f"{MODEL}.use_remove_padding=false", "use_remove_padding must be true"),
+    ("ulysses", 1, 8, f"{MODEL}.override_config.attn_implementation=sdpa", "On a GPU use flash_attention_2"),
+    ("ulysses", 1, 8, f"{MODEL}.override_config.attn_implementation=packed", "brings for CPUs alone"),
     (
         "megatron",
         2,
@@ -74,6 +130,15 @@ BROKEN = [
         "do not hold a whole number of copies",
     ),
     ("megatron", 2, 8, f"{ACTOR}.megatron.tensor_model_parallel_size=16", "reaches over several hosts"),
+    (
+        "megatron",
+        2,
+        8,
+        f"{ACTOR}.megatron.vanilla_mbridge=null",
+        "neither the image nor requirements.txt has it",
+    ),
+    ("megatron", 2, 8, "trainer.total_training_steps=2", "fewer steps of warm-up than of training"),
+    ("megatron", 2, 8, f"{MODEL}.lora.rank=16", "or leave model_engine out (FSDP)"),
     ("megatron", 1, 8, "data.seed=1", "8 GPUs do not hold a whole number of copies"),
     ("lora", 1, 8, f"{ROLLOUT}.tensor_model_parallel_size=16", "choose a divisor of 8"),
 ]
@@ -158,7 +223,8 @@ def test_defaults_are_those_of_verl():
     for key, default in DEFAULTS.items():
         # Each engine has a section of its own, and its name is the strategy's.
         of_one = "fsdp_config" in key or key.endswith((".strategy", "model_engine"))
-        engines = ("dp",) if of_one else ("megatron",) if ".megatron." in key else ("dp", "megatron")
+        of_other = ".megatron." in key or key.endswith("use_checkpoint_opt_param_scheduler")
+        engines = ("dp",) if of_one else ("megatron",) if of_other else ("dp", "megatron")
         for engine in engines:
             assert verl[engine][key] == default, (engine, key)
 
@@ -174,5 +240,6 @@ def test_verl_takes_every_recipe_and_refuses_what_it_does_not_know():
         if refused:
             assert answer.startswith("verl refuses this recipe") and refused in answer, (case, answer)
         else:
-            engine = "megatron" if case[0] == "megatron" else "fsdp2"
+            megatron = case[0] in ("megatron", "tiny_tensor", "tiny_pipeline")
+            engine = "megatron" if megatron else "fsdp2"
             assert answer == f"ok {engine} {case[1]}x{case[2]}", (case, answer)

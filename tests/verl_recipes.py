@@ -9,6 +9,9 @@ FITS = {
     "tiny": [(1, 2), (2, 1)],
     "smoke": [(1, 2), (2, 1)],
     "smoke_gpu": [(1, 1)],
+    "tiny_ulysses": [(1, 2), (2, 1)],
+    "tiny_tensor": [(1, 2)],
+    "tiny_pipeline": [(1, 2), (2, 1)],
     "tools": [(1, 2), (2, 1)],
     "small": [(1, 1)],
     "full": [(1, 8), (2, 8)],
@@ -16,6 +19,6 @@ FITS = {
     "megatron": [(2, 8)],
     "lora": [(1, 8), (2, 8)],
 }
-ACTOR, ROLLOUT = "actor_rollout_ref.actor", "actor_rollout_ref.rollout"
+MODEL, ACTOR, ROLLOUT = (f"actor_rollout_ref.{part}" for part in ("model", "actor", "rollout"))
 # As in a job without GPUs: verl looks for its platform when it is imported.
 ON_CPU = {"VERL_PLATFORM": "cpu", "VERL_USE_EXTERNAL_MODULES": "verl_cpu", "HF_HUB_OFFLINE": "1"}

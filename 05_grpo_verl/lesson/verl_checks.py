@@ -61,7 +61,8 @@ def shape_problems(shape: ModelShape, settings: Settings) -> Iterator[str]:
     """Cuts that do not go evenly through the model's attention heads or layers; the engines refuse them on the GPUs."""
     cuts = [(f"{ROLLOUT}.tensor_model_parallel_size", "attention heads", shape.heads)]
     if value_of(settings, "model_engine") == "megatron":
-        cuts.append((f"{ACTOR}.megatron.tensor_model_parallel_size", "attention heads", shape.heads))
+        tensor = f"{ACTOR}.megatron.tensor_model_parallel_size"
+        cuts += [(tensor, "attention heads", shape.heads), (tensor, "rows of vocabulary", shape.vocabulary)]
         cuts.append((f"{ACTOR}.megatron.pipeline_model_parallel_size", "layers", shape.layers))
     else:
         sequence = f"{ACTOR}.fsdp_config.ulysses_sequence_parallel_size"
@@ -103,7 +104,7 @@ def _check_memory(request: JobRequest, job: VerlJob, settings: Settings) -> Iter
         yield Check(
             "machines",
             PROBLEM,
-            "job.device is gpu, and jobs of local mode have none: recipes/tiny.yaml and recipes/tools.yaml run here",
+            "job.device is gpu, and jobs of local mode have none: recipes/tiny.yaml, its relatives and recipes/tools.yaml run here",
         )
     each, shape = gpu_bytes(request.instance_type, request.region), shape_of(job.base_model)
     if request.gpus == 0:

@@ -31,13 +31,9 @@ from rl.templates import opening
 from rl.verifiers import get_verifier
 from verl_arguments import VerlJob
 from verl_data import check_rows, data_columns, fitting_rows, write_data
+from verl_environment import environment
 from verl_keys import TEMPLATE, Settings, value_of
 from verl_recipe import check_source, read_verl_recipe
-
-# Environment that verl and its libraries read, in every process, when they are imported. Those of CPU: see verl_cpu.
-VARIABLES = {"PYTHONPATH": str(Path(__file__).resolve().parent), "TQDM_DISABLE": "1", "TQ_NUM_THREADS": "1"}
-EXTERNAL = "VERL_USE_EXTERNAL_MODULES"
-ON_CPU = {EXTERNAL: "verl_hub,verl_cpu", "VERL_PLATFORM": "cpu", "VERL_ENGINE_DEVICE": "cuda"}
 
 
 def read_arguments() -> tuple[VerlJob, Settings]:
@@ -56,7 +52,7 @@ def main() -> None:
     verifier, tokenizer = get_verifier(job.verifier), load_tokenizer(job.base_model)
     train_rows, test_rows = read_rows(channel("train")), read_rows(channel("test"))[: job.eval_problems]
 
-    variables = {**VARIABLES, EXTERNAL: "verl_hub", **(ON_CPU if job.device == "cpu" else {})}
+    variables = environment(job.device, engine=value_of(settings, "model_engine"))
     os.environ.update(variables)
     from verl_checkpoints import free_gpus, merged_model, open_model, step_of
     from verl_config import evaluation_generate, evaluation_tools, fill_in, trainer_config

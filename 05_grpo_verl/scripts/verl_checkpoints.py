@@ -9,8 +9,6 @@ import gc
 import io
 import logging
 import os
-import subprocess
-import sys
 import tempfile
 from pathlib import Path
 
@@ -49,7 +47,7 @@ def step_of(checkpoint: Path | None) -> int:
 
 
 def merged_model(checkpoint: Path, dtype: str) -> PreTrainedModel:
-    """The model of a checkpoint, merged from its shards by verl's own merger.
+    """The model of a checkpoint: merged from its shards by verl's own merger, or as Megatron's engine exported it.
 
     Adapters, if that is what was trained, are on it and not in its weights. `dtype` is that of the weights: float32,
     bfloat16 or float16.
@@ -63,17 +61,21 @@ def merged_model(checkpoint: Path, dtype: str) -> PreTrainedModel:
             f"verl ended without saving {checkpoint.name}; it saved {', '.join(saved) or 'none'}."
         )
     fetch_missing(checkpoint)
-    shards, target = checkpoint / "actor", Path(tempfile.mkdtemp())
-    try:
-        (_merge_megatron if (shards / "dist_ckpt").is_dir() else _merge_fsdp)(shards, target)
-    except Exception as error:
-        raise RuntimeError(f"verl could not merge {checkpoint}: {error}") from error
+    shards = checkpoint / "actor"
+    # Under Megatron mbridge exports the whole model with each checkpoint, and there is nothing to merge.
+    target = shards / "model" / "huggingface"
+    if not target.is_dir():
+        target = Path(tempfile.mkdtemp())
+        try:
+            _merge(shards, target)
+        except Exception as error:
+            raise RuntimeError(f"verl could not merge {checkpoint}: {error}") from error
     model = open_model(target, dtype, name=checkpoint.name)
     adapter = target / "lora_adapter"
     return PeftModel.from_pretrained(model, adapter) if adapter.is_dir() else model
 
 
-def _merge_fsdp(shards: Path, target: Path) -> None:
+def _merge(shards: Path, target: Path) -> None:
     """In this process: another one would need much longer for its imports than for the merging."""
     config = ModelMergerConfig(
         operation="merge",
@@ -88,15 +90,6 @@ def _merge_fsdp(shards: Path, target: Path) -> None:
             FSDPModelMerger(config).merge_and_save()
     finally:
         logging.disable(logging.NOTSET)
-
-
-def _merge_megatron(shards: Path, target: Path) -> None:
-    """In a process of its own, since Megatron opens a process group for it. Raises RuntimeError with the end of its log."""
-    command = [sys.executable, "-m", "verl.model_merger", "merge", "--backend", "megatron"]
-    command += ["--local_dir", str(shards), "--target_dir", str(target)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    if done.returncode:
-        raise RuntimeError(done.stderr[-2000:])
 
 
 def open_model(source: Path | str, dtype: str, *, name: str) -> PreTrainedModel:

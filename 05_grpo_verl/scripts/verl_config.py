@@ -28,6 +28,7 @@ from verl.trainer.ppo.utils import need_critic, need_reference_policy
 from verl.utils.config import omega_conf_to_dataclass, validate_config
 from verl_arguments import VerlJob
 from verl_keys import Settings, value_of
+from verl_layout import TRANSFORMER_ON_CPU
 from verl_recipe import recipe_problems, score_arguments
 
 # Sections that verl keeps open: a recipe may put any key there, everywhere else only what verl knows.
@@ -70,6 +71,9 @@ def trainer_config(
         "trainer": {"nnodes": hosts, "n_gpus_per_node": gpus_per_host},
         "reward": {},
     }
+    if engine == "megatron" and job.device == "cpu":
+        megatron = {"override_transformer_config": dict(TRANSFORMER_ON_CPU)}
+        own["actor_rollout_ref"] = {"actor": {"megatron": megatron}}
     own["reward"]["custom_reward_function"] = {
         "path": str(Path(__file__).with_name("verl_rewards.py")),
         "name": "compute_score",

@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from typing import Any
 
+MODEL, ACTOR, ROLLOUT = (f"actor_rollout_ref.{part}" for part in ("model", "actor", "rollout"))
 Settings = dict[str, Any]  # verl's part of a recipe: nested, as in verl's documentation
 
 ENGINES = ("dp", "megatron")
@@ -23,7 +24,10 @@ DEFAULTS: dict[str, Any] = {
     "data.apply_chat_template_kwargs": {},
     "data.filter_overlong_prompts": False,
     "data.train_max_samples": -1,
-    "actor_rollout_ref.model.lora_rank": 0,
+    "actor_rollout_ref.model.lora_rank": 0,  # of the engine dp
+    "actor_rollout_ref.model.lora.rank": 0,  # of megatron
+    "actor_rollout_ref.model.lora.merge": False,
+    "actor_rollout_ref.model.override_config": {},
     "actor_rollout_ref.model.use_remove_padding": True,
     "actor_rollout_ref.model.enable_gradient_checkpointing": True,
     "actor_rollout_ref.actor.strategy": "fsdp",  # of the engine dp
@@ -31,6 +35,8 @@ DEFAULTS: dict[str, Any] = {
     "actor_rollout_ref.actor.ppo_micro_batch_size_per_gpu": None,
     "actor_rollout_ref.actor.use_dynamic_bsz": False,
     "actor_rollout_ref.actor.ppo_max_token_len_per_gpu": 16384,
+    "actor_rollout_ref.actor.optim.lr_warmup_steps": -1,  # none
+    "actor_rollout_ref.actor.optim.use_checkpoint_opt_param_scheduler": False,  # of megatron
     "actor_rollout_ref.actor.fsdp_config.model_dtype": "fp32",
     "actor_rollout_ref.actor.fsdp_config.param_offload": False,
     "actor_rollout_ref.actor.fsdp_config.optimizer_offload": False,
@@ -38,6 +44,9 @@ DEFAULTS: dict[str, Any] = {
     "actor_rollout_ref.actor.megatron.tensor_model_parallel_size": 1,
     "actor_rollout_ref.actor.megatron.pipeline_model_parallel_size": 1,
     "actor_rollout_ref.actor.megatron.context_parallel_size": 1,
+    "actor_rollout_ref.actor.megatron.sequence_parallel": True,
+    "actor_rollout_ref.actor.megatron.use_distributed_optimizer": True,
+    "actor_rollout_ref.actor.megatron.vanilla_mbridge": False,
     "actor_rollout_ref.actor.megatron.param_offload": False,
     "actor_rollout_ref.actor.megatron.optimizer_offload": False,
     "actor_rollout_ref.rollout.name": None,  # verl has none and wants one
@@ -95,6 +104,7 @@ LEAST = {
     "actor_rollout_ref.actor.megatron.tensor_model_parallel_size": 1,
     "actor_rollout_ref.actor.megatron.pipeline_model_parallel_size": 1,
     "actor_rollout_ref.actor.megatron.context_parallel_size": 1,
+    "actor_rollout_ref.actor.optim.lr_warmup_steps": -1,
     "actor_rollout_ref.rollout.n": 1,
     "actor_rollout_ref.rollout.log_prob_micro_batch_size_per_gpu": 1,
     "actor_rollout_ref.rollout.tensor_model_parallel_size": 1,
@@ -113,6 +123,11 @@ CHOICES = {
     "trainer.v1.trainer_mode": ("sync",),  # the one that is extended by verl_trainer
 }
 TEMPLATE = "data.apply_chat_template_kwargs"  # variables for the model's chat template
+# Keys that hold names and values of somebody else's choosing -> an example
+NAMES_AND_VALUES = {
+    TEMPLATE: "enable_thinking: false",
+    f"{MODEL}.override_config": "attn_implementation: sdpa",
+}
 SHARE = "actor_rollout_ref.rollout.gpu_memory_utilization"
 # Keys that a recipe must have -> what they say
 REQUIRED = {
@@ -174,8 +189,9 @@ def key_problems(settings: Settings) -> Iterator[str]:
         if value_of(settings, key) not in words:
             known = f"one of {', '.join(words)}" if len(words) > 1 else words[0]
             yield f"{key} is {value_of(settings, key)!r}: write {known}."
-    if not isinstance(variables := value_of(settings, TEMPLATE), dict):
-        yield f"{TEMPLATE} is {variables!r}: write names and values, such as {{enable_thinking: false}}."
+    for key, example in NAMES_AND_VALUES.items():
+        if not isinstance(found := value_of(settings, key), dict):
+            yield f"{key} is {found!r}: write names and values, such as {{{example}}}."
     share = value_of(settings, SHARE)
     if type(share) not in (int, float) or not 0 < share <= 1:
         yield f"{SHARE} is {share!r}: write a share of the GPU's memory, above 0 and up to 1."

@@ -9,7 +9,6 @@ Needs neither verl nor torch, so that a notebook refuses a bad recipe before a j
 """
 
 import dataclasses
-import math
 import re
 import tempfile
 from collections.abc import Iterator, Sequence
@@ -21,9 +20,9 @@ from job.arguments import RecipeError
 from job.recipe import read_recipe
 from rl.spelling import unknown_name
 from verl_arguments import VerlJob
-from verl_keys import DEFAULTS, ENGINES, ESTIMATORS, Settings, key_problems, value_of
+from verl_keys import ACTOR, DEFAULTS, ESTIMATORS, ROLLOUT, Settings, key_problems, value_of
+from verl_layout import gpus_per_copy, layout_problems
 
-ACTOR, ROLLOUT = "actor_rollout_ref.actor", "actor_rollout_ref.rollout"
 ROLLOUTS = {"vllm": "GPUs", "sglang": "GPUs", "trtllm": "GPUs", "hf": "CPU, with job.device: cpu"}
 _BATCH_SIZES = (
     "A step takes data.train_batch_size prompts with rollout.n completions each; the actor learns from "
@@ -111,7 +110,7 @@ def recipe_problems(job: VerlJob, settings: Settings, *, hosts: int, gpus_per_ho
     gpus = hosts * gpus_per_host
     if problems := list(key_problems(settings)):
         return problems  # the other checks reckon with these values
-    checks = (_legacy_rewards, _rollout, _rollout_parts, _tools, _parallel, _batches, _lengths, _lora)
+    checks = (_legacy_rewards, _rollout, _rollout_parts, _tools, layout_problems, _batches, _lengths, _lora)
     problems = [problem for check in checks for problem in check(job, settings, gpus, gpus_per_host)]
     if hosts > 1 and job.base_model.startswith("pypi:"):
         problems.append(
@@ -209,56 +208,12 @@ def _tools(job: VerlJob, settings: Settings, gpus: int, per_host: int) -> Proble
         )
 
 
-def _parallel(job: VerlJob, settings: Settings, gpus: int, per_host: int) -> Problems:
-    engine = value_of(settings, "model_engine")
-    if engine not in ENGINES:
-        yield f"{unknown_name('model_engine', str(engine), ENGINES)} dp is FSDP, and what verl takes if nothing is said."
-    yield from (_megatron if engine == "megatron" else _fsdp)(job, settings, gpus, per_host)
-
-
-def _megatron(job: VerlJob, settings: Settings, gpus: int, per_host: int) -> Problems:
-    if job.device == "cpu":
-        yield "model_engine megatron runs on GPUs only, and job.device is cpu: leave model_engine out."
-    tensor, pipeline, context = _megatron_parts(settings)
-    product = tensor * pipeline * context
-    if gpus % product:
-        yield (
-            f"Megatron cuts one copy of the model into tensor {tensor} x pipeline {pipeline} x context {context} = "
-            f"{product} parts, one a GPU, and {gpus} GPUs do not hold a whole number of copies: the product must divide "
-            f"{gpus}."
-        )
-    if tensor > per_host:
-        yield (
-            f"tensor_model_parallel_size {tensor} reaches over several hosts of {per_host} GPUs: its traffic needs the "
-            "fast links inside one host. Use pipeline_model_parallel_size between hosts."
-        )
-
-
-def _fsdp(job: VerlJob, settings: Settings, gpus: int, per_host: int) -> Problems:
-    strategy = value_of(settings, f"{ACTOR}.strategy")
-    if strategy not in ("fsdp", "fsdp2"):
-        yield f"{ACTOR}.strategy is '{strategy}': write fsdp2, or fsdp, or choose model_engine: megatron."
-    if strategy == "fsdp" and job.device == "cpu":
-        yield f"{ACTOR}.strategy must be fsdp2 on a CPU: torch's first FSDP shards on GPUs only."
-    sequence = value_of(settings, f"{ACTOR}.fsdp_config.ulysses_sequence_parallel_size")
-    if gpus % sequence:
-        yield (
-            f"Ulysses splits each sequence over {sequence} GPUs (fsdp_config.ulysses_sequence_parallel_size), and "
-            f"{gpus} GPUs are not whole groups of {sequence}: choose a divisor of {gpus}."
-        )
-    if sequence > 1 and value_of(settings, "actor_rollout_ref.model.use_remove_padding") is not True:
-        yield (
-            "Ulysses (fsdp_config.ulysses_sequence_parallel_size above 1) splits packed sequences, so "
-            "actor_rollout_ref.model.use_remove_padding must be true."
-        )
-
-
 def _batches(job: VerlJob, settings: Settings, gpus: int, per_host: int) -> Problems:
     prompts, group = value_of(settings, "data.train_batch_size"), value_of(settings, f"{ROLLOUT}.n")
     mini = value_of(settings, f"{ACTOR}.ppo_mini_batch_size")
     micro = value_of(settings, f"{ACTOR}.ppo_micro_batch_size_per_gpu")
     dynamic = value_of(settings, f"{ACTOR}.use_dynamic_bsz")
-    copies = gpus // _gpus_per_copy(settings)
+    copies = gpus // gpus_per_copy(settings)
     if mini > prompts or prompts % mini:
         yield f"data.train_batch_size {prompts} is not a multiple of ppo_mini_batch_size {mini}. {_BATCH_SIZES}"
     elif copies and mini * group % copies:
@@ -279,20 +234,6 @@ def _batches(job: VerlJob, settings: Settings, gpus: int, per_host: int) -> Prob
             f"{prompts * group // copies} completions of a step fall to each copy of the model, which is not a multiple "
             f"of rollout.log_prob_micro_batch_size_per_gpu {scored}: how many it looks at again at a time."
         )
-
-
-def _gpus_per_copy(settings: Settings) -> int:
-    """GPUs that work on the same completions: model parts under Megatron, sequence parts under Ulysses."""
-    if value_of(settings, "model_engine") == "megatron":
-        return math.prod(_megatron_parts(settings))
-    return value_of(settings, f"{ACTOR}.fsdp_config.ulysses_sequence_parallel_size")
-
-
-def _megatron_parts(settings: Settings) -> tuple[int, int, int]:
-    """Into how many parts Megatron cuts each layer, the stack of layers, and each sequence."""
-    tensor = value_of(settings, f"{ACTOR}.megatron.tensor_model_parallel_size")
-    pipeline = value_of(settings, f"{ACTOR}.megatron.pipeline_model_parallel_size")
-    return tensor, pipeline, value_of(settings, f"{ACTOR}.megatron.context_parallel_size")
 
 
 def _lengths(job: VerlJob, settings: Settings, gpus: int, per_host: int) -> Problems:

@@ -2,16 +2,33 @@
 
 verl has no CPU backend. It asks a *platform* for everything that depends on the device, and a *rollout* for
 completions; both can be registered from outside (VERL_USE_EXTERNAL_MODULES). This package registers a platform for CPU
-processes and a rollout on transformers' generate(), in the place of vLLM. Trainer, advantage, loss, FSDP2, weight
-transfer and checkpoints are verl's own. A "GPU" is then a slot that Ray counts. On GPUs nothing of this is loaded.
+processes, a rollout on transformers' generate() in the place of vLLM, and an attention for packed sequences in the place of
+flash attention. Trainer, advantage, loss, FSDP2, Ulysses, weight transfer and checkpoints are verl's own, and so is the
+Megatron engine (`megatron`). A "GPU" is then a slot that Ray counts. On GPUs nothing of this is loaded.
 
-Three variables in every process: VERL_USE_EXTERNAL_MODULES=verl_cpu, VERL_PLATFORM=cpu, and VERL_ENGINE_DEVICE=cuda,
-since the FSDP engine is registered for "cuda" and "npu" only, although it does nothing that a CPU cannot.
+Variables in every process: VERL_USE_EXTERNAL_MODULES=verl_cpu, VERL_PLATFORM=cpu, and VERL_ENGINE_DEVICE=cuda,
+since the FSDP engine is registered for "cuda" and "npu" only, although it does nothing that a CPU cannot. With
+VERL_CPU_ENGINE=megatron Megatron, which takes seconds to import, is loaded besides.
 
-tests/test_verl_cpu.py fails as soon as verl no longer needs one of these things.
+tests/test_verl_cpu.py and test_verl_parallel.py fail as soon as verl no longer needs one of these things.
 """
 
-from verl_cpu import platform, rollout
+import os
+import sys
 
+if os.environ.get("VERL_CPU_ENGINE") != "megatron":
+    sys.modules["megatron"] = (
+        None  # verl imports what it finds, in every process; this refuses, as if it were not there
+    )
+
+import verl  # noqa: F401  # which imports this package: whichever comes first, the other is there when it is needed
+
+from verl_cpu import packed, platform, rollout
+
+packed.register()
 platform.register()
 rollout.register()
+if os.environ.get("VERL_CPU_ENGINE") == "megatron":
+    from verl_cpu import megatron
+
+    megatron.register()
