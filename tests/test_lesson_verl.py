@@ -102,6 +102,8 @@ def test_what_does_not_fit_is_refused_with_what_to_change(recipe, overrides, mod
         ("ulysses", "actor.ppo_mini_batch_size=16", "Qwen3-4B", None),
         ("small", "rollout.tensor_model_parallel_size=2", "SmolLM2-135M", "9 attention heads cannot be dealt evenly to 2"),
         ("ulysses", "actor.fsdp_config.ulysses_sequence_parallel_size=5", "Qwen3-4B", "32 attention heads"),
+        ("tiny_tensor", "actor.ppo_mini_batch_size=8", "tiny-even", None),
+        ("tiny_tensor", "actor.ppo_mini_batch_size=8", "tiny", "327 rows of vocabulary cannot be dealt evenly to 2"),
         ("megatron", "actor.megatron.pipeline_model_parallel_size=3", "Qwen3-32B", "64 layers cannot be dealt evenly"),
     ],
 )  # fmt: skip
