@@ -111,7 +111,6 @@ def described(found: list[Any], alone: list[Any], batch: Any) -> dict[str, Any]:
         "log_prob_difference": max((mine - whole)[count].abs().max().item() for mine, whole, count in pairs),
         **differences(found[0].gradients, alone[0].gradients),
         "grad_norm": found[0].grad_norm,
-        "seconds": max(one.seconds for one in found),
         "held": [one.held for one in found],
         "parameters": [sum(math.prod(shape) for shape in one.held.values()) for one in found],
         "sent": [_summed(one.sent) for one in found],

@@ -1,10 +1,10 @@
 """One forward and backward pass of verl's own engines, each in a layout of processes, to be laid side by side.
 
-passes = run_layout(Layout("tensor", engine="megatron", tensor=2), model, batch)     # one Pass for each process
+    passes = run_layout(Layout("tensor", engine="megatron", tensor=2), model, batch)     # one Pass for each process
 
+verl reads its environment when this file is imported (verl_environment).
 """
 
-import time
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -67,7 +67,6 @@ class Pass:
     gradients: dict[str, torch.Tensor]  # whole, under transformers' names; of process 0
     grad_norm: float
     held: dict[str, tuple[int, ...]]  # shape of each weight in this process, under the engine's names
-    seconds: float
     sent: list[Sent] = field(default_factory=list)
     stages: list[Interval] = field(default_factory=list)
 
@@ -93,16 +92,12 @@ def _pass(layout: Layout, model: Path | str, batch: Batch) -> Pass:
 
     with engine.train_mode():  # which forgets the gradients at its end
         engine.optimizer_zero_grad()
-        started = time.perf_counter()
         with recorded_traffic() as sent, recorded_stages() as stages:
             engine.forward_backward_batch(data_of(layout, batch), loss)
-        seconds = time.perf_counter() - started
         gradients = _gradients(engine, layout)
         norm = float(engine.optimizer_step())
     held = {name: tuple(_local(value).shape) for name, value in _weights(engine, layout)}
-    return Pass(
-        seen, gradients if dist.get_rank() == 0 else {}, norm, held, seconds, list(sent), list(stages)
-    )
+    return Pass(seen, gradients if dist.get_rank() == 0 else {}, norm, held, list(sent), list(stages))
 
 
 def new_engine(layout: Layout, model: Path | str, micro_batch: int) -> Any:

@@ -43,10 +43,9 @@ def in_processes(count: int, function: Callable, *arguments: Any) -> list[Any]:
         found = dict(_answer(answers, processes) for _ in processes)
     finally:
         for process in processes:
+            # With what it started: Megatron saves with processes of its own.
             with contextlib.suppress(ProcessLookupError):
-                os.killpg(
-                    process.pid, signal.SIGKILL
-                )  # with what it started: Megatron saves with processes of its own
+                os.killpg(process.pid, signal.SIGKILL)
             process.kill()  # if it had no group yet
             process.join()
     return [found[rank] for rank in range(count)]

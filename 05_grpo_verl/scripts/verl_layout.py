@@ -1,6 +1,8 @@
 """How a recipe cuts a model over processes, and what cannot be: FSDP and Ulysses (engine dp), tensor and pipeline (megatron).
 
-for problem in layout_problems(job, settings, gpus=16, per_host=8): ...
+    for problem in layout_problems(job, settings, gpus=16, per_host=8): ...
+
+Needs neither verl nor torch: verl_recipe asks for it, and so does a notebook.
 """
 
 import math

@@ -8,7 +8,7 @@ Megatron engine (`megatron`). A "GPU" is then a slot that Ray counts. On GPUs no
 
 Variables in every process: VERL_USE_EXTERNAL_MODULES=verl_cpu, VERL_PLATFORM=cpu, and VERL_ENGINE_DEVICE=cuda,
 since the FSDP engine is registered for "cuda" and "npu" only, although it does nothing that a CPU cannot. With
-VERL_CPU_ENGINE=megatron Megatron, which takes seconds to import, is loaded besides.
+VERL_CPU_ENGINE=megatron Megatron, which takes seconds to import, is loaded besides, and otherwise it is kept out.
 
 tests/test_verl_cpu.py and test_verl_parallel.py fail as soon as verl no longer needs one of these things.
 """
@@ -17,9 +17,8 @@ import os
 import sys
 
 if os.environ.get("VERL_CPU_ENGINE") != "megatron":
-    sys.modules["megatron"] = (
-        None  # verl imports what it finds, in every process; this refuses, as if it were not there
-    )
+    # verl imports what it finds, in every process. None refuses, as if it were not there.
+    sys.modules["megatron"] = None
 
 import verl  # noqa: F401  # which imports this package: whichever comes first, the other is there when it is needed
 
