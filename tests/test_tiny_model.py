@@ -36,12 +36,6 @@ def test_card_gives_the_measured_figures(measured):
         assert measured[name] == pytest.approx(claimed, abs=0.03), row
 
 
-def test_weights_are_small_and_safe():
-    files = [path for path in (ASSETS / "tiny").rglob("*") if path.is_file()]
-    assert sum(path.stat().st_size for path in files) < 2_000_000
-    assert not [path for path in files if path.suffix in (".bin", ".pt", ".pkl")]
-
-
 def test_pretraining_is_deterministic():
     held_back = {row["question"] for row in make_splits("chain_sum", {"train": 10})["train"]}
     _, tokenizer = load_base("asset:tiny")

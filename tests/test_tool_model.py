@@ -39,12 +39,6 @@ def test_card_gives_the_measured_figures(measured):
         assert measured[name] == pytest.approx(claimed, abs=0.05), row
 
 
-def test_weights_are_small_and_safe():
-    files = [path for path in (ASSETS / "tiny-tools").rglob("*") if path.is_file()]
-    assert sum(path.stat().st_size for path in files) < 2_000_000
-    assert not [path for path in files if path.suffix in (".bin", ".pt", ".pkl")]
-
-
 def test_conversations_are_what_they_claim():
     rng, source = random.Random(0), build_tool_model.questions(seed=1, held_back=set())
     styles = set()
