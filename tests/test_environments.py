@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+import tarfile
 import textwrap
 import time
 import zipfile
@@ -224,6 +225,16 @@ def test_an_old_python_is_refused_with_the_way_out(requirements, cache, monkeypa
     monkeypatch.setattr(build, "PYTHON_NEEDED", (99, 0))
     with pytest.raises(EnvironmentBuildError, match="Python 99.0 or newer is needed.*make PYTHON="):
         build_environment([requirements], name="test", cache=cache)
+
+
+def test_a_python_that_cannot_unpack_a_job_s_output_is_refused_before_anything_is_built(
+    requirements, cache, monkeypatch
+):
+    """Debian 12 has 3.11.2, whose tarfile knows no filter: the first job's output could not have been fetched."""
+    monkeypatch.setattr(sys, "version_info", (3, 11, 2, "final", 0))
+    with pytest.raises(EnvironmentBuildError, match="Python 3.11.4 or newer is needed"):
+        build_environment([requirements], name="test", cache=cache)
+    assert hasattr(tarfile, "data_filter")  # what the least version is for
 
 
 def test_a_missing_requirements_file_is_named(tmp_path, cache):

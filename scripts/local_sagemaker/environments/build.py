@@ -25,7 +25,11 @@ from local_sagemaker.environments.pip_run import EnvironmentBuildError, Log, run
 
 BASE_REQUIREMENTS = Path(__file__).parents[1] / "base-requirements.txt"
 PIP_VERSION = "26.3"  # older ones need many times longer to resolve these sets
-PYTHON_NEEDED = (3, 11)
+PYTHON_NEEDED = (
+    3,
+    11,
+    4,
+)  # the first with the filters of tarfile (PEP 706), with which archives are unpacked
 DISK_NEEDED_GB = 5.0  # 3.5 GB is the largest CPU environment; pip unpacks beside it
 MARKER = "environment.json"  # written last: a folder without it is half-built
 
@@ -49,7 +53,7 @@ def build_environment(
 
     Raises EnvironmentBuildError: unreadable requirements, no disk space, or pip's own error.
     """
-    if sys.version_info[:2] < PYTHON_NEEDED:
+    if sys.version_info < PYTHON_NEEDED:
         raise EnvironmentBuildError(
             f"Python {'.'.join(map(str, PYTHON_NEEDED))} or newer is needed, {sys.executable} is "
             f"{platform.python_version()}. With make: make PYTHON=python3.12 ..."

@@ -24,9 +24,9 @@ def check_versions(requirements: Path | str) -> None:
     Releases that differ in the last number only are accepted. Raises VersionError, naming every package that is
     missing or differs by more, with the command that mends it.
     """
-    if sys.version_info < (3, 11):  # noqa: UP036 (a Studio kernel may be older)
+    if sys.version_info < (3, 11, 4):  # noqa: UP036 (a Studio kernel may be older); tarfile's filters came then
         raise VersionError(
-            f"This kernel runs Python {sys.version.split()[0]}; the workshop needs 3.11 or newer.\n"
+            f"This kernel runs Python {sys.version.split()[0]}; the workshop needs 3.11.4 or newer.\n"
             + _what_to_do(requirements)
         )
     pins = [
