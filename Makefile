@@ -16,6 +16,8 @@
 # moves them); a second clone of the repository builds nothing. PYTHON=python3.12 chooses another interpreter.
 
 SHELL := /bin/bash
+# Environments come without compiled modules. The first process that imports one compiles it, for all others.
+unexport PYTHONDONTWRITEBYTECODE
 PYTHON ?= python3
 ARGS ?=
 WORKERS ?= 2

@@ -28,7 +28,9 @@ builds = pytest.mark.job  # an environment, or tries to: seconds each
 
 @pytest.fixture(scope="module")
 def cache(tmp_path_factory) -> Path:
-    return tmp_path_factory.mktemp("cache")
+    folder = tmp_path_factory.mktemp("cache")
+    share_uv(folder)
+    return folder
 
 
 @pytest.fixture
@@ -78,7 +80,20 @@ def write_slow_package(folder: Path, seconds: float) -> tuple[Path, Path]:
     return file, started
 
 
+def share_uv(environments: Path) -> None:
+    """Spares a cache of a test the installation of uv: it finds the one that this machine has."""
+    environments.mkdir(exist_ok=True)
+    here = build.environments_folder()
+    here.mkdir(parents=True, exist_ok=True)
+    uv = build._find_uv(here, print)
+    assert uv, "this machine's index does not carry uv"
+    link = environments / uv.parents[1].name
+    if not link.exists():
+        link.symlink_to(uv.parents[1])
+
+
 def start_builder(requirements: Path, cache: Path) -> subprocess.Popen:
+    share_uv(cache / "environments")
     return subprocess.Popen(
         [
             sys.executable,
@@ -188,18 +203,57 @@ def test_an_interrupted_builder_leaves_nothing(tmp_path, number, code):
     builder.communicate(timeout=30)
     assert builder.returncode == code
     wait_for(lambda: not is_running(int(started.read_text())), seconds=10)
-    assert [path.suffix for path in (tmp_path / "environments").iterdir()] == [".lock"]
+    assert [path.suffix for path in (tmp_path / "environments").glob("test-*")] == [".lock"]
 
 
 @builds
-def test_what_pip_could_not_do_is_said_first_and_nothing_is_left(tmp_path, cache):
+@pytest.mark.parametrize(
+    "installer, reason",
+    [
+        (
+            "uv",
+            "^error: No solution found when resolving dependencies: Because no-such-package-here was not found",
+        ),
+        ("pip", "^ERROR: No matching distribution found for no-such-package"),
+    ],
+)
+def test_what_could_not_be_installed_is_said_first_and_nothing_is_left(
+    tmp_path, cache, monkeypatch, installer, reason
+):
+    monkeypatch.setenv("LOCAL_SAGEMAKER_INSTALLER", installer)
     file = tmp_path / "requirements.txt"
     file.write_text("--no-index\nno-such-package-here==1.0\n")
-    with pytest.raises(
-        EnvironmentBuildError, match=r"^ERROR: No matching distribution found for no-such-package"
-    ):
+    with pytest.raises(EnvironmentBuildError, match=reason):
         build_environment([file], name="broken", cache=cache)
     assert not [path for path in cache.glob("broken-*") if path.is_dir()]
+
+
+@builds
+def test_where_uv_cannot_be_had_pip_builds(requirements, cache, tmp_path, monkeypatch):
+    """Pinned here to a version that no index has, as in a company whose index does not carry uv."""
+    monkeypatch.setattr(build, "UV_VERSION", "0.0.0.999")
+    lines = []
+    requirements.write_text(requirements.read_text() + "--only-binary :all:\n")
+    folder = build_environment([requirements], name="test", cache=cache, log=lines.append)
+    assert greeting_of(folder) == "hello" and (folder / "bin" / "pip").exists()
+    assert any("uv cannot be had here, so pip builds" in line and "0.0.0.999" in line for line in lines)
+    assert not (cache / "uv-0.0.0.999").exists()
+
+
+@builds
+def test_environments_share_what_both_hold(tmp_path, requirements, cache):
+    """uv links a package's files into each environment from its own cache, so that a second one takes no room."""
+    first = build_environment([requirements], name="one", cache=cache)
+    second = build_environment([requirements], name="two", cache=cache)
+    modules = [next(folder.glob("lib/python*/site-packages/greeting.py")) for folder in (first, second)]
+    assert modules[0] != modules[1] and modules[0].stat().st_ino == modules[1].stat().st_ino
+
+
+@builds
+def test_a_process_of_an_environment_looks_for_garbage_rarely(requirements, cache):
+    folder = build_environment([requirements], name="test", cache=cache)
+    command = [folder / "bin" / "python", "-c", "import gc; print(gc.get_threshold())"]
+    assert subprocess.run(command, capture_output=True, text=True).stdout.strip() == "(10000, 10, 10)"
 
 
 @builds

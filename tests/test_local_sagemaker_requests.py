@@ -112,27 +112,3 @@ def test_all_problems_are_said_at_once():
         check_request(body)
     with pytest.raises(RequestRefused, match="RoleArn is required"):
         check_request({key: value for key, value in BODY.items() if key != "RoleArn"})
-
-
-def test_pips_settings_go_into_a_file_of_the_job(tmp_path):
-    """Variables would be printed into the job's log by the SDK's drivers, passwords and all."""
-    import configparser
-
-    from local_sagemaker.environments.pip_settings import write_pip_settings
-
-    own = tmp_path / "own.conf"
-    own.write_text("[global]\ntimeout = 7\nindex-url = https://other/\n[install]\nno-binary = x\n")
-    environment = {
-        "PIP_CONFIG_FILE": str(own),
-        "PIP_INDEX_URL": "https://user:p%40ss@index/simple",
-        "PIP_USER": "1",
-        "XDG_CACHE_HOME": "/somewhere/cache",
-    }
-    write_pip_settings(tmp_path / "home", environment)
-    written = tmp_path / "home" / ".config" / "pip" / "pip.conf"
-    settings = configparser.RawConfigParser()
-    settings.read(written)
-    assert dict(settings["global"])["index-url"] == "https://user:p%40ss@index/simple"
-    assert settings["global"]["timeout"] == "7" and settings["install"]["no-binary"] == "x"
-    assert settings["global"]["cache-dir"].endswith("pip") and "user" not in settings["global"]
-    assert written.stat().st_mode & 0o077 == 0

@@ -12,7 +12,7 @@ from local_sagemaker.environments.build import (
     link_environment,
     requirement_lines,
 )
-from local_sagemaker.environments.pip_run import EnvironmentBuildError, Log
+from local_sagemaker.environments.installer import EnvironmentBuildError, Log
 
 __all__ = [
     "BASE_REQUIREMENTS",

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import functools
 import hashlib
 import importlib.util
 import json
@@ -21,17 +22,24 @@ import venv
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from local_sagemaker.environments.pip_run import EnvironmentBuildError, Log, run_pip
+from local_sagemaker.environments.installer import EnvironmentBuildError, Log, run_installer
+from local_sagemaker.environments.pip_settings import uv_arguments, uv_variables
 
 BASE_REQUIREMENTS = Path(__file__).parents[1] / "base-requirements.txt"
 PIP_VERSION = "26.3"  # older ones need many times longer to resolve these sets
+UV_VERSION = "0.13.9"
 PYTHON_NEEDED = (
     3,
     11,
     4,
 )  # the first with the filters of tarfile (PEP 706), with which archives are unpacked
-DISK_NEEDED_GB = 5.0  # 3.5 GB is the largest CPU environment; pip unpacks beside it
+DISK_NEEDED_GB = (
+    5.0  # 3.5 GB is the largest CPU environment; pip unpacks beside it, uv shares what another has
+)
 MARKER = "environment.json"  # written last: a folder without it is half-built
+# Every process of a job imports some 5,000 modules, and Python looks for garbage 100 times and more while it does: looking
+# less often, an import of TRL takes 6.7 s in the place of 7.8. Each start of the environment's Python reads this line.
+RARELY_COLLECTED = ("import_quickly.pth", "import gc; gc.set_threshold(10_000, 10, 10)\n")
 
 
 def build_environment(
@@ -51,7 +59,10 @@ def build_environment(
     receives progress, a line at a time; `cache` is the folder to keep environments in (default:
     `environments_folder()`).
 
-    Raises EnvironmentBuildError: unreadable requirements, no disk space, or pip's own error.
+    uv builds it (environments share its wheels by hard links), or pip where uv cannot be had, or where
+    LOCAL_SAGEMAKER_INSTALLER is "pip".
+
+    Raises EnvironmentBuildError: unreadable requirements, no disk space, or the installer's own error.
     """
     if sys.version_info < PYTHON_NEEDED:
         raise EnvironmentBuildError(
@@ -66,9 +77,10 @@ def build_environment(
     with _lock(folder, log) as lock:
         if not _is_complete(folder):  # another builder may have finished it while this one waited
             _check_disk(root, disk_gb)
+            uv = _find_uv(root, log)
             shutil.rmtree(folder, ignore_errors=True)
             try:
-                _build(folder, first, requirements, content, log, lock)
+                _build(folder, first, requirements, content, log, lock, uv)
             except BaseException:
                 shutil.rmtree(folder, ignore_errors=True)
                 raise
@@ -156,6 +168,7 @@ def _content(first: Sequence[str], requirements: list[Path]) -> dict:
         "platform": f"{platform.system()} {platform.machine()}",
         "interpreter": os.path.realpath(_base_python()),
         "pip": PIP_VERSION,
+        "at start": RARELY_COLLECTED[1],
         "first": [lines(item) for item in first],
         "requirements": [lines(path) for path in requirements],
     }
@@ -207,27 +220,65 @@ def _check_disk(root: Path, needed_gb: float) -> None:
         )
 
 
+def _find_uv(root: Path, log: Log) -> Path | None:
+    """uv, installed by pip once, into a folder of its own; None where pip is to be used."""
+    if os.environ.get("LOCAL_SAGEMAKER_INSTALLER") == "pip":
+        return None
+    folder = root / f"uv-{UV_VERSION}"
+    if (folder / MARKER).is_file():
+        return folder / "bin" / "uv"
+    with _lock(folder, log) as lock:
+        if not (folder / MARKER).is_file():
+            shutil.rmtree(folder, ignore_errors=True)
+            try:
+                _create_venv(folder, lock)
+                _pip(
+                    folder,
+                    ["install", "--quiet", "--only-binary", ":all:", f"uv=={UV_VERSION}"],
+                    cwd=root,
+                    log=None,
+                    lock=lock,
+                )
+                (folder / MARKER).write_text(json.dumps({"uv": UV_VERSION}))
+            except (EnvironmentBuildError, OSError, subprocess.CalledProcessError) as error:
+                shutil.rmtree(folder, ignore_errors=True)
+                reason = str(error).splitlines()[0]
+                log(
+                    f"uv cannot be had here, so pip builds, which takes several times as long. The reason: {reason}"
+                )
+                return None
+            except BaseException:
+                shutil.rmtree(folder, ignore_errors=True)
+                raise
+    return folder / "bin" / "uv"
+
+
 def _build(
-    folder: Path, first: Sequence[str], requirements: list[Path], content: dict, log: Log, lock: int
+    folder: Path,
+    first: Sequence[str],
+    requirements: list[Path],
+    content: dict,
+    log: Log,
+    lock: int,
+    uv: Path | None,
 ) -> None:
     """Create `folder`, at its final path since a virtual environment cannot be moved; the marker comes last."""
     started = time.monotonic()
     names = ", ".join(Path(path).name for path in requirements)
-    log(f"Building environment {folder.name} from {names}: once for this content, a few minutes.")
+    log(
+        f"Building environment {folder.name} from {names}: once for this content, {'a minute' if uv else 'a few minutes'}."
+    )
+    here = Path(requirements[-1]).absolute().parent
+    sets = [_as_arguments(first), _as_arguments([str(path) for path in requirements])]
     try:
-        _create_venv(folder, lock)
-        for items in (list(first), [str(path) for path in requirements]):
-            arguments = []
-            for item in items:
-                arguments += ["-r", os.path.abspath(item)] if Path(item).is_file() else [item]
-            if arguments:
-                _pip(
-                    folder,
-                    ["install", *arguments],
-                    cwd=Path(requirements[-1]).absolute().parent,
-                    log=log,
-                    lock=lock,
-                )
+        if uv:
+            _build_with_uv(uv, folder, [argument for items in sets for argument in items], here, log, lock)
+        else:
+            _create_venv(folder, lock)
+            for items in filter(None, sets):
+                _pip(folder, ["install", *items], cwd=here, log=log, lock=lock)
+        (packages,) = folder.glob("lib/python*/site-packages")
+        (packages / RARELY_COLLECTED[0]).write_text(RARELY_COLLECTED[1])
     except (OSError, subprocess.CalledProcessError) as error:
         raise EnvironmentBuildError(f"Environment {folder.name} could not be created: {error}") from error
     seconds = time.monotonic() - started
@@ -239,6 +290,28 @@ def _build(
     log(f"Environment {folder.name} is complete: {seconds:.0f} s, {size:,.0f} MB.")
 
 
+def _as_arguments(items: Sequence[str]) -> list[str]:
+    """What `install` is given for requirements files and specifiers."""
+    arguments = []
+    for item in items:
+        arguments += ["-r", os.path.abspath(item)] if Path(item).is_file() else [item]
+    return arguments
+
+
+def _build_with_uv(uv: Path, folder: Path, items: list[str], cwd: Path, log: Log, lock: int) -> None:
+    """Create `folder` with pip in it, for what jobs install themselves, and install all items at once."""
+    settings = uv_variables(os.environ) | {"UV_PYTHON_DOWNLOADS": "never"}
+    # Beside the environments, on one disk with them: only so can its wheels be linked.
+    settings["UV_CACHE_DIR"] = os.environ.get("UV_CACHE_DIR") or str(folder.parent / "uv-cache")
+    run = functools.partial(run_installer, cwd=cwd, lock=lock, settings=settings)
+    plain = ["--color", "never", "--no-progress"]
+    run([str(uv), "venv", *plain, "--no-project", "--python", _base_python(), str(folder)], log=None)
+    install = [str(uv), "pip", "install", *plain, "--python", str(folder / "bin" / "python")]
+    install += uv_arguments(os.environ)
+    run([*install, f"pip=={PIP_VERSION}"], log=None)
+    run([*install, *items], log=log)
+
+
 def _create_venv(folder: Path, lock: int) -> None:
     # Debian's python3 comes without ensurepip; the pip outside then puts one into the new environment.
     has_ensurepip = importlib.util.find_spec("ensurepip") is not None
@@ -247,10 +320,10 @@ def _create_venv(folder: Path, lock: int) -> None:
     installer = (
         [python, "-I", "-m", "pip"] if has_ensurepip else [_base_python(), "-m", "pip", "--python", python]
     )
-    run_pip([*installer, "install", "--quiet", f"pip=={PIP_VERSION}"], folder, None, lock)
+    run_installer([*installer, "install", "--quiet", f"pip=={PIP_VERSION}"], folder, None, lock)
 
 
-def _pip(folder: Path, arguments: list[str], *, cwd: Path, log: Log, lock: int) -> None:
+def _pip(folder: Path, arguments: list[str], *, cwd: Path, log: Log | None, lock: int) -> None:
     # -I: a job's own modules (logging.py, requests.py) in the working folder must not shadow pip's imports.
     command = [str(folder / "bin" / "python"), "-I", "-m", "pip", *arguments]
-    run_pip([*command, "--progress-bar", "off", "--no-color"], cwd, log, lock)
+    run_installer([*command, "--progress-bar", "off", "--no-color"], cwd, log, lock)
