@@ -24,7 +24,7 @@ WORKERS ?= 2
 NOTEBOOKS = $(wildcard [0-9][0-9]_*/*.ipynb)
 # Two files' tests at a time: much of a job's time is one process that starts, or waits for another.
 UNMARKED_TESTS = -n $(WORKERS) -q -m "not endpoint and not job and not notebook" tests
-ALL_TESTS = -n $(WORKERS) --no-loadscope-reorder --nbval-lax --nbval-cell-timeout 300 $(NOTEBOOKS) tests
+ALL_TESTS = -n $(WORKERS) --durations=40 --no-loadscope-reorder --nbval-lax --nbval-cell-timeout 300 $(NOTEBOOKS) tests
 LINT = .venv-dev/bin/ruff check --quiet . && .venv-dev/bin/ruff format --check --quiet .
 TYPES = .venv-dev/bin/ty check --output-format concise
 BUILD_ENVIRONMENT = PYTHONPATH=scripts $(PYTHON) -m local_sagemaker.environments

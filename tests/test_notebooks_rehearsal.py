@@ -13,17 +13,19 @@ from aws_policies import RECORD, missing_from_policies, recorded_actions
 
 ROOT = Path(__file__).resolve().parents[1]
 NOTEBOOK_PYTHON = ROOT / ".venv" / "bin" / "python"
-MODULES = sorted(path.parent.name for path in ROOT.glob("[0-9][0-9]_*/*.ipynb"))
+# Jobs that follow on another's output, spot, two hosts, and all that the notebooks share. `make rehearse` runs all five; here
+# their requests with every recipe are in test_request_matrix.py, and their jobs in test_notebooks_run.py.
+MODULES = ("01_dpo_trl", "03_grpo_trl_fsdp")
 TIME_LIMIT = 30 * 60
 
 
 @pytest.fixture(scope="module")
 def rehearsal(tmp_path_factory):
-    """The folder that a rehearsal of all five notebooks left."""
+    """The folder that a rehearsal of these notebooks left."""
     output = tmp_path_factory.mktemp("rehearsal")
     python = NOTEBOOK_PYTHON if NOTEBOOK_PYTHON.exists() else sys.executable
     run = subprocess.run(
-        [python, ROOT / "scripts" / "rehearse_notebooks.py", "--output", output],
+        [python, ROOT / "scripts" / "rehearse_notebooks.py", *MODULES, "--output", output],
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         stdin=subprocess.DEVNULL,
@@ -42,11 +44,9 @@ def test_every_notebook_starts_its_jobs_and_all_of_them_complete(rehearsal):
     jobs = json.loads((rehearsal / "requests.json").read_text())
     assert {job["TrainingJobStatus"] for job in jobs} == {"Completed"}
     started = Counter(job["Environment"]["WORKSHOP_GIT_REVISION"] for job in jobs)
-    assert len(started) == 1 and len(jobs) >= 28
+    assert len(started) == 1 and len(jobs) >= 11
     names = [re.sub(r"-\w+-[0-9a-f]{6}-\d{14}$", "", job["TrainingJobName"]) for job in jobs]
-    assert {"dpo", "dpo-pairs", "grpo-accelerate", "grpo-fsdp", "grpo-spot", "grpo-unsloth", "verl"} <= set(
-        names
-    )
+    assert {"dpo", "dpo-pairs", "grpo-fsdp", "grpo-spot"} <= set(names)
 
 
 def test_no_cell_is_skipped_but_those_that_say_why(rehearsal):

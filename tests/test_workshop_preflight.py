@@ -1,10 +1,12 @@
 """Preflight: a sound request passes, and each mistake in settings, script or requirements is refused before a job exists."""
 
 import pytest
+from harness import ROOT
 from preflight_findings import details, problems
 from workshop.checks.preflight import PreflightError, preflight
 from workshop.checks.request import NOTE
 
+ASSETS = ", ".join(sorted(path.name for path in (ROOT / "scripts" / "assets").iterdir() if path.is_dir()))
 SPLITS = {"train": 40, "test": 10}
 
 
@@ -51,7 +53,7 @@ def test_the_error_shows_as_its_message_alone_in_a_notebook(make_request):
         ("save_strategy: no", 'write the word in quotes ("no")'),
         ("save_strategy: sometimes", "must be one of no, steps, epoch, best"),
         ("eval_samples: two", "'eval_samples' must be int"),
-        ("reward_model: asset:none", "there is no asset 'none' in the source (there: tiny, tiny-tools)"),
+        ("reward_model: asset:none", f"there is no asset 'none' in the source (there: {ASSETS})"),
         ("seed: 1\nseed: 2", "twice"),
         ("a: [", "not valid YAML"),
     ],
@@ -80,7 +82,7 @@ def test_a_missing_recipe_names_those_there_are(make_request):
         ({"experiment": "x" * 3000}, "the limit is 2500"),
         ({"run.name": "x"}, "cannot be an environment variable"),
         ({"base_model": "tiny"}, "says no source"),
-        ({"base_model": "asset:big"}, "there is no asset 'big' in the source (there: tiny, tiny-tools)"),
+        ({"base_model": "asset:big"}, f"there is no asset 'big' in the source (there: {ASSETS})"),
         ({"base_model": "pypi:gpt"}, "known: smollm2"),
         ({"base_model": "channel:model"}, "add InputData(channel_name='model'"),
         ({"num_generations": 6}, "64 completions a step on 2 processes are not whole groups"),
