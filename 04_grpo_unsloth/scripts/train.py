@@ -22,7 +22,15 @@ from job.container import channel, checkpoint_dir, model_dir
 from job.failure import report_failure
 from job.fingerprints import fingerprints
 from job.history import MetricLines
-from job.models import check_finite, load_base, load_tokenizer, local_source, lora_config, save_model
+from job.models import (
+    check_finite,
+    check_tensors,
+    load_base,
+    load_tokenizer,
+    local_source,
+    lora_config,
+    save_model,
+)
 from job.quantization import check_packed
 from job.recipe import parse_arguments
 from job.sharding import copy_trained
@@ -34,7 +42,7 @@ from rl.rewards import get_rewards
 from rl.tasks import fingerprint, read_rows
 from rl.templates import opening
 from rl.verifiers import get_verifier
-from transformers import PrinterCallback
+from transformers import AutoModelForCausalLM, PrinterCallback
 from trl import GRPOConfig, GRPOTrainer
 
 
@@ -90,8 +98,10 @@ def main() -> None:
 def load_policy(job: AdapterArguments, config: GRPOConfig) -> PeftModel:
     """The recipe's base model as Unsloth loads it, with new adapters."""
     checkpointing = "unsloth" if config.gradient_checkpointing else False
+    source = local_source(job.base_model)
+    check_tensors(AutoModelForCausalLM, job.base_model, source)
     base, _ = FastLanguageModel.from_pretrained(
-        local_source(job.base_model),
+        source,
         max_seq_length=config.vllm_max_model_length,
         dtype=getattr(torch, job.dtype),
         load_in_4bit=job.quantization == "nf4",

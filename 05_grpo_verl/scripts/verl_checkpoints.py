@@ -15,7 +15,7 @@ from pathlib import Path
 import psutil
 import torch
 from job.checkpoints import mark_complete
-from job.models import check_finite
+from job.models import check_finite, check_tensors
 from peft import PeftModel
 from transformers import AutoModelForCausalLM, PreTrainedModel
 from transformers.utils.logging import disable_progress_bar
@@ -98,8 +98,9 @@ def open_model(source: Path | str, dtype: str, *, name: str) -> PreTrainedModel:
     `name` is what an error calls it: a spec or a checkpoint.
 
     Raises:
-        job.models.ModelUnusable: weights that are no numbers.
+        job.models.ModelUnusable: other tensors than its configuration describes; weights that are no numbers.
     """
+    check_tensors(AutoModelForCausalLM, name, str(source))
     place = "auto" if torch.cuda.is_available() else None
     model = AutoModelForCausalLM.from_pretrained(source, dtype=dtype, device_map=place)
     check_finite(model, name)

@@ -46,6 +46,7 @@ from job.model_files import (
     circle_problem,
     tokenizer_problems,
 )
+from job.model_tensors import tensor_problems
 from job.packaged import PackageError, packaged_model
 from job.quantization import nf4_config
 from job.secrets import provide_hub_token
@@ -71,7 +72,8 @@ def load_base(
 
     Raises:
         ModelNotFound: unknown kind of spec, or nothing (or nothing readable) where it points.
-        ModelUnusable: weights that are no numbers; a tokenizer as `load_tokenizer` refuses it.
+        ModelUnusable: other tensors than its configuration describes; weights that are no numbers; a tokenizer as
+            `load_tokenizer` refuses it.
         QuantizationError: quantization without bitsandbytes.
     """
     place, weights = device or PartialState().device, getattr(torch, dtype)
@@ -131,6 +133,19 @@ def check_finite(model: PreTrainedModel, spec: str) -> None:
             )
 
 
+def check_tensors(kind: Any, spec: str, source: str) -> None:
+    """Looks at the names and shapes of a model's tensors before they are loaded (job/model_tensors.py).
+
+    Raises:
+        ModelUnusable: some are missing, have another shape, or belong to another model; says which.
+    """
+    if problems := tensor_problems(kind, source):
+        raise ModelUnusable(
+            f"{spec} does not hold the model that its config.json describes: {'; '.join(problems)}. Take the folder that "
+            "save_pretrained of the trained model wrote, files and config.json together."
+        )
+
+
 def load_reward_model(spec: str) -> PreTrainedModel:
     """A sequence-classification model with one output, to be given to a trainer among its reward functions.
 
@@ -138,7 +153,8 @@ def load_reward_model(spec: str) -> PreTrainedModel:
 
     Raises:
         ModelNotFound: as `load_base`; or the model has several outputs.
-        ModelUnusable: weights that are no numbers. TRL would take their scores for no opinion.
+        ModelUnusable: no head that scores, or other tensors that do not fit; weights that are no numbers. TRL would take
+            their scores for no opinion.
     """
     source = local_source(spec)
     model = _load(AutoModelForSequenceClassification, spec, source, dtype=torch.float32)
@@ -183,9 +199,10 @@ def save_model(
 
 
 def _load(kind: Any, spec: str, source: str, **options: Any) -> Any:
-    if "dtype" in options:
-        options["use_safetensors"] = True
     try:
+        if "dtype" in options:
+            options["use_safetensors"] = True
+            check_tensors(kind, spec, source)
         return kind.from_pretrained(source, trust_remote_code=False, **options)
     except (OSError, ValueError, SafetensorError) as error:
         raise _not_loaded(spec, error) from error
