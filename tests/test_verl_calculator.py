@@ -5,8 +5,27 @@ import threading
 import time
 
 import pytest
-from tools import calculator, guarded
+from tools import calculator, find_calls, guarded
 from transformers.utils import get_json_schema
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "<tool_call>" * 100_000,
+        "<tool_call>{" * 100_000 + "</tool_call>",
+        "<tool_call>" + "[" * 500_000 + "</tool_call>",
+        '<tool_call>{"name": "a", "arguments": ' + '{"a":' * 100_000 + "1" + "}" * 100_000 + "}</tool_call>",
+        '<tool_call>{"name": "a", "arguments": ' + "9" * 100_000 + "}</tool_call>",
+        "<tool_call></tool_call>" * 100_000,
+        "</tool_call>" * 100_000 + "<tool_call>",
+    ],
+    ids=["only openings", "openings and one closing", "lists", "objects", "digits", "empty", "closings"],
+)
+def test_a_completion_of_a_megabyte_is_looked_through_at_once(text):
+    started = time.process_time()
+    assert find_calls(text) == []
+    assert time.process_time() - started < 5  # a search behind each opening would take hours
 
 
 def call(tool, *args, **kwargs):

@@ -18,9 +18,8 @@ import functools
 import inspect
 import json
 import operator
-import re
 import threading
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 from fractions import Fraction
 from typing import Any, TypedDict
 
@@ -48,16 +47,29 @@ class ToolCall(TypedDict):
 
 
 def find_calls(text: str) -> list[ToolCall]:
-    """The complete calls in a completion, in order; damaged ones are left out."""
+    """The complete calls in a completion, in order; damaged ones are left out. Takes time in proportion to its length."""
     calls: list[ToolCall] = []
-    for match in re.findall(r"<tool_call>(.*?)</tool_call>", text, re.DOTALL):
+    for content in _between(text, "<tool_call>", "</tool_call>"):
         try:
-            call = json.loads(match)
+            call = json.loads(content)
             if isinstance(call["name"], str):
                 calls.append({"name": call["name"], "arguments": call["arguments"]})
-        except (ValueError, KeyError, TypeError):
+        except (
+            ValueError,
+            KeyError,
+            TypeError,
+            RecursionError,
+        ):  # the last: brackets in brackets in brackets
             continue
     return calls
+
+
+def _between(text: str, opening: str, closing: str) -> Iterator[str]:
+    """What stands between each opening and the closing that follows it. (A regex would search behind each again.)"""
+    place = 0
+    while (start := text.find(opening, place)) >= 0 and (end := text.find(closing, start)) >= 0:
+        yield text[start + len(opening) : end]
+        place = end + len(closing)
 
 
 def find_call(text: str) -> ToolCall | None:
