@@ -1,5 +1,6 @@
 """What a learner reads in FailureReason when a script fails; of several processes, the first one's reason."""
 
+import argparse
 import os
 import subprocess
 import sys
@@ -7,7 +8,7 @@ import sys
 import pytest
 from harness import job_variables
 from job.container import ChannelNotFound, channel, checkpoint_dir, host_count, is_main_process, process_count
-from job.failure import describe, report_failure
+from job.failure import EndedEarly, describe, report_failure
 
 SHOWN = 1024  # characters of the failure file that SageMaker shows
 
@@ -72,6 +73,16 @@ def test_exit_codes(failure, code, reported):
     assert failure.exists() is reported
     if reported:
         assert failure.read_text().startswith(f"SystemExit: {code}")
+
+
+def test_an_exit_with_0_in_the_middle_of_a_job_is_a_failure(failure, monkeypatch):
+    """argparse's --help, for one: the job would complete, and nothing would have been trained."""
+    monkeypatch.setenv("TRAINING_JOB_NAME", "grpo-1")
+    with pytest.raises(EndedEarly), report_failure():
+        argparse.ArgumentParser().parse_args(["--help"])
+    assert failure.read_text().startswith(
+        "EndedEarly: the script ended with exit code 0 before it had done its work. Is --help among its arguments"
+    )
 
 
 def test_success_writes_nothing(failure):

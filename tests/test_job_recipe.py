@@ -70,12 +70,12 @@ def test_command_line_wins_and_lists_may_be_json(parse):
         "eval_problems": 5,
         "run_name": "a",
     }
-    arguments = ["--rewards", '["accuracy", "format"]', "--max_steps", "9", "--reward_weights=[1, -0.5]"]
+    arguments = ["--rewards", '["accuracy", "format"]', "--max_steps", "9", "--reward_weights=[1, 0.5]"]
     arguments += ["--report_to", "[]", "--eval-problems", "null", "--lr_scheduler_kwargs", '{"power": 2}']
     arguments += ["--log_completions", "--shuffle_dataset", "false", "--run_name=[odd] name"]
     job, config = parse(recipe, *arguments)
     assert (job.rewards, job.eval_problems) == (["accuracy", "format"], None)
-    assert (config.max_steps, config.reward_weights, config.report_to) == (9, [1.0, -0.5], [])
+    assert (config.max_steps, config.reward_weights, config.report_to) == (9, [1.0, 0.5], [])
     assert (config.lr_scheduler_kwargs, config.log_completions, config.shuffle_dataset) == (
         {"power": 2},
         True,
@@ -145,9 +145,9 @@ def test_other_trainers_configs_work(parse):
         ({"reward_weights": ["heavy"]}, "'reward_weights' must be list.float., not .\"heavy\""),
         ({"rewards": []}, "nothing to learn from: name at least one of accuracy"),
         ({"dtype": "int8"}, "'dtype' must be one of float32, bfloat16, float16, not \"int8\""),
-        ({"lora_rank": -1}, "'lora_rank' is -1, which is too small: the least is 0"),
-        ({"eval_samples": 0}, "'eval_samples' is 0, which is too small: the least is 1"),
-        ({"eval_problems": 0}, "'eval_problems' is 0, which is too small"),
+        ({"lora_rank": -1}, "'lora_rank' is -1: it must be 0 or more"),
+        ({"eval_samples": 0}, "'eval_samples' is 0: it must be 1 or more"),
+        ({"eval_problems": 0}, "'eval_problems' is 0: it must be 1 or more"),
         ({"quantization": "nf4"}, "a 4-bit base is frozen, so it needs adapters: set lora_rank too"),
         ({"quantization": "int8", "lora_rank": 8}, "'quantization' must be one of nf4"),
         ({"hub_token": "hf_abc"}, "'hub_token': a secret belongs in no recipe"),
@@ -166,7 +166,7 @@ def test_wrong_recipes_are_refused(parse, recipe, message):
         (["--learning_rat", "1"], "unknown hyperparameter 'learning_rat'; did you mean 'learning_rate'"),
         (["--learn", "1"], "unknown hyperparameter 'learn'"),  # no abbreviations
         (["--max_steps", "1", "2"], "max_steps"),
-        (["--eval_samples", "0"], "hyperparameter 'eval_samples' is 0, which is too small"),
+        (["--eval_samples", "0"], "hyperparameter 'eval_samples' is 0: it must be 1 or more"),
         (["stray"], "'stray' on the command line"),
         (["--rewards", '["accuracy", "for'], "'rewards' begins like JSON, which it is not"),
         (["--hub_token", "hf_abc"], "hyperparameter 'hub_token'"),

@@ -95,7 +95,7 @@ def test_a_missing_recipe_names_those_there_are(make_request):
             "nothing to learn from: name at least one of accuracy, ",
         ),
         ({"dtype": "fp32"}, "'dtype' must be one of float32, bfloat16, float16"),
-        ({"eval_problems": "0"}, "'eval_problems' is 0, which is too small: the least is 1"),
+        ({"eval_problems": "0"}, "'eval_problems' is 0: it must be 1 or more"),
         ({"quantization": "nf4"}, "unknown hyperparameter 'quantization'"),
         ({"pair_samples": 4}, "unknown hyperparameter 'pair_samples'"),
         ({"config": "recipes/small.yaml"}, "made for a GPU, and jobs of local mode have none"),

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import ClassVar, Literal
 
 import pytest
+from job.ranges import Range
 from job.settings import Setting, describe_config, problem_with
 from workshop.checks import signatures
 from workshop.checks.signatures import CONFIGS, load_signature
@@ -110,7 +111,10 @@ def test_a_class_names_its_least_values_and_choices():
         kind: str = "a"
 
     settings = describe_config(Limited)
-    assert settings == {"count": Setting(("int",), (), 1, 1), "kind": Setting(("str",), ("a", "b"), "a")}
-    assert problem_with("0", settings["count"]) == "is 0, which is too small: the least is 1"
+    assert settings == {
+        "count": Setting(("int",), (), 1, Range(least=1)),
+        "kind": Setting(("str",), ("a", "b"), "a"),
+    }
+    assert problem_with("0", settings["count"]) == "is 0: it must be 1 or more"
     assert problem_with("3", settings["count"]) is None
     assert problem_with("c", settings["kind"]) == 'must be one of a, b, not "c"'

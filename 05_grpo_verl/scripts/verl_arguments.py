@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from typing import ClassVar
 
 from job.arguments import BaseModelArguments, EvaluationArguments, RewardArguments, RunArguments, argument
+from job.ranges import WEIGHTS, Range
 from job.settings import describe_config
 
 
@@ -18,6 +19,7 @@ class VerlJob(RunArguments, BaseModelArguments, RewardArguments, EvaluationArgum
     """The section `job` of a recipe."""
 
     CHOICES: ClassVar[dict[str, tuple[str, ...]]] = {"device": ("cpu", "gpu")}
+    RANGES: ClassVar[dict[str, Range]] = {"reward_weights": WEIGHTS}
 
     device: str = argument("gpu", "gpu, or cpu: train on CPU processes with the package verl_cpu.")
     reward_weights: list[float] | None = argument(

@@ -17,6 +17,7 @@ from typing import Any, ClassVar
 
 from rl.rewards import REWARDS
 
+from job.ranges import RANGES
 from job.settings import Setting, describe_config, problem_with
 
 DTYPES = ("float32", "bfloat16", "float16")
@@ -231,7 +232,12 @@ class Script:
     def reads(self, config: Callable[[str], dict[str, Setting]]) -> dict[str, Setting]:
         """Every key that the script reads. `config` gives the settings of a trainer's config by its name."""
         of_config = config(self.config) if self.config else {}
-        of_config = {key: setting for key, setting in of_config.items() if key not in self.lacks}
+        ranges = RANGES.get(self.config or "", {})
+        of_config = {
+            key: dataclasses.replace(setting, range=ranges.get(key))
+            for key, setting in of_config.items()
+            if key not in self.lacks
+        }
         return {**of_config, **describe_config(self.arguments)}
 
     def shared(self, config: Callable[[str], dict[str, Setting]]) -> dict[str, Setting]:

@@ -47,6 +47,10 @@ class Training(NamedTuple):
         return time_for(evaluation.seconds + self.save_seconds)
 
 
+class NothingTrained(Exception):
+    """A training that ended without a step; the message says what there was to train on."""
+
+
 def train(trainer: Trainer, checkpoint: Path | None, before: Evaluation | None = None) -> Training:
     """Trains to the last step, or as far as the job's time cap allows (job.time_cap), from a checkpoint if there is one.
 
@@ -57,6 +61,7 @@ def train(trainer: Trainer, checkpoint: Path | None, before: Evaluation | None =
 
     Raises:
         job.time_cap.TimeCapError: there is no time for a step.
+        NothingTrained: the trainer ended without one, so that the model is the base.
     """
     load_parameters_only()
     done = int(checkpoint.name.rpartition("-")[2]) if checkpoint else 0
@@ -73,6 +78,11 @@ def train(trainer: Trainer, checkpoint: Path | None, before: Evaluation | None =
     trainer.add_callback(cap)
     started = time.perf_counter()
     trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+    if trainer.state.global_step == 0:
+        raise NothingTrained(
+            f"No step was trained. {len(trainer.train_dataset or ())} rows, max_steps {trainer.args.max_steps}, "
+            f"num_train_epochs {trainer.args.num_train_epochs:g}: is there a whole batch of rows?"
+        )
     return Training(
         seconds=time.perf_counter() - started,
         steps=trainer.state.global_step - done,

@@ -14,18 +14,29 @@ FRAMES = 4
 LONGEST_MESSAGE = 600  # characters; with the frames this stays within the 1,024 that FailureReason shows
 
 
+class EndedEarly(Exception):
+    """A job's script that exits as if all were done."""
+
+
 @contextlib.contextmanager
 def report_failure() -> Iterator[None]:
     """Writes whatever ends the block early to /opt/ml/output/failure, and raises it again.
 
     Of several processes on a host the first to fail writes: the others fail because it left them. An exit with code 0
-    is no failure.
+    before the block has ended is a failure too where it would make a job complete that has done nothing.
     """
     try:
         yield
     except BaseException as error:
-        if not (isinstance(error, SystemExit) and not error.code):
+        if not isinstance(error, SystemExit) or error.code:
             _write_once(describe(error), failure_file())
+        elif "TRAINING_JOB_NAME" in os.environ:  # elsewhere somebody has asked for --help
+            early = EndedEarly(
+                "the script ended with exit code 0 before it had done its work. Is --help among its arguments, or does "
+                "something that it runs call sys.exit()?"
+            ).with_traceback(error.__traceback__)
+            _write_once(describe(early), failure_file())
+            raise early from error
         raise
 
 

@@ -130,8 +130,10 @@ def parse_arguments(script: Script, argv: Sequence[str] | None = None) -> tuple[
     classes = [script.arguments, *([config_class(script.config)] if script.config else [])]
     parser = HfArgumentParser(classes, allow_abbrev=False)
     argv = list(sys.argv[1:] if argv is None else argv)
-    if "--help" in argv:
-        parser.parse_args(["--help"])
+    if argv == [
+        "--help"
+    ]:  # and nothing else: among hyperparameters it would print the help, and the job complete
+        parser.parse_args(argv)
     overrides = read_command_line(argv)
     recipe = read_recipe(overrides.pop("config")) if "config" in overrides else {}
     reads = script.reads(lambda name: describe_config(config_class(name)))

@@ -1,4 +1,4 @@
-"""What a setting takes: its kinds of value, its choices, its least value.
+"""What a setting takes: its kinds of value, its choices, its range (job/ranges.py).
 
 Preflight and the job use this one check alike, so that a recipe which passes there is not refused here for a value of the
 wrong kind. (verl's own keys, nested and Hydra's, have theirs in 05_grpo_verl/scripts/verl_keys.py.)
@@ -10,6 +10,8 @@ import json
 import types
 import typing
 from typing import Any
+
+from job.ranges import Range
 
 _PLAIN = {
     bool: "bool",
@@ -30,24 +32,26 @@ class Setting:
         kinds: the kinds of value it takes: bool, int, float, str, null, dict, list, list[...] or any.
         choices: the texts it takes; empty: any.
         default: its default, if JSON can hold it.
-        least: the least number it takes; None: any.
+        range: the numbers it takes; None: any that can be computed with.
     """
 
     kinds: tuple[str, ...]
     choices: tuple[str, ...] = ()
     default: Any = None
-    least: float | None = None
+    range: Range | None = None
 
 
 def describe_config(config: type[Any]) -> dict[str, Setting]:
-    """The settings of a dataclass, by name. It, and each class it is made of, may name limits in LEAST and CHOICES."""
+    """The settings of a dataclass, by name. It, and each class it is made of, may name limits in LEAST (numbers), RANGES
+    and CHOICES."""
     hints = typing.get_type_hints(config)
     classes = [vars(cls) for cls in reversed(config.__mro__)]
-    least = {name: value for cls in classes for name, value in cls.get("LEAST", {}).items()}
+    ranges = {name: Range(least=value) for cls in classes for name, value in cls.get("LEAST", {}).items()}
+    ranges |= {name: value for cls in classes for name, value in cls.get("RANGES", {}).items()}
     choices = {name: value for cls in classes for name, value in cls.get("CHOICES", {}).items()}
     return {
         field.name: _setting(
-            hints[field.name], _default(field), choices.get(field.name, ()), least.get(field.name)
+            hints[field.name], _default(field), choices.get(field.name, ()), ranges.get(field.name)
         )
         for field in dataclasses.fields(config)
         if field.init
@@ -70,10 +74,7 @@ def problem_with(value: Any, setting: Setting) -> str | None:
         return f"begins like JSON, which it is not: {json.dumps(value)}"
     if setting.choices and isinstance(value, str) and value != "null" and value not in setting.choices:
         return f"must be one of {', '.join(setting.choices)}, not {json.dumps(value)}"
-    number = _number(value) if setting.least is not None else None
-    if number is not None and setting.least is not None and number < setting.least:
-        return f"is {value}, which is too small: the least is {setting.least}"
-    return None
+    return (setting.range or Range()).problem(_numbers(value)) if _takes_numbers(setting.kinds) else None
 
 
 def _readable(text: str, kinds: tuple[str, ...]) -> bool:
@@ -88,13 +89,22 @@ def _readable(text: str, kinds: tuple[str, ...]) -> bool:
     return True
 
 
-def _number(value: Any) -> float | None:
+def _takes_numbers(kinds: tuple[str, ...]) -> bool:
+    return bool({"int", "float", "list[int]", "list[float]"} & set(kinds))
+
+
+def _numbers(value: Any) -> list[float]:
+    """The numbers that a value is, holds or spells; none if it is something else that the setting takes."""
+    if isinstance(value, str) and value[:1] == "[":
+        value = json.loads(value)
+    if isinstance(value, list):
+        return [number for item in value for number in _numbers(item)]
     if isinstance(value, bool) or not isinstance(value, int | float | str):
-        return None
+        return []
     try:
-        return float(value)
-    except ValueError:
-        return None
+        return [float(value)]
+    except (ValueError, OverflowError):
+        return []
 
 
 def _accepts(value: Any, kinds: tuple[str, ...]) -> bool:
@@ -142,7 +152,7 @@ def _spells(text: str, kinds: tuple[str, ...]) -> bool:
     return False
 
 
-def _setting(hint: Any, default: Any, allowed: tuple[str, ...], least: float | None) -> Setting:
+def _setting(hint: Any, default: Any, allowed: tuple[str, ...], limits: Range | None) -> Setting:
     kinds, choices = [], list(allowed)
     for option in _options(hint):
         origin = typing.get_origin(option)
@@ -156,7 +166,7 @@ def _setting(hint: Any, default: Any, allowed: tuple[str, ...], least: float | N
             kinds.append(f"list[{_PLAIN[typing.get_args(option)[0]]}]")
         else:
             kinds.append(_PLAIN.get(origin or option, "any"))
-    return Setting(tuple(dict.fromkeys(kinds)), tuple(dict.fromkeys(choices)), default, least)
+    return Setting(tuple(dict.fromkeys(kinds)), tuple(dict.fromkeys(choices)), default, limits)
 
 
 def _options(hint: Any) -> list[Any]:
