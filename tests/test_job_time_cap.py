@@ -43,9 +43,8 @@ FEW = {
     "eval_max_new_tokens": 8,
     "report_to": "none",
 }
-MODULES = [  # one process, two of them, two with what they train in shards
+MODULES = [  # one process, and two with what they train in shards
     ("02_grpo_trl_accelerate", None),
-    ("02_grpo_trl_accelerate", 2),
     ("03_grpo_trl_fsdp", 2),
 ]
 
