@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 
 import pytest
-from lesson.rollouts import read_rollouts, transcript, turns_of, with_calls
+from lesson.rollouts import left_at_the_end, read_rollouts, transcript, turns_of, with_calls, with_haste
 from lesson.timeline import phase_seconds, plot_timeline, read_timeline
 from lesson.verl_checks import shape_problems
 from lesson.verl_memory import actor_memory, fit_problems, rollout_memory
@@ -195,3 +195,35 @@ def test_transcript_has_all_turns():
     view = transcript(rollout)
     assert "&lt;tool_call&gt;" in view.html and "<tool_call>" not in view.html
     assert "step 3, right answer 5, reward 1" in repr(view)
+
+
+@pytest.mark.parametrize(
+    ("completion", "left"),
+    [
+        ("<answer>12</answer>", "not begun"),
+        ("", "not begun"),
+        ("<tool_call>...</tool_call>\ntool\n7, left 902, 335\nassistant\n<answer>7</answer>", "2 items"),
+        ("<tool_call>...</tool_call>\ntool\n7, left 902\nassistant\n<answer>7</answer>", "1 item"),
+        (
+            "call\ntool\n7, left 902\nassistant\ncall\ntool\n9, left nothing\nassistant\n<answer>9</answer>",
+            "nothing",
+        ),
+        ("call\ntool\nError: 418 is not among them, left 902, 335\nassistant\n<answer>9</answer>", "2 items"),
+    ],
+)
+def test_what_a_completion_leaves_unscanned(completion, left):
+    assert left_at_the_end(completion) == left
+
+
+def test_the_share_of_hasty_completions_of_each_step():
+    outputs = ["<answer>1</answer>", "call\ntool\n9, left nothing\nassistant\n<answer>9</answer>"]
+    rollouts = [
+        {"step": 1, "output": outputs[0]},
+        {"step": 1, "output": outputs[1]},
+        {"step": 3, "output": outputs[1]},
+    ]
+    history = [{"step": step, "reward": 0.5} for step in (1, 2, 3)]
+    assert with_haste(history, rollouts) == [
+        {"step": 1, "reward": 0.5, "hasty": 0.5},
+        {"step": 3, "reward": 0.5, "hasty": 0.0},
+    ]

@@ -1,8 +1,8 @@
-"""Completions of a training run, as verl keeps them (trainer.rollout_data_dir): how many call a tool, and one to read."""
+"""Completions of a training run, as verl keeps them (trainer.rollout_data_dir): what they do with tools, and one to read."""
 
 import html
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TypedDict
 
@@ -14,6 +14,11 @@ from workshop.views.plots import Panel
 TOOL_PANELS = (
     Panel("reward", "Reward", "mean reward"),
     Panel("calls", "Completions that call the tool", "share of completions"),
+    Panel("turns", "Turns of a conversation", "mean number"),
+)
+TILL_PANELS = (
+    Panel("reward", "Reward", "mean reward"),
+    Panel("hasty", "Answers before all is scanned", "share of completions"),
     Panel("turns", "Turns of a conversation", "mean number"),
 )
 # In decoded text the role of each turn stands on a line of its own.
@@ -47,11 +52,37 @@ def with_calls(history: Sequence[Mapping[str, float]], rollouts: list[Rollout]) 
 
     Steps without rollouts are left out.
     """
+    return _with_share(history, rollouts, "calls", lambda text: find_call(text) is not None)
+
+
+def with_haste(history: Sequence[Mapping[str, float]], rollouts: list[Rollout]) -> list[dict[str, float]]:
+    """The history with the metric `hasty` in each step: the share of its completions that end before all is scanned.
+
+    Steps without rollouts are left out.
+    """
+    return _with_share(history, rollouts, "hasty", lambda text: left_at_the_end(text) != "nothing")
+
+
+def left_at_the_end(completion: str) -> str:
+    """What a completion at a till (rl.environments) ended with: "not begun", "nothing" or "1 item", "2 items", ... left."""
+    shown = [text for role, text in _turns(f"assistant\n{completion}") if role == "tool"]
+    if not shown:
+        return "not begun"
+    left = shown[-1].partition("left ")[2]
+    if left == "nothing":
+        return left
+    items = left.count(",") + 1
+    return f"{items} item{'s' * (items > 1)}"
+
+
+def _with_share(
+    history: Sequence[Mapping[str, float]], rollouts: list[Rollout], name: str, holds: Callable[[str], bool]
+) -> list[dict[str, float]]:
     by_step: dict[int, list[bool]] = {}
     for rollout in rollouts:
-        by_step.setdefault(rollout["step"], []).append(find_call(rollout["output"]) is not None)
+        by_step.setdefault(rollout["step"], []).append(holds(rollout["output"]))
     return [
-        {**row, "calls": sum(by_step[row["step"]]) / len(by_step[row["step"]])}
+        {**row, name: sum(by_step[row["step"]]) / len(by_step[row["step"]])}
         for row in history
         if row["step"] in by_step
     ]
@@ -59,8 +90,12 @@ def with_calls(history: Sequence[Mapping[str, float]], rollouts: list[Rollout]) 
 
 def turns_of(rollout: Rollout) -> list[tuple[str, str]]:
     """(role, text) of each turn of a conversation, the prompt's included."""
+    return _turns(f"{rollout['input']}{rollout['output']}")
+
+
+def _turns(conversation: str) -> list[tuple[str, str]]:
     turns: list[tuple[str, str]] = []
-    for line in f"{rollout['input']}{rollout['output']}".splitlines():
+    for line in conversation.splitlines():
         if line in _ROLES:
             turns.append((line, ""))
         elif turns:

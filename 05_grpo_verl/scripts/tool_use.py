@@ -22,12 +22,25 @@ class Tool:
     """A tool as the model knows it and as it is called."""
 
     schema: dict[str, Any]  # in OpenAI's form, which chat templates read
-    call: Callable[..., Awaitable[str]]
+    call: Callable[..., Awaitable[str]]  # with the arguments by name
+    remembers: bool = False  # `call` is given the Conversation first, and may keep a state with it
 
     @property
     def name(self) -> str:
         """By which a model calls it."""
         return self.schema["function"]["name"]
+
+
+@dataclass
+class Conversation:
+    """What verl's AgentData is to a tool. A tool that keeps a state gives it an attribute."""
+
+    messages: Messages
+
+    @property
+    def question(self) -> str:
+        """What the user asked last."""
+        return next(message["content"] for message in reversed(self.messages) if message["role"] == "user")
 
 
 @dataclass(frozen=True)
@@ -75,14 +88,14 @@ def generate_with_tools(
         `tool`, the result, a line `assistant`, then `<answer>...</answer>`.
     """
     tools = {tool.name: tool for tool in turns.tools}
-    conversations = [list(prompt) for prompt in prompts]
+    conversations = [Conversation(list(prompt)) for prompt in prompts]
     done = [Generated("", 0, cut_off=False)] * len(prompts)
     active = list(range(len(prompts)))  # conversations in which the assistant's turn comes next
     for turn in range(turns.most):
         outputs = generate(
             model,
             tokenizer,
-            [conversations[index] for index in active],
+            [conversations[index].messages for index in active],
             max_new_tokens=max_new_tokens,
             temperature=temperature,
             seed=seed + SEED_STRIDE * turn,
@@ -92,17 +105,18 @@ def generate_with_tools(
         calls: dict[int, Sequence[ToolCall]] = {}
         for index, output in zip(active, outputs, strict=True):
             done[index] = _joined(done[index], output)
-            conversations[index].append({"role": "assistant", "content": output.text})
+            conversations[index].messages.append({"role": "assistant", "content": output.text})
             if found := turns.find_calls(output.text)[: turns.most_calls]:
                 calls[index] = found
         if not calls or turn == turns.most - 1:
             break
-        results = asyncio.run(_run_all(list(calls.values()), tools))
+        work = [(conversations[index], turn_calls) for index, turn_calls in calls.items()]
+        results = asyncio.run(_run_all(work, tools))
         for index, texts in zip(calls, results, strict=True):
             for text in texts:
                 result = _shorten(text, turns.result_length, turns.shorten)
                 done[index] = _joined(done[index], Generated(f"\ntool\n{result}", 0, cut_off=False))
-                conversations[index].append({"role": "tool", "content": result})
+                conversations[index].messages.append({"role": "tool", "content": result})
             done[index] = _joined(done[index], Generated("\nassistant\n", 0, cut_off=False))
         active = list(calls)
     return done
@@ -125,19 +139,25 @@ def _shorten(result: str, length: int, side: str) -> str:
     return f"{result[:half]}...(truncated)...{result[-half:]}"
 
 
-async def _run_all(turns: list[Sequence[ToolCall]], tools: Mapping[str, Tool]) -> list[list[str]]:
+async def _run_all(
+    turns: list[tuple[Conversation, Sequence[ToolCall]]], tools: Mapping[str, Tool]
+) -> list[list[str]]:
     """The results of each turn's calls, all run at once."""
     return await asyncio.gather(
-        *(asyncio.gather(*(_run_call(call, tools) for call in calls)) for calls in turns)
+        *(
+            asyncio.gather(*(_run_call(call, tools, conversation) for call in calls))
+            for conversation, calls in turns
+        )
     )
 
 
-async def _run_call(call: ToolCall, tools: Mapping[str, Tool]) -> str:
+async def _run_call(call: ToolCall, tools: Mapping[str, Tool], conversation: Conversation) -> str:
     """The result of a call; of one that is impossible or fails, what verl says to the model."""
     name = call["name"]
     if name not in tools:
         return f"Unknown function '{name}'. Available tools: {list(tools)}"
+    tool = tools[name]
     try:
-        return await tools[name].call(**call["arguments"])
+        return await tool.call(*([conversation] if tool.remembers else []), **call["arguments"])
     except Exception as error:  # whatever a tool raises is an answer, as in verl
         return f"Error executing tool '{name}': {error}"

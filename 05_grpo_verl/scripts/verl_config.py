@@ -15,15 +15,13 @@ from job.container import checkpoint_dir, output_data_dir
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from rl.evaluation import Generate
-from tool_use import Tool, Turns, generate_with_tools
+from tool_use import Conversation, Tool, Turns, generate_with_tools
 from tools import ToolCall, find_calls
 from verl.experimental.agent_loop.tool_parser import ToolParser
-from verl.tools.function_tool import (
-    FunctionTool,
-    load_function_tools_from_path,
-    normalize_function_tool_return,
-)
+from verl.tools.base_tool import BaseTool
+from verl.tools.function_tool import FunctionTool, normalize_function_tool_return
 from verl.tools.schemas import OpenAIFunctionToolSchema
+from verl.tools.tool_registry import load_all_tools
 from verl.trainer.ppo.utils import need_critic, need_reference_policy
 from verl.utils.config import omega_conf_to_dataclass, validate_config
 from verl_arguments import VerlJob
@@ -135,8 +133,9 @@ def fill_in(
 def _complete_paths(config: DictConfig) -> None:
     """A recipe names its tools as a file beside train.py, and the rollouts to keep as a folder of the job's outputs."""
     turns, trainer = config.actor_rollout_ref.rollout.multi_turn, config.trainer
-    if turns.function_tool_path:
-        turns.function_tool_path = str(Path(__file__).resolve().parent / turns.function_tool_path)
+    for key in ("function_tool_path", "tool_config_path"):
+        if turns[key]:
+            turns[key] = str(Path(__file__).resolve().parent / turns[key])
     if trainer.rollout_data_dir:
         trainer.rollout_data_dir = str(output_data_dir() / trainer.rollout_data_dir)
 
@@ -145,19 +144,26 @@ def evaluation_tools(config: DictConfig) -> list[Tool]:
     """The tools of the rollouts, with their schemas as verl offers them and called as verl calls them; none without
     multi_turn."""
     turns = config.actor_rollout_ref.rollout.multi_turn
-    return (
-        [_as_tool(tool) for tool in load_function_tools_from_path(turns.function_tool_path)]
-        if turns.enable
-        else []
-    )
+    if not turns.enable:
+        return []
+    return [_as_tool(tool) for tool in load_all_tools(turns.tool_config_path, turns.function_tool_path)]
 
 
-def _as_tool(tool: FunctionTool) -> Tool:
+def _as_tool(tool: FunctionTool | BaseTool) -> Tool:
     async def call(**arguments: Any) -> str:
         response, _, _ = normalize_function_tool_return(await tool.call(arguments))
         return response.text or ""
 
-    return Tool(tool.tool_schema.model_dump(exclude_unset=True, exclude_none=True), call)
+    async def call_in(conversation: Conversation, **arguments: Any) -> str:
+        instance, _ = await tool.create(create_kwargs={})
+        try:
+            response, _, _ = await tool.execute(instance, arguments, agent_data=conversation)
+        finally:
+            await tool.release(instance)
+        return response.text or ""
+
+    schema = tool.tool_schema.model_dump(exclude_unset=True, exclude_none=True)
+    return Tool(schema, call) if isinstance(tool, FunctionTool) else Tool(schema, call_in, remembers=True)
 
 
 class _Text:

@@ -58,6 +58,7 @@ DEFAULTS: dict[str, Any] = {
     "actor_rollout_ref.rollout.log_prob_micro_batch_size_per_gpu": None,
     "actor_rollout_ref.rollout.multi_turn.enable": False,
     "actor_rollout_ref.rollout.multi_turn.function_tool_path": None,
+    "actor_rollout_ref.rollout.multi_turn.tool_config_path": None,
     "actor_rollout_ref.rollout.multi_turn.max_assistant_turns": None,
     "actor_rollout_ref.rollout.multi_turn.format": "hermes",
     "actor_rollout_ref.rollout.agent.default_agent_loop": "single_turn_agent",
@@ -85,7 +86,6 @@ TRAINING_ALONE = {
     "actor_rollout_ref.model.custom_chat_template": "the tokenizer of job.base_model: save it with this template",
     "actor_rollout_ref.rollout.prompt_length": "data.max_prompt_length",
     "actor_rollout_ref.rollout.response_length": "data.max_response_length",
-    "actor_rollout_ref.rollout.multi_turn.tool_config_path": "multi_turn.function_tool_path, functions instead of classes",
     "actor_rollout_ref.rollout.agent.agent_loop_config_path": "verl's own loops: single_turn_agent and tool_agent",
     "data.custom_cls.path": "the channels train and test, made with the prompts as they shall be",
 }

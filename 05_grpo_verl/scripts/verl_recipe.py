@@ -30,6 +30,7 @@ _BATCH_SIZES = (
     "on each GPU."
 )
 LOOPS = ("single_turn_agent", "tool_agent")
+TOOL_FILES = ("function_tool_path", "tool_config_path")
 TOOL_FORMATS = ("hermes", "qwen3_coder")  # of verl's, those that are plain text
 MAX_LORA_RANK = 512  # that vLLM serves
 _NUMBER = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+")
@@ -193,10 +194,13 @@ def _tools(job: VerlJob, settings: Settings, gpus: int, per_host: int) -> Proble
             f"multi_turn.enable is {enabled} and agent.default_agent_loop is {loop}: verl then rolls out single turns "
             "without a word, or calls tools that are not meant. Set true with tool_agent, or neither."
         )
-    elif enabled and not (value_of(settings, f"{ROLLOUT}.multi_turn.function_tool_path") and turns):
+    elif enabled and not (
+        turns and any(value_of(settings, f"{ROLLOUT}.multi_turn.{key}") for key in TOOL_FILES)
+    ):
         yield (
-            "multi_turn needs function_tool_path, a file that registers tools with verl's @function_tool, and "
-            "max_assistant_turns, 2 or more: one to call, one to answer."
+            "multi_turn needs function_tool_path, a file that registers tools with verl's @function_tool, or "
+            "tool_config_path, a file that lists classes of tools with a state, and max_assistant_turns, 2 or more: one to "
+            "call, one to answer."
         )
     elif enabled and turns < 2:
         yield "multi_turn.max_assistant_turns is 1: the model would call a tool and never read its result. Set 2 or more."

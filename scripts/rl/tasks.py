@@ -9,8 +9,10 @@ are ranges of its indices, and a question that came before is dropped wherever i
 
 import hashlib
 import io
+import itertools
 import json
 import os
+import random
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypedDict, cast
@@ -18,6 +20,7 @@ from typing import Any, TypedDict, cast
 from rl.data_files import decoded, file_content, jsonl_values, kind_of, parquet_rows
 from rl.data_golds import reduced
 from rl.data_values import DataError, check_columns, json_value, same_columns
+from rl.environments import till_problem
 from rl.spelling import unknown_name
 
 
@@ -61,6 +64,12 @@ def _long_sum(seed: int) -> Iterator[tuple[str, str]]:
     return _reasoning_gym("chain_sum", seed, min_terms=3, max_terms=4, min_digits=3, max_digits=3)
 
 
+def _till(seed: int) -> Iterator[tuple[str, str]]:
+    """What two to four items cost, which only a till knows (rl.environments); those with an odd number."""
+    for index in itertools.count():
+        yield till_problem(random.Random(f"till {seed} {index}"), range(101, 1000, 2))
+
+
 def _gsm_symbolic(seed: int) -> Iterator[tuple[str, str]]:
     """Grade-school word problems from templates; the offline stand-in for GSM8K."""
     return _reasoning_gym("gsm_symbolic", seed)
@@ -91,7 +100,13 @@ def _gsm8k(seed: int) -> Iterator[tuple[str, str]]:
         yield problem["question"], reduced(problem["answer"]).answer
 
 
-TASKS = {"chain_sum": _chain_sum, "long_sum": _long_sum, "gsm_symbolic": _gsm_symbolic, "gsm8k": _gsm8k}
+TASKS = {
+    "chain_sum": _chain_sum,
+    "long_sum": _long_sum,
+    "till": _till,
+    "gsm_symbolic": _gsm_symbolic,
+    "gsm8k": _gsm8k,
+}
 
 
 def make_splits(

@@ -92,8 +92,8 @@ class ModelShape:
 # The numbers of each model's config.json on the Hugging Face Hub.
 SHAPES = {
     **{
-        name: ModelShape.read(SCRIPTS / "assets" / name / "config.json")
-        for name in ("tiny", "tiny-even", "tiny-tools")
+        config.parent.name: ModelShape.read(config)
+        for config in sorted((SCRIPTS / "assets").glob("*/config.json"))
     },
     "SmolLM2-135M": ModelShape(30, 576, 1536, 9, 3, 64, 49152),
     "Qwen3-0.6B": ModelShape(28, 1024, 3072, 16, 8, 128, 151936, head_norms=True),
