@@ -26,7 +26,7 @@ NONSENSE = [
         "beta": (-1, "nan", math.inf), "top_p": (5, 0, -0.1), "top_k": (-2,), "min_p": (2,), "temperature": (0, -1),
         "repetition_penalty": (0,), "num_iterations": (0, -3), "steps_per_generation": (0,), "num_generations": (1, 0, -8),
         "max_completion_length": (0, -1), "num_train_epochs": (0, -1), "max_steps": (0, -5), "learning_rate": (0, -1e-4, 7, "nan"),
-        "epsilon": (0, -0.2, 1.5), "epsilon_high": (0, -1), "delta": (0.5,), "save_steps": (0, -1), "logging_steps": (0,),
+        "epsilon": (0, -0.2), "epsilon_high": (0, -1), "delta": (0.5,), "save_steps": (0, -1), "logging_steps": (0,),
         "save_total_limit": (0,), "weight_decay": (-0.1,), "adam_beta1": (1, -0.1), "adam_beta2": (1.5,), "adam_epsilon": (0,),
         "max_grad_norm": (-1,), "warmup_steps": (-1,), "gradient_accumulation_steps": (0,), "per_device_train_batch_size": (0, -8),
         "seed": (-1,), "top_entropy_quantile": (0, 1.5), "vllm_gpu_memory_utilization": (0, 1.2), "generation_batch_size": (0,),

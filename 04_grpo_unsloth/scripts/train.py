@@ -22,9 +22,9 @@ from job.container import channel, checkpoint_dir, model_dir
 from job.failure import report_failure
 from job.fingerprints import fingerprints
 from job.history import MetricLines
+from job.model_tensors import check_tensors
 from job.models import (
     check_finite,
-    check_tensors,
     load_base,
     load_tokenizer,
     local_source,

@@ -15,7 +15,8 @@ from pathlib import Path
 import psutil
 import torch
 from job.checkpoints import mark_complete
-from job.models import check_finite, check_tensors
+from job.model_tensors import check_tensors
+from job.models import check_finite
 from peft import PeftModel
 from transformers import AutoModelForCausalLM, PreTrainedModel
 from transformers.utils.logging import disable_progress_bar

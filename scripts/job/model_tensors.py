@@ -13,6 +13,23 @@ from transformers.utils import logging
 NAMED = 3  # of the tensors of each kind, so many are named
 
 
+class ModelUnusable(Exception):
+    """A model that is there and cannot be trained; the message says why, and what would mend it."""
+
+
+def check_tensors(kind: Any, spec: str, source: str) -> None:
+    """Looks at the names and shapes of a model's tensors before they are loaded.
+
+    Raises:
+        ModelUnusable: some are missing, have another shape, or belong to another model; says which.
+    """
+    if problems := tensor_problems(kind, source):
+        raise ModelUnusable(
+            f"{spec} does not hold the model that its config.json describes: {'; '.join(problems)}. Take the folder that "
+            "save_pretrained of the trained model wrote, files and config.json together."
+        )
+
+
 def tensor_problems(kind: Any, source: str) -> list[str]:
     """What is wrong with the tensors at a source (a folder, or a name on the Hub); empty if nothing is.
 

@@ -46,7 +46,7 @@ from job.model_files import (
     circle_problem,
     tokenizer_problems,
 )
-from job.model_tensors import tensor_problems
+from job.model_tensors import ModelUnusable, check_tensors
 from job.packaged import PackageError, packaged_model
 from job.quantization import nf4_config
 from job.secrets import provide_hub_token
@@ -56,10 +56,6 @@ ASSETS = Path(__file__).resolve().parent.parent / "assets"
 
 class ModelNotFound(Exception):
     """A model spec that leads to no model; the message says what to write or to provide."""
-
-
-class ModelUnusable(Exception):
-    """A model that is there and cannot be trained; the message says why, and what would mend it."""
 
 
 def load_base(
@@ -131,19 +127,6 @@ def check_finite(model: PreTrainedModel, spec: str) -> None:
                 f"{spec} is broken: {wrong if state is None else 'numbers'} in {name} are NaN or infinite. Was the run "
                 "that made it stable? Take an earlier checkpoint, or another base model."
             )
-
-
-def check_tensors(kind: Any, spec: str, source: str) -> None:
-    """Looks at the names and shapes of a model's tensors before they are loaded (job/model_tensors.py).
-
-    Raises:
-        ModelUnusable: some are missing, have another shape, or belong to another model; says which.
-    """
-    if problems := tensor_problems(kind, source):
-        raise ModelUnusable(
-            f"{spec} does not hold the model that its config.json describes: {'; '.join(problems)}. Take the folder that "
-            "save_pretrained of the trained model wrote, files and config.json together."
-        )
 
 
 def load_reward_model(spec: str) -> PreTrainedModel:

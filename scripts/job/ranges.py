@@ -108,7 +108,7 @@ GROUPS = SAMPLING | {
     "steps_per_generation": COUNT,
     "num_iterations": COUNT,
     "beta": NOT_NEGATIVE,
-    "epsilon": Range(above=0, below=1),
+    "epsilon": POSITIVE,  # a very large one leaves nothing clipped
     "epsilon_high": POSITIVE,
     "reward_weights": WEIGHTS,
     "ref_model_mixup_alpha": SHARE,
