@@ -174,7 +174,7 @@ def job_variables(*path: Path, **variables: str) -> dict[str, str]:
 
 
 def module_python(scripts: Path) -> Path:
-    """The interpreter of a module's jobs; their environment is built by pip from requirements.txt as it stands."""
+    """The interpreter of a module's jobs; their environment is built from requirements.txt as it stands."""
     return job_environment(scripts / "requirements.txt", log=print) / "bin" / "python"
 
 

@@ -54,12 +54,8 @@ def find_calls(text: str) -> list[ToolCall]:
             call = json.loads(content)
             if isinstance(call["name"], str):
                 calls.append({"name": call["name"], "arguments": call["arguments"]})
-        except (
-            ValueError,
-            KeyError,
-            TypeError,
-            RecursionError,
-        ):  # the last: brackets in brackets in brackets
+        except (ValueError, KeyError, TypeError, RecursionError):
+            # RecursionError: brackets in brackets in brackets
             continue
     return calls
 

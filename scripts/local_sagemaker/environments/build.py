@@ -28,14 +28,10 @@ from local_sagemaker.environments.pip_settings import uv_arguments, uv_variables
 BASE_REQUIREMENTS = Path(__file__).parents[1] / "base-requirements.txt"
 PIP_VERSION = "26.3"  # older ones need many times longer to resolve these sets
 UV_VERSION = "0.13.9"
-PYTHON_NEEDED = (
-    3,
-    11,
-    4,
-)  # the first with the filters of tarfile (PEP 706), with which archives are unpacked
-DISK_NEEDED_GB = (
-    5.0  # 3.5 GB is the largest CPU environment; pip unpacks beside it, uv shares what another has
-)
+# The first with the filters of tarfile (PEP 706), with which archives are unpacked.
+PYTHON_NEEDED = (3, 11, 4)
+# 3.5 GB is the largest CPU environment; pip unpacks beside it, uv shares what another has.
+DISK_NEEDED_GB = 5.0
 MARKER = "environment.json"  # written last: a folder without it is half-built
 # Every process of a job imports some 5,000 modules, and Python looks for garbage 100 times and more while it does: looking
 # less often, an import of TRL takes 6.7 s in the place of 7.8. Each start of the environment's Python reads this line.
