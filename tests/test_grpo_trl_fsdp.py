@@ -200,7 +200,7 @@ def test_interruptions_at_random_and_during_a_save_change_nothing(uninterrupted,
         assert not (last / "complete-0.json").exists(), "the save was over before the job was killed"
 
     final = of_03(tmp_path / "final", data, checkpoints).run(processes=2)
-    assert f"Skipping checkpoint-{STEPS - 2}, which is incomplete" in final.log, f"seed {seed}"
+    assert f"Skipping checkpoint-{STEPS - 2}, which is not whole" in final.log, f"seed {seed}"
     assert final.steps()[0] > 1, "it began again instead of going on"
     assert final.history() == uninterrupted.history(), f"seed {seed}, interrupted at {steps}"
     assert final.weights() == uninterrupted.weights(), f"seed {seed}, interrupted at {steps}"

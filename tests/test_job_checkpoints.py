@@ -56,6 +56,9 @@ DAMAGE = {
     "deeper/optimizer.pt has 7 of 50 bytes": lambda folder: (folder / "deeper" / "optimizer.pt").write_bytes(
         b"o" * 7
     ),
+    "model.safetensors has changed since it was written": lambda folder: (
+        folder / "model.safetensors"
+    ).write_bytes(b"w" * 50 + b"\0" * 50),
 }
 
 
@@ -63,7 +66,7 @@ DAMAGE = {
 def test_a_damaged_one_is_skipped_with_the_reason(checkpoints, problem, capsys):
     DAMAGE[problem](checkpoints / "checkpoint-100")
     assert newest_complete(checkpoints).name == "checkpoint-20"
-    expected = f"Skipping checkpoint-100, which is incomplete: {problem}.\nGoing on from checkpoint-20.\n"
+    expected = f"Skipping checkpoint-100, which is not whole: {problem}.\nGoing on from checkpoint-20.\n"
     assert capsys.readouterr().out == expected
 
 
@@ -89,6 +92,14 @@ def test_marking_again_after_a_restart_counts_the_files_anew(checkpoints):
     (folder / "model.safetensors").write_bytes(b"w" * 10)
     mark_complete(folder)
     assert newest_complete(checkpoints) == folder
+
+
+def test_a_marker_without_digests_is_taken(checkpoints):
+    marker = checkpoints / "checkpoint-100" / "complete-0.json"
+    content = json.loads(marker.read_text())
+    assert set(content.pop("sha256")) == set(content["files"])
+    marker.write_text(json.dumps(content))
+    assert newest_complete(checkpoints).name == "checkpoint-100"
 
 
 MADE_OF = {"data": "3fa2", "base": "asset:tiny (91ab)"}

@@ -80,7 +80,7 @@ def test_each_host_writes_its_part_and_together_they_are_gone_on_from(lora_rank,
 
     (in_s3 / "checkpoint-4" / "optimizer_0" / "__1_0.distcp").unlink()
     third = run_on_two_hosts(tmp_path / "third", data, in_s3, lora_rank=lora_rank, max_steps=1)
-    assert "Skipping checkpoint-4, which is incomplete: optimizer_0/__1_0.distcp is missing" in third[0].log
+    assert "Skipping checkpoint-4, which is not whole: optimizer_0/__1_0.distcp is missing" in third[0].log
     assert third[0].steps() == [1]
 
 

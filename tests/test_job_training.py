@@ -93,13 +93,16 @@ def test_summary_holds_the_record(uninterrupted):
 def test_a_job_killed_in_the_middle_goes_on_to_the_same_weights(uninterrupted, new_job):
     first = new_job()
     first.kill_when(first.start(), lambda: 5 in first.steps())
-    # What a copy that was cut short leaves: the newest checkpoint has its marker, but not all of its bytes.
-    newest = first.checkpoints / "checkpoint-4"
-    with open(newest / "optimizer.pt", "r+b") as file:
-        file.truncate(1000)
+    # The newest checkpoint has its marker and its size, but what is at the end of a file was never written.
+    weights = first.checkpoints / "checkpoint-4" / "model.safetensors"
+    written = weights.read_bytes()
+    weights.write_bytes(written[:-1000] + bytes(1000))
 
     second = new_job(checkpoints=first.checkpoints).run()
-    assert "Skipping checkpoint-4, which is incomplete: optimizer.pt has 1000 of" in second.log
+    assert (
+        "Skipping checkpoint-4, which is not whole: model.safetensors has changed since it was written."
+        in second.log
+    )
     assert "Going on from checkpoint-2." in second.log
     assert second.steps() == [3, 4, 5, 6]
 

@@ -1,14 +1,16 @@
 """Checkpoints that are known to be whole and one's own, so that an interrupted job goes on from the newest of them.
 
 A spot interruption, or a copy to S3 that was cut short, can leave part of a checkpoint. So when all of one is written,
-each host adds a file with the names and sizes of what it wrote, and with what it was made of (job.fingerprints).
+each host adds a file with the names, sizes and digests of what it wrote, and with what it was made of (job.fingerprints).
 """
 
+import hashlib
 import json
 import os
 import re
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
 
@@ -21,6 +23,8 @@ from transformers.trainer_utils import rotate_checkpoints
 
 from job.container import host_count, is_main_process, print_line
 from job.time_cap import TimeCap, time_for
+
+READERS = 4  # threads that read a checkpoint's files
 
 # What a checkpoint is made of, such as {"data": "3fa2c1", "base": "asset:tiny"}.
 Fingerprints = Mapping[str, str]
@@ -132,11 +136,15 @@ def mark_complete(folder: Path, fingerprints: Fingerprints | None = None) -> Non
     """
     host = int(os.environ.get("SM_CURRENT_HOST_RANK", "0"))
     files = {
-        str(path.relative_to(folder)): path.stat().st_size
+        str(path.relative_to(folder)): path
         for path in sorted(folder.rglob("*"))
         if path.is_file() and not path.name.startswith("complete-")
     }
-    content: dict[str, object] = {"hosts": host_count(), "files": files}
+    content: dict[str, object] = {
+        "hosts": host_count(),
+        "files": {name: path.stat().st_size for name, path in files.items()},
+        "sha256": dict(zip(files, _digests(files.values()), strict=True)),
+    }
     if fingerprints is not None:
         content["fingerprints"] = dict(fingerprints)
     marker = folder / f"complete-{host}.json"
@@ -150,7 +158,8 @@ def newest_complete(
 ) -> Path | None:
     """The checkpoint (a folder named `prefix` and its step) to go on from, or None to start from the base model.
 
-    Each incomplete checkpoint that is newer is skipped, and the main process prints why.
+    Each newer checkpoint that is incomplete or damaged is skipped, and the main process prints why. All files of the one to
+    go on from are read (every process reads them, so that all decide alike).
 
     Args:
         fingerprints: what this job's checkpoints are made of, as it gives them to `mark_complete` (or to
@@ -174,7 +183,7 @@ def newest_complete(
                 print_line(f"Going on from {path.name}.")
             return path
         if is_main_process():
-            print_line(f"Skipping {path.name}, which is incomplete: {problem}.")
+            print_line(f"Skipping {path.name}, which is not whole: {problem}.")
     return None
 
 
@@ -201,7 +210,7 @@ def _check_made_of(checkpoint: Path, fingerprints: Fingerprints) -> None:
 
 
 def what_is_missing(checkpoint: Path) -> str | None:
-    """The first thing that a checkpoint lacks, in words; None if it is complete."""
+    """The first thing that a checkpoint lacks or that is damaged in it, in words; None if it is whole."""
     markers = sorted(checkpoint.glob("complete-*.json"))
     if not markers:
         return "it was never finished"
@@ -209,7 +218,8 @@ def what_is_missing(checkpoint: Path) -> str | None:
         try:
             content = json.loads(marker.read_text())
             hosts, files = content["hosts"], content["files"]
-        except (ValueError, KeyError, TypeError):
+            digests = content.get("sha256", {})  # markers of earlier versions have none
+        except (ValueError, KeyError, TypeError, AttributeError):
             return f"{marker.name} is cut off"
         if len(markers) < hosts:
             return f"{len(markers)} of {hosts} hosts finished it"
@@ -219,4 +229,19 @@ def what_is_missing(checkpoint: Path) -> str | None:
                 return f"{name} is missing"
             if path.stat().st_size != size:
                 return f"{name} has {path.stat().st_size} of {size} bytes"
+        found = _digests(checkpoint / name for name in digests)
+        for (name, digest), other in zip(digests.items(), found, strict=True):
+            if other != digest:
+                return f"{name} has changed since it was written"
     return None
+
+
+def _digests(files: Iterable[Path]) -> list[str]:
+    """SHA-256 of each file, in hexadecimal."""
+
+    def digest(path: Path) -> str:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+
+    with ThreadPoolExecutor(READERS) as readers:
+        return list(readers.map(digest, files))
