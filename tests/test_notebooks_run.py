@@ -28,7 +28,10 @@ THRESHOLDS = {
 SHORTER = {
     "02_grpo_trl_accelerate": {"short_steps": 15, "letter_steps": 1},
     "04_grpo_unsloth": {"short_steps": 6},
-    "05_grpo_verl": {"loss_steps": 2, "parallel_steps": 3},
+    "05_grpo_verl": {
+        "loss_steps": 2,
+        "parallel_steps": 6,
+    },  # 5 of the latter are warm-up, which Megatron wants less than all
 }
 CUT_SHORT = {"tiny_tensor", "tiny_pipeline", "tiny_ulysses"}  # recipes of 05 whose jobs are among them
 
