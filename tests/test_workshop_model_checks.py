@@ -40,6 +40,14 @@ def test_models_in_source_and_package_are_opened_too(data, monkeypatch, tmp_path
     )
 
 
+def test_weights_that_are_not_those_of_the_configuration(model, data):
+    edit(model / "config.json", num_hidden_layers=6)
+    assert findings({"model": model, **data}).startswith(
+        "+ base_model: channel:model\n"
+        "x base_model: channel:model: its config.json says num_hidden_layers 6, and layer 4, 5 is missing"
+    )
+
+
 @pytest.fixture
 def adapters(tmp_path) -> Path:
     folder = tmp_path / "adapters"

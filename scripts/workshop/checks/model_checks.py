@@ -19,11 +19,12 @@ from rl.tasks import DataError, read_rows
 from workshop.checks.data_checks import Unread, local_path
 from workshop.checks.length_checks import Limits, check_evaluation, check_lengths
 from workshop.checks.request import NOTE, OK, PROBLEM, WARNING, Check, JobRequest
+from workshop.checks.tensor_checks import weight_problems
 from workshop.checks.tokenizer_checks import ModelFolder, check_tokenizer
 
 PACKAGED_MODELS = ("smollm2",)  # the names in job.packaged.PACKAGES, part of what a job imports
 _HUB_TIMEOUT_S = 5.0
-# What preflight reads of a model: never its weights, which are told by their size and their endings.
+# What preflight copies of a model: never its weights, which are told by their size and their endings.
 _SMALL = (".json", ".jinja", ".txt", ".model", ".tiktoken")
 _SMALL_BYTES = 64 * 2**20
 _ARCHIVE_BYTES = 2**30  # of an archive in S3, which has to be read from its beginning
@@ -116,6 +117,11 @@ def _check_content(
         return
     if bases:
         yield Check(key, NOTE, f"{spec} holds adapters: the job merges them into {' and '.join(bases)}")
+    if not folder.config.is_relative_to(
+        copies
+    ):  # the whole model is on this machine, not a copy of its small files
+        for problem in weight_problems(folder.config):
+            yield Check(key, PROBLEM, f"{spec}: {problem}")
     rows, limits = _training_rows(request, copies), Limits(request, settings)
     options = settings.get("chat_template_kwargs")
     try:
