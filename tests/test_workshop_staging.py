@@ -98,7 +98,7 @@ def test_a_large_file_is_refused_and_leaves_nothing_behind(shared, scripts, tmp_
 
 
 def test_a_broken_link_is_named(shared, scripts, tmp_path):
-    (scripts / "data.txt").symlink_to(tmp_path / "gone")
+    (scripts / "data.txt").symlink_to(scripts / "gone")
     with pytest.raises(StagingError, match="data.txt"):
         stage_source(scripts, build=tmp_path / "build")
     assert not list((tmp_path / "build" / "staged").iterdir())
@@ -107,3 +107,36 @@ def test_a_broken_link_is_named(shared, scripts, tmp_path):
 def test_no_such_folder(tmp_path):
     with pytest.raises(StagingError, match="is not a folder"):
         stage_source(tmp_path / "none", build=tmp_path)
+
+
+SECRETS = {
+    "id_rsa": "x",
+    "recipes/server.pem": "x",
+    "secrets.json": "{}",
+    "credentials": "[default]",
+    "notes.md": f"use {'ghp_' + 'a1B2' * 9} for now",
+    "recipes/hub.yaml": f"token: {'hf_' + 'a1B2' * 9}",
+    "key.txt": "-----BEGIN " + "OPENSSH PRIVATE KEY-----",
+    "aws.sh": "export AWS_ACCESS_KEY_ID=" + "AKIA" + "ABCDEFGHIJKLMNOP",
+}
+
+
+@pytest.mark.parametrize("name", SECRETS)
+def test_secrets_are_not_shipped(name, shared, scripts, tmp_path):
+    (scripts / name).write_text(SECRETS[name])
+    with pytest.raises(StagingError, match=f"{re.escape(name)} is not sent to a job") as refused:
+        stage_source(scripts, build=tmp_path / "build")
+    assert SECRETS[name] not in str(refused.value) or len(SECRETS[name]) < 10
+    assert not list((tmp_path / "build" / "staged").iterdir()), "a copy of the secret was left behind"
+
+
+def test_a_link_out_of_the_folder_is_not_followed(shared, scripts, tmp_path):
+    (tmp_path / "private").mkdir()
+    (tmp_path / "private" / "diary.txt").write_text("x")
+    for target in (tmp_path / "private", tmp_path / "private" / "diary.txt"):
+        (scripts / "link").symlink_to(target)
+        with pytest.raises(StagingError, match="is a link to .*outside the scripts folder"):
+            stage_source(scripts, build=tmp_path / "build")
+        (scripts / "link").unlink()
+    (scripts / "same.py").symlink_to(scripts / "train.py")
+    assert (stage_source(scripts, build=tmp_path / "build") / "same.py").read_text() == "module"

@@ -23,6 +23,7 @@ from typing import IO
 
 from local_sagemaker.compat import sts_address
 from local_sagemaker.home import EndpointFile, file_lock, home_folder
+from local_sagemaker.secret_names import without_secrets
 
 REGION = "us-east-1"
 ROLE_NAME = "AmazonSageMaker-ExecutionRole"
@@ -88,7 +89,7 @@ def ensure_endpoint(home: Path | str | None = None, *, max_jobs: int = 1) -> End
 
 def _start(folder: Path, max_jobs: int) -> Endpoint:
     scripts = str(Path(__file__).resolve().parents[1])
-    environment = {**os.environ, "LOCAL_SAGEMAKER_HOME": str(folder)}
+    environment = {**without_secrets(os.environ), "LOCAL_SAGEMAKER_HOME": str(folder)}
     environment["PYTHONPATH"] = os.pathsep.join(filter(None, [scripts, os.environ.get("PYTHONPATH")]))
     log = folder / "endpoint.log"
     with open(log, "ab") as output:

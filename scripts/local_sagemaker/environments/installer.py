@@ -15,6 +15,8 @@ from collections import deque
 from collections.abc import Callable
 from pathlib import Path
 
+from local_sagemaker.secret_names import without_secrets
+
 HEARTBEAT_SECONDS = 10.0
 
 # Settings of the caller's shell that would make them install somewhere else, or Python import something else.
@@ -48,7 +50,10 @@ def run_installer(
     ended with everything it started when this process is interrupted. `settings` are variables that it gets besides.
     Raises EnvironmentBuildError with the installer's own reason and its last lines.
     """
-    variables = {key: value for key, value in os.environ.items() if key not in LEAKING_VARIABLES}
+    # What a package's build runs is its author's: it gets none of the user's keys.
+    variables = {
+        key: value for key, value in without_secrets(os.environ).items() if key not in LEAKING_VARIABLES
+    }
     variables |= {"PIP_NO_INPUT": "1", "PIP_DISABLE_PIP_VERSION_CHECK": "1", **(settings or {})}
     process = subprocess.Popen(
         command,

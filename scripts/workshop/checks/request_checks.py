@@ -8,10 +8,9 @@ from typing import Any
 from local_sagemaker.environments import EnvironmentBuildError, check_job_requirements, requirement_lines
 
 from workshop.checks.request import OK, PROBLEM, Check, JobRequest
+from workshop.secrets import secret_files, secret_in
 
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*$")
-_SECRET = re.compile(r"SECRET|PASSWORD|TOKEN$|API_?KEY|ACCESS_KEY", re.IGNORECASE)
-_NO_SECRET = re.compile(r"(_NAME|_ARN)$|^(pad|eos|bos)_token$", re.IGNORECASE)
 _RESERVED_CHANNELS = {"code", "sm_drivers"}
 MAX_HYPERPARAMETER_LENGTH = 2500  # characters, a limit of CreateTrainingJob
 
@@ -71,16 +70,19 @@ def _through_the_drivers(text: str) -> str:
 
 
 def check_secrets(request: JobRequest) -> Iterator[Check]:
-    """No secret is in the request, which everyone who may describe the job can read."""
+    """No secret is in the request, which everyone who may describe the job can read, nor among its source."""
     for place, values in (("environment", request.environment), ("hyperparameters", request.hyperparameters)):
-        for key in values:
-            if _SECRET.search(key) and not _NO_SECRET.search(key):
+        for key, value in values.items():
+            if kind := secret_in(key, value):
                 yield Check(
                     "secrets",
                     PROBLEM,
-                    f"{key} in {place} would be readable by everyone who can describe the job: store it in Secrets "
-                    "Manager and pass the secret's name (WANDB_SECRET_NAME)",
+                    f"{key} in {place} ({kind}) would be readable by everyone who can describe the job: store it in "
+                    "Secrets Manager and pass the secret's name (WANDB_SECRET_NAME)",
                 )
+    if source := request.source_dir:
+        for path, why in secret_files(source):
+            yield Check("secrets", PROBLEM, f"{path.relative_to(source)} in the source: {why}; move it out")
 
 
 def check_channels(request: JobRequest) -> Iterator[Check]:

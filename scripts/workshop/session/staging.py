@@ -9,6 +9,7 @@ from pathlib import Path
 
 from workshop.errors import WorkshopError
 from workshop.folders import BUILD, SCRIPTS
+from workshop.secrets import secret_files
 
 SHARED = ("rl", "job", "compat", "assets")
 MAX_FILE_BYTES = 20 * 1024 * 1024
@@ -17,7 +18,7 @@ _IGNORED = shutil.ignore_patterns(".*", "__pycache__", "*.pyc", "*.ipynb")
 
 
 class StagingError(WorkshopError):
-    """The scripts cannot be staged: a missing folder, a name taken twice, or a file too large to ship."""
+    """The scripts cannot be staged: a missing folder, a name taken twice, or a file that is too large, secret or elsewhere."""
 
 
 def stage_source(scripts: Path | str, *, build: Path | None = None) -> Path:
@@ -34,6 +35,7 @@ def stage_source(scripts: Path | str, *, build: Path | None = None) -> Path:
         raise StagingError(
             f"{scripts} has its own {', '.join(taken)}, a name that the shared scripts take in a job: rename it."
         )
+    _refuse_links_out(scripts)
     staged_root = (build or BUILD) / "staged"
     staged_root.mkdir(parents=True, exist_ok=True)
     staged = Path(tempfile.mkdtemp(prefix=f"{scripts.parent.name}-", dir=staged_root))
@@ -42,6 +44,7 @@ def stage_source(scripts: Path | str, *, build: Path | None = None) -> Path:
         for name in SHARED:
             shutil.copytree(SCRIPTS / name, staged / name, ignore=_IGNORED)
         _refuse_large_files(staged, scripts)
+        _refuse_secrets(staged, scripts)
     except shutil.Error as error:  # copytree collects one (source, target, reason) for each file that failed
         shutil.rmtree(staged)
         failed = "; ".join(f"{source}: {reason}" for source, _, reason in error.args[0])
@@ -59,3 +62,20 @@ def _refuse_large_files(staged: Path, scripts: Path) -> None:
                 f"{scripts / path.relative_to(staged)} has {path.stat().st_size / 2**20:.0f} MB: data and models "
                 "go to a job as a channel (InputData), not as source. Move it out of the scripts folder."
             )
+
+
+def _refuse_links_out(scripts: Path) -> None:
+    """A link out of the folder would be followed, and ship what nobody meant to."""
+    for path in sorted(scripts.rglob("*")):
+        if path.is_symlink() and not path.resolve().is_relative_to(scripts):
+            raise StagingError(
+                f"{path} is a link to {path.resolve()}, outside the scripts folder: put a copy there if the job needs it."
+            )
+
+
+def _refuse_secrets(staged: Path, scripts: Path) -> None:
+    for path, why in secret_files(staged):
+        raise StagingError(
+            f"{scripts / path.relative_to(staged)} is not sent to a job, where everyone who may read its source could read it: "
+            f"{why}. Move it out of the scripts folder, and have the job read a secret by name (docs/secrets.md)."
+        )
