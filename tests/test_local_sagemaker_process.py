@@ -185,12 +185,48 @@ def test_an_endpoint_that_cannot_start_says_why(tmp_path, monkeypatch):
         client.ensure_endpoint(home)
 
 
+FROM_A_PAGE = [
+    {"Origin": "https://evil.example"},
+    {"Host": "evil.example"},
+    {"Sec-Fetch-Site": "cross-site"},  # an image tag has no Origin
+    {"Sec-Fetch-Site": "same-site"},
+]
+
+
 def test_web_pages_cannot_reach_it(own_endpoint):
     running = own_endpoint()
-    for headers in ({"Origin": "https://evil.example"}, {"Host": "evil.example"}):
-        request = urllib.request.Request(running.url + "/", headers=headers)
-        with pytest.raises(urllib.error.HTTPError, match="403"):
-            urllib.request.urlopen(request, timeout=10)
+    for headers in FROM_A_PAGE:
+        for path in ("/", "/local_sagemaker/shutdown"):
+            request = urllib.request.Request(running.url + path, headers=headers, method="POST")
+            with pytest.raises(urllib.error.HTTPError, match="403"):
+                urllib.request.urlopen(request, timeout=10)
+    for action in ("shutdown", "status", "interrupt"):
+        with pytest.raises(urllib.error.HTTPError, match="405"):
+            urllib.request.urlopen(f"{running.url}/local_sagemaker/{action}", timeout=10)
+    assert running.process.poll() is None
+
+
+@pytest.mark.skipif(sys.platform != "linux" or os.getuid() != 0, reason="only root can be another user")
+def test_other_users_cannot_reach_it(own_endpoint):
+    running = own_endpoint()
+    port = running.url.rpartition(":")[2]
+    code = (  # nothing is imported after setuid: Python itself may lie in a folder of root's
+        "import encodings.idna, os, socket, sys\n"
+        "os.setuid(int(sys.argv[3]))\n"
+        "connection = socket.create_connection(('127.0.0.1', int(sys.argv[1])))\n"
+        "head = f'POST {sys.argv[2]} HTTP/1.1\\r\\nHost: 127.0.0.1\\r\\nContent-Length: 0\\r\\nConnection: close\\r\\n\\r\\n'\n"
+        "connection.sendall(head.encode())\n"
+        "print(connection.makefile('rb').read())\n"
+    )
+
+    def asks(user: int, path: str) -> str:
+        command = [sys.executable, "-c", code, port, path, str(user)]
+        return subprocess.run(command, capture_output=True, text=True, timeout=60).stdout
+
+    for path in ("/", "/local_sagemaker/shutdown", "/local_sagemaker/status"):
+        answer = asks(65534, path)
+        assert " 403 " in answer and "(user 65534 asked)" in answer
+    assert " 200 " in asks(0, "/local_sagemaker/status")
 
 
 def test_an_idle_endpoint_ends_itself(own_endpoint):

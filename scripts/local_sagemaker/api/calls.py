@@ -9,14 +9,15 @@ starts a job needs iam:PassRole for the job's role too, and sagemaker:AddTags wh
 (https://docs.aws.amazon.com/sagemaker/latest/dg/sagemaker-roles.html).
 """
 
-import io
 import json
 import re
 import threading
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import NamedTuple
-from urllib.parse import parse_qs, unquote
+from urllib.parse import unquote
+
+from local_sagemaker.api.asked import Asked
 
 # The access key says who asks. All others, those that client.connect() sets included, are a notebook's.
 JOB_KEY = "local-job"  # a job's own calls, which the job's role allows on AWS
@@ -69,51 +70,24 @@ class CallLog:
         self._file = open(file, "a", encoding="utf-8", buffering=1)
         self._lock = threading.Lock()
 
-    def add(self, environ: dict) -> None:
-        """Write down the request of this WSGI environment, which can be answered afterwards as before."""
-        key, service = _signature(environ)
+    def add(self, environ: dict, asked: Asked) -> None:
+        """Write down the request of this WSGI environment, whether it is carried out or refused."""
         time = datetime.now(UTC).isoformat(timespec="milliseconds")
-        for action in _actions(environ, service):
-            line = {"time": time, "caller": _CALLERS.get(key, "notebook"), "action": action.name}
+        for action in _actions(environ, asked):
+            line = {"time": time, "caller": _CALLERS.get(asked.key, "notebook"), "action": action.name}
             with self._lock:
                 self._file.write(json.dumps(line | {"resource": action.resource}) + "\n")
 
 
-def _signature(environ: dict) -> tuple[str, str]:
-    """Access key and service that the request was signed with: in its header, or in the query of a presigned URL."""
-    signed = environ.get("HTTP_AUTHORIZATION", "") + "&" + unquote(environ.get("QUERY_STRING", ""))
-    scope = re.search(r"Credential=([^/]+)/\d+/[^/]+/([^/]+)/aws4_request", signed)
-    return (scope.group(1), scope.group(2)) if scope else ("", "s3")
-
-
-def _actions(environ: dict, service: str) -> list[Action]:
-    if service == "s3":
+def _actions(environ: dict, asked: Asked) -> list[Action]:
+    if asked.service == "s3":
         return _s3_actions(environ)
-    request = _request_of(environ)
-    operation = environ.get("HTTP_X_AMZ_TARGET", "").rpartition(".")[2] or request.get("Action")
-    if operation is None:  # a service with a path for each operation, none of which a workshop's job needs
-        operation = f"{environ['REQUEST_METHOD']} {environ.get('PATH_INFO', '')}"
-    resource = next((str(request[name]) for name in _RESOURCES if name in request), None)
-    actions = [Action(f"{service}:{operation}", resource)]
-    if operation == "CreateTrainingJob":
-        actions.append(Action("iam:PassRole", request.get("RoleArn")))
-        actions += [Action("sagemaker:AddTags", resource)] if request.get("Tags") else []
+    resource = next((str(asked.members[name]) for name in _RESOURCES if name in asked.members), None)
+    actions = [Action(f"{asked.service}:{asked.operation}", resource)]
+    if asked.operation == "CreateTrainingJob":
+        actions.append(Action("iam:PassRole", asked.members.get("RoleArn")))
+        actions += [Action("sagemaker:AddTags", resource)] if asked.members.get("Tags") else []
     return actions
-
-
-def _request_of(environ: dict) -> dict:
-    """The request's members, read from its body, which is put back; {} for one that has no JSON or form."""
-    kind, size = environ.get("CONTENT_TYPE", ""), int(environ.get("CONTENT_LENGTH") or 0)
-    if not ("json" in kind or "form-urlencoded" in kind):
-        return {}
-    body = environ["wsgi.input"].read(size)
-    environ["wsgi.input"] = io.BytesIO(body)
-    try:
-        if "json" in kind:
-            return json.loads(body)
-        return {name: values[0] for name, values in parse_qs(body.decode()).items()}
-    except ValueError:
-        return {}
 
 
 def _s3_actions(environ: dict) -> list[Action]:

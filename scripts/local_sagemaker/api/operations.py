@@ -1,15 +1,17 @@
 """The AWS operations that are answered differently from moto: subclasses, entered into moto's tables of URLs.
 
-moto keeps the state (S3, IAM, Logs, the description of each job) and answers every other operation. None of its
-methods is replaced: its server looks up in `moto.<service>.urls.url_paths` which class answers a service, and
-`install` puts the classes of this file there. The rest of the endpoint relies on moto's internals in three
-places (here, api/service.py, api/record.py), so moto is pinned and what they need is checked at the start.
+moto keeps the state (S3, IAM, Logs, the description of each job) and answers the other operations that are carried
+out; allowed.py says which, and no others get here. None of its methods is replaced: its server looks up in
+`moto.<service>.urls.url_paths` which class answers a service, and `install` puts the classes of this file there. The
+rest of the endpoint relies on moto's internals in few places (here, api/service.py, api/record.py,
+api/log_events.py), so moto is pinned and what they need is checked at the start.
 """
 
 import importlib.metadata
 import json
 
 import moto.iam.urls
+import moto.logs.urls
 import moto.sagemaker.urls
 import moto.servicequotas.urls
 import moto.sts.urls
@@ -18,14 +20,16 @@ from moto.core.responses import ActionResult, EmptyResult
 from moto.iam.exceptions import NotFoundException
 from moto.iam.models import IAMBackend, iam_backends
 from moto.iam.responses import IamResponse
-from moto.sagemaker.exceptions import ValidationError
+from moto.logs.responses import LogsResponse
 from moto.sagemaker.models import FakeTrainingJob, SageMakerModelBackend
 from moto.sagemaker.responses import SageMakerResponse
 from moto.servicequotas.responses import ServiceQuotasResponse
 from moto.sts.responses import TokenResponse
 
+from local_sagemaker.api.log_events import filter_log_events
+from local_sagemaker.api.search import search
 from local_sagemaker.api.service import TrainingService
-from local_sagemaker.api.service_limits import request_shape
+from local_sagemaker.api.service_limits import service_quotas
 from local_sagemaker.client import ROLE_NAME
 
 MOTO_VERSION = "5.2.5"
@@ -35,14 +39,16 @@ ROLE_TRUST = {
         {"Effect": "Allow", "Principal": {"Service": "sagemaker.amazonaws.com"}, "Action": "sts:AssumeRole"}
     ],
 }
-INSTANCES = 20  # more than any recipe asks for
 ONLY_PATH = "{0}/$"  # these services have a single URL; the operation is in the request
 _RELIED_ON = [
     (SageMakerResponse, "create_training_job"),
     (SageMakerResponse, "list_training_jobs"),
+    (SageMakerResponse, "search"),
     (SageMakerResponse, "sagemaker_backend"),
     (SageMakerModelBackend, "describe_training_job"),
     (FakeTrainingJob, "response_object"),
+    (LogsResponse, "filter_log_events"),
+    (LogsResponse, "logs_backend"),
     (IamResponse, "_get_params"),
     (IamResponse, "get_role"),
     (IAMBackend, "create_role"),
@@ -65,6 +71,7 @@ def install(service: TrainingService) -> None:
         training_service = service
 
     moto.sagemaker.urls.url_paths = {ONLY_PATH: BoundSageMakerOperations.dispatch}
+    moto.logs.urls.url_paths = {ONLY_PATH: LogsOperations.dispatch}
     moto.iam.urls.url_paths = {ONLY_PATH: IamOperations.dispatch}
     moto.sts.urls.url_paths = {ONLY_PATH: StsOperations.dispatch}
     moto.servicequotas.urls.url_paths = {ONLY_PATH: QuotaOperations.dispatch}
@@ -80,7 +87,7 @@ def _check_moto() -> None:
     if installed != MOTO_VERSION:
         raise UnknownMoto(f"moto {installed} is installed, but this endpoint is made for moto {MOTO_VERSION}")
     missing = [f"{owner.__name__}.{name}" for owner, name in _RELIED_ON if not hasattr(owner, name)]
-    for urls in (moto.sagemaker.urls, moto.iam.urls, moto.sts.urls, moto.servicequotas.urls):
+    for urls in (moto.sagemaker.urls, moto.logs.urls, moto.iam.urls, moto.sts.urls, moto.servicequotas.urls):
         if list(urls.url_paths) != [ONLY_PATH]:
             missing.append(f"{urls.__name__}.url_paths with {ONLY_PATH} alone")
     if missing:
@@ -104,14 +111,22 @@ class SageMakerOperations(SageMakerResponse):
         return EmptyResult()
 
     def list_training_jobs(self) -> ActionResult:
-        """ListTrainingJobs: filtered, then sorted, then paged (moto pages first and never sorts)."""
-        return ActionResult(self.training_service.list_jobs(self._get_param, self.sagemaker_backend))
+        """ListTrainingJobs: moto never sorts, and pages before all filters."""
+        return ActionResult(self.training_service.list_jobs(json.loads(self.body), self.sagemaker_backend))
 
-    def update_training_job(self) -> None:
-        raise ValidationError("local_sagemaker does not support the operation UpdateTrainingJob")
+    def search(self) -> ActionResult:
+        """Search: moto knows two of its ten operators, no order and no pages."""
+        jobs = tuple(self.sagemaker_backend.training_jobs.values())
+        descriptions = [{**job.response_object, "Tags": job.tags} for job in jobs]
+        return ActionResult(search(json.loads(self.body), descriptions))
 
-    def delete_training_job(self) -> None:
-        raise ValidationError("local_sagemaker does not support the operation DeleteTrainingJob")
+
+class LogsOperations(LogsResponse):
+    """The logs of jobs."""
+
+    def filter_log_events(self) -> str:
+        """FilterLogEvents: moto ignores a prefix, and most patterns."""
+        return json.dumps(filter_log_events(self.logs_backend, json.loads(self.body)))
 
 
 class IamOperations(IamResponse):
@@ -156,15 +171,4 @@ class QuotaOperations(ServiceQuotasResponse):
         """ListServiceQuotas, which moto does not have, of SageMaker's training jobs; no other service has any."""
         if json.loads(self.body).get("ServiceCode") != "sagemaker":
             return json.dumps({"Quotas": []})
-        types = request_shape("CreateTrainingJob").members["ResourceConfig"].members["InstanceType"].enum
-        usages = ("training job usage", "spot training job usage", "training warm pool usage")
-        quotas = [
-            {
-                "ServiceCode": "sagemaker",
-                "QuotaName": f"{kind} for {usage}",
-                "Value": float(INSTANCES),
-            }
-            for kind in types
-            for usage in usages
-        ]
-        return json.dumps({"Quotas": quotas})
+        return json.dumps({"Quotas": service_quotas()})

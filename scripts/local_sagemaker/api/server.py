@@ -6,6 +6,7 @@ import os
 import signal
 import threading
 import time
+import traceback
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +17,9 @@ from werkzeug.serving import BaseWSGIServer, make_server
 from werkzeug.wsgi import ClosingIterator
 
 from local_sagemaker.api import operations
+from local_sagemaker.api.allowed import error_answer, failed, refusal
+from local_sagemaker.api.asked import read_request
+from local_sagemaker.api.callers import LOOPBACK, objection
 from local_sagemaker.api.calls import CallLog
 from local_sagemaker.api.service import TrainingService
 from local_sagemaker.client import CONTROL_PATH, find_endpoint, without_proxy
@@ -23,8 +27,6 @@ from local_sagemaker.home import EndpointFile, write_json
 from local_sagemaker.hosts.isolation import Isolation
 from local_sagemaker.jobs.attempt import Settings
 from local_sagemaker.jobs.job_queue import JobQueue
-
-LOOPBACK = "127.0.0.1"
 
 
 class CannotServe(RuntimeError):
@@ -44,7 +46,7 @@ class Options:
 
 
 class Application:
-    """The WSGI application: control actions below CONTROL_PATH, everything else is AWS."""
+    """The WSGI application: control actions below CONTROL_PATH, everything else is AWS, carried out or refused."""
 
     def __init__(
         self,
@@ -59,16 +61,28 @@ class Application:
         self.last_request = time.monotonic()
 
     def __call__(self, environ: dict, start_response: Callable) -> Iterable[bytes]:
-        # A web page in the user's browser can reach loopback, too, and a job runs commands. Browsers send where
-        # a page comes from (Origin), and a name that was rebound to 127.0.0.1 shows in the Host header.
-        host = environ.get("HTTP_HOST", "").rsplit(":", 1)[0]
-        if "HTTP_ORIGIN" in environ or host not in (LOOPBACK, "localhost"):
-            return _answer(start_response, "403 Forbidden", {"error": "only for programs on this machine"})
+        if why := objection(environ):
+            return _answer(start_response, "403 Forbidden", {"error": why})
         path = environ.get("PATH_INFO", "")
         if not path.startswith(CONTROL_PATH + "/"):
             self.last_request = time.monotonic()
-            self._calls.add(environ)
-            return self._aws(environ, start_response)
+            asked = read_request(environ)
+            self._calls.add(environ, asked)
+            wrong = refusal(asked)
+            if wrong is None:
+                try:
+                    return self._aws(environ, start_response)
+                # moto could not make sense of the request. With a 500 boto3 would ask again, and hide the cause.
+                except Exception as error:
+                    traceback.print_exc()  # into endpoint.log
+                    wrong = failed(asked, error)
+            headers, body = error_answer(asked, wrong)
+            start_response("400 Bad Request", headers)
+            return [body]
+        if environ["REQUEST_METHOD"] != "POST":  # an address that somebody follows changes nothing
+            return _answer(
+                start_response, "405 Method Not Allowed", {"error": "control actions are POST requests"}
+            )
         if path == f"{CONTROL_PATH}/shutdown":
             # Once the answer is sent: a process that ends in the middle of it looks like a crash to the caller.
             return ClosingIterator(_answer(start_response, "200 OK", {}), self._shutdown)

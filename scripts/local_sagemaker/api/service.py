@@ -5,6 +5,7 @@ descriptions (`backend.training_jobs`, by name); this file holds the jobs that m
 """
 
 import copy
+import math
 from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any
@@ -12,10 +13,12 @@ from typing import Any
 from botocore.client import BaseClient
 from botocore.exceptions import ClientError
 from moto.core.responses import ActionResult
-from moto.sagemaker.exceptions import ResourceInUseException, ValidationError
+from moto.sagemaker.exceptions import ResourceInUseException, SagemakerClientError, ValidationError
 from moto.sagemaker.models import FakeTrainingJob, SageMakerModelBackend
 
+from local_sagemaker.api.pages import page
 from local_sagemaker.api.record import JobRecord
+from local_sagemaker.api.service_limits import exceeded_quota
 from local_sagemaker.api.training_request import RequestRefused, TrainingRequest, check_request
 from local_sagemaker.jobs.attempt import Order, Settings
 from local_sagemaker.jobs.channels import ChannelError, find_objects
@@ -23,8 +26,17 @@ from local_sagemaker.jobs.job import Job
 from local_sagemaker.jobs.job_queue import JobQueue
 from local_sagemaker.jobs.storage import aws_client, split_uri
 
-PAGE_SIZE = 100  # MaxResults of ListTrainingJobs, if the request gives none
-_SORT_BY = {"Name": "training_job_name", "Status": "training_job_status"}
+_SORT_BY = {
+    "CreationTime": "creation_time",
+    "Name": "training_job_name",
+    "Status": "training_job_status",
+}
+
+
+class ResourceLimitExceeded(SagemakerClientError):
+    """More is asked for than a quota allows."""
+
+    code = "ResourceLimitExceeded"
 
 
 class TrainingService:
@@ -44,10 +56,14 @@ class TrainingService:
         """Create a job from the request `body` and queue it; returns CreateTrainingJob's answer.
 
         `describe` is moto's own CreateTrainingJob, which enters the description into `backend`. Raises
-        ValidationError with every reason why the job cannot be run, ResourceInUseException if its name is taken.
+        ValidationError with every reason why the job cannot be run, ResourceLimitExceeded if it asks for more
+        instances than the quota, ResourceInUseException if its name is taken.
         """
         try:
             request = check_request(copy.deepcopy(body))
+            over = exceeded_quota(request.instance_type, len(request.hosts), request.spot)
+            if over:
+                raise ResourceLimitExceeded(over)
             s3 = aws_client("s3", self._settings.url, region)
             _check_buckets(s3, request)
             for channel in request.channels:
@@ -92,26 +108,22 @@ class TrainingService:
             raise ValueError(f"{name} is not a spot job that is running now; only such jobs are interrupted")
         job.order(Order.INTERRUPT)
 
-    def list_jobs(self, parameter: Callable[[str], Any], backend: SageMakerModelBackend) -> dict:
-        """The answer to ListTrainingJobs; `parameter` gives a parameter of the request, None if it is not there."""
-        found = [
-            fake
-            for fake in tuple(backend.training_jobs.values())
-            if (parameter("NameContains") or "").lower() in fake.training_job_name.lower()
-            and parameter("StatusEquals") in (None, fake.training_job_status)
-            and _between(fake.creation_time, parameter("CreationTimeAfter"), parameter("CreationTimeBefore"))
-            and _between(
-                fake.last_modified_time,
-                parameter("LastModifiedTimeAfter"),
-                parameter("LastModifiedTimeBefore"),
-            )
-        ]
-        attribute = _SORT_BY.get(parameter("SortBy"), "creation_time")
-        found.sort(key=lambda fake: getattr(fake, attribute), reverse=parameter("SortOrder") == "Descending")
-        start = int(parameter("NextToken") or 0)
-        end = start + int(parameter("MaxResults") or PAGE_SIZE)
-        page = {"TrainingJobSummaries": [_summary(fake) for fake in found[start:end]]}
-        return page | ({"NextToken": str(end)} if end < len(found) else {})
+    def list_jobs(self, request: dict[str, Any], backend: SageMakerModelBackend) -> dict:
+        """The answer to ListTrainingJobs: filtered, sorted, paged, and then filtered by status.
+
+        In this order a page may be shorter than MaxResults, and empty, while others follow
+        (https://docs.aws.amazon.com/sagemaker/latest/APIReference/API_ListTrainingJobs.html). That page says it of
+        StatusEquals alone. Raises ValidationError for a NextToken that is none.
+        """
+        found = [fake for fake in tuple(backend.training_jobs.values()) if _is_asked_for(fake, request)]
+        attribute = _SORT_BY[request.get("SortBy", "CreationTime")]
+        found.sort(
+            key=lambda fake: getattr(fake, attribute), reverse=request.get("SortOrder") == "Descending"
+        )
+        jobs, following = page(found, request)
+        status = request.get("StatusEquals")
+        asked_for = [_summary(fake) for fake in jobs if status in (None, fake.training_job_status)]
+        return {"TrainingJobSummaries": asked_for} | following
 
 
 def _check_buckets(s3: BaseClient, request: TrainingRequest) -> None:
@@ -130,6 +142,23 @@ def _check_buckets(s3: BaseClient, request: TrainingRequest) -> None:
                 ) from error
 
 
+def _is_asked_for(fake: FakeTrainingJob, request: dict[str, Any]) -> bool:
+    """Whether a job passes all filters but that of its status; the request's times are seconds since the epoch."""
+
+    def between(time: datetime, name: str) -> bool:
+        seconds = time.replace(tzinfo=UTC).timestamp()  # moto's times are UTC without saying so
+        return request.get(f"{name}After", -math.inf) < seconds < request.get(f"{name}Before", math.inf)
+
+    summary = _summary(fake)
+    return (
+        request.get("NameContains", "").lower() in fake.training_job_name.lower()
+        and between(fake.creation_time, "CreationTime")
+        and between(fake.last_modified_time, "LastModifiedTime")
+        and request.get("WarmPoolStatusEquals") in (None, (summary["WarmPoolStatus"] or {}).get("Status"))
+        and request.get("TrainingPlanArnEquals") in (None, summary["TrainingPlanArn"])
+    )
+
+
 def _summary(fake: FakeTrainingJob) -> dict:
     return {
         "TrainingJobName": fake.training_job_name,
@@ -139,14 +168,6 @@ def _summary(fake: FakeTrainingJob) -> dict:
         "LastModifiedTime": fake.last_modified_time,
         "TrainingJobStatus": fake.training_job_status,
         "SecondaryStatus": fake.secondary_status,
+        "WarmPoolStatus": fake.warm_pool_status,
+        "TrainingPlanArn": fake.resource_config.get("TrainingPlanArn"),
     }
-
-
-def _between(time: datetime, after: datetime | None, before: datetime | None) -> bool:
-    """Whether `time` (moto's: UTC, without saying so) is between these two, which moto reads from the request."""
-    time = time.replace(tzinfo=UTC)
-    return (after is None or time > _aware(after)) and (before is None or time < _aware(before))
-
-
-def _aware(time: datetime) -> datetime:
-    return time if time.tzinfo else time.replace(tzinfo=UTC)

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import NotRequired, TypedDict
 
-from local_sagemaker.api.service_limits import request_shape, violations
+from local_sagemaker.api.service_limits import misfits, request_shape, violations
 from local_sagemaker.hosts.isolation import CONTAINER_ROOT
 
 ACCEPTED = """
@@ -36,7 +36,9 @@ REFUSED_UNLESS = {
     "ResourceConfig.InstancePreferences": None,
     "ResourceConfig.InstancePlacementConfig": None,
 }
-DEFAULT_MAX_RUNTIME_S = 86_400  # the service's default, 1 day
+# The service's default, 1 day, and its limit, 28 days:
+# https://docs.aws.amazon.com/sagemaker/latest/APIReference/API_StoppingCondition.html
+DEFAULT_MAX_RUNTIME_S, MAX_RUNTIME_S = 86_400, 28 * 86_400
 # https://docs.aws.amazon.com/sagemaker/latest/dg/train-warm-pools.html, read 2026-11; botocore's model has 21,600
 MAX_KEEP_ALIVE_S = 3600
 
@@ -171,7 +173,8 @@ def check_request(body: dict) -> TrainingRequest:
 
     Raises RequestRefused with every reason, each naming its parameter.
     """
-    problems = violations(body, request_shape("CreateTrainingJob"))
+    shape = request_shape("CreateTrainingJob")
+    problems = misfits(body, shape) or violations(body, shape)
     if not problems:  # the rest may rely on the request's shape
         problems = _unsupported(body) + _inconsistent(body)
     if problems:
@@ -228,21 +231,33 @@ def _inconsistent(body: dict) -> list[str]:
         problems.append(
             f"CheckpointConfig.LocalPath={local}: local_sagemaker needs a folder below {CONTAINER_ROOT}"
         )
+    return problems + _bad_limits(body) + _bad_warm_pool(body)
+
+
+def _bad_limits(body: dict) -> list[str]:
+    """What AWS refuses of a job's time limits."""
     stopping = body.get("StoppingCondition") or {}
-    wait, run = (
-        stopping.get("MaxWaitTimeInSeconds"),
-        stopping.get("MaxRuntimeInSeconds") or DEFAULT_MAX_RUNTIME_S,
-    )
+    wait = stopping.get("MaxWaitTimeInSeconds")
+    run = stopping.get("MaxRuntimeInSeconds") or DEFAULT_MAX_RUNTIME_S
+    problems = []
+    if run > MAX_RUNTIME_S:
+        problems.append(f"StoppingCondition.MaxRuntimeInSeconds={run}: at most {MAX_RUNTIME_S} s (28 days)")
     if body.get("EnableManagedSpotTraining") and (wait is None or wait < run):
         problems.append(
             "StoppingCondition.MaxWaitTimeInSeconds must be given for managed spot training and be at least"
             f" MaxRuntimeInSeconds ({run})"
         )
-    return problems + _bad_warm_pool(body)
+    if wait is not None and not body.get("EnableManagedSpotTraining"):
+        # In the service's own words, https://github.com/Kenza-AI/sagify/issues/111
+        problems.append(
+            f"StoppingCondition.MaxWaitTimeInSeconds={wait}: Invalid MaxWaitTimeInSeconds. It is only supported when"
+            " EnableManagedSpotTraining is set to true"
+        )
+    return problems
 
 
 def _bad_warm_pool(body: dict) -> list[str]:
-    """What AWS refuses of warm pools."""
+    """What AWS refuses of warm pools, by the page that MAX_KEEP_ALIVE_S is of; it does not give the error's words."""
     problems = []
     resources, spot = body["ResourceConfig"], body.get("EnableManagedSpotTraining")
     keep = resources.get("KeepAlivePeriodInSeconds") or 0
@@ -252,7 +267,8 @@ def _bad_warm_pool(body: dict) -> list[str]:
         )
     if keep and spot:
         problems.append(
-            "ResourceConfig.KeepAlivePeriodInSeconds: managed spot training leaves no warm pool behind"
+            "ResourceConfig.KeepAlivePeriodInSeconds: managed spot training leaves no warm pool behind; leave out this"
+            " or EnableManagedSpotTraining"
         )
     return problems
 

@@ -23,11 +23,13 @@ from local_sagemaker.hosts.isolation import Isolation
 from local_sagemaker.hosts.process import SupervisedProcess
 from local_sagemaker.jobs.channels import fetch_channel
 from local_sagemaker.jobs.checkpoints import CheckpointSync
+from local_sagemaker.jobs.endings import ended_by_signal
 from local_sagemaker.jobs.logs import HostLog
 from local_sagemaker.jobs.storage import aws_client
 
 POLL_S = 0.1  # between two looks at the processes
 PEER_GRACE_S = 5.0  # once a host has failed, the others get this long to fail by themselves and say why
+LOOKED_AT_LINES = 500  # the last of the log, for what a launcher says of a process that ended
 LAST_LINES = 10  # of the log, in the FailureReason of a job that wrote none itself
 
 
@@ -178,15 +180,21 @@ class Attempt:
         return bool(failed)
 
     def _failure_reason(self, codes: list[int]) -> str:
-        """The failure file that was written first (the others often only lost their peer), and the exit code."""
+        """The failure file that was written first (the others often only lost their peer), and the exit code.
+
+        Where a signal ended a process, that comes first.
+        """
         wrote = [host for host in self.hosts if host.failure and codes[host.number]]
         first = min(wrote, key=lambda host: host.failure_file.stat().st_mtime_ns, default=None)
         failed = first or self.hosts[self._first_failed or 0]
         ending = f", exit code: {codes[failed.number]}"
+        log = self._settings.jobs_folder / self._request.name / "logs" / f"{failed.name}.log"
+        with open(log, encoding="utf-8", errors="replace") as lines:
+            read = deque(lines, LOOKED_AT_LINES)
         text = failed.failure
         if not text:
-            log = self._settings.jobs_folder / self._request.name / "logs" / f"{failed.name}.log"
-            with open(log, encoding="utf-8", errors="replace") as lines:
-                last = "".join(deque(lines, LAST_LINES)).strip()
+            last = "".join(list(read)[-LAST_LINES:]).strip()
             text = f"nothing was written to /opt/ml/output/failure; the log ends with:\n{last}"
+        if signalled := ended_by_signal(read, codes[failed.number]):
+            text = f"{signalled}\n{text}"
         return ("AlgorithmError: " + text)[: MAX_REASON - len(ending)] + ending

@@ -1,0 +1,60 @@
+"""Which signal ended a process of a job, for the FailureReason: the process itself could not say.
+
+A launcher reports it at the end of a long traceback of its own, and the SDK's driver writes another one into the failure
+file, of which FailureReason has the first 1,024 characters.
+"""
+
+import re
+import signal
+from collections.abc import Iterable
+
+_CAUSES = {
+    "SIGKILL": "most likely the machine ran out of memory, or somebody ended it",
+    "SIGSEGV": "it crashed in compiled code",
+    "SIGABRT": "compiled code gave up; the lines before say why",
+    "SIGBUS": "shared memory (/dev/shm) or a disk is full",
+    "SIGILL": "it holds instructions that this processor does not know",
+}
+# torchrun's summary, accelerate's launcher, a driver that reports 128 + signal.
+_REPORTS = (
+    re.compile(r"exitcode\s*: -(?P<number>\d+) \(pid: (?P<pid>\d+)\)"),
+    re.compile(r"died with <Signals\.(?P<name>SIG\w+): \d+>"),
+)
+_MEMORY_MONITOR = re.compile(
+    r"(killed due to memory pressure|Ray killed this worker|node was running low on memory)"
+)
+
+
+def ended_by_signal(lines: Iterable[str], exit_code: int) -> str | None:
+    """The sentence about the process that a signal ended, out of the log's lines; None if none was.
+
+    SIGTERM is left out: with it a launcher ends the others.
+
+    Args:
+        exit_code: of the host. Where a signal ended the script itself it is 128 more (a shell's), or 256 less it (what is
+            left of the negative number with which the SDK's driver exits).
+    """
+    found = None
+    for line in lines:
+        if _MEMORY_MONITOR.search(line):
+            return (
+                "Ray ended a process because the machine ran out of memory; the log says how much each held."
+            )
+        for match in filter(None, (report.search(line) for report in _REPORTS)):
+            named = match.groupdict()
+            name = named.get("name") or _name(int(named["number"]))
+            if name and name != "SIGTERM":
+                found = _sentence(f"process {named['pid']}" if "pid" in named else "a process", name)
+    if found is None and (name := _name(exit_code - 128) or _name(256 - exit_code)) in _CAUSES:
+        found = _sentence("the script", name)
+    return found
+
+
+def _name(number: int) -> str | None:
+    return (
+        signal.Signals(number).name if number in signal.valid_signals() and number < signal.SIGRTMIN else None
+    )
+
+
+def _sentence(who: str, name: str) -> str:
+    return f"{name} ended {who}: {_CAUSES.get(name, 'it did not end by itself')}."
