@@ -3,6 +3,8 @@
 from collections.abc import Iterator
 from typing import Any
 
+from job.ranges import NOT_NEGATIVE, POSITIVE, SHARE, Range
+
 MODEL, ACTOR, ROLLOUT = (f"actor_rollout_ref.{part}" for part in ("model", "actor", "rollout"))
 Settings = dict[str, Any]  # verl's part of a recipe: nested, as in verl's documentation
 
@@ -100,6 +102,7 @@ LEAST = {
     "actor_rollout_ref.actor.ppo_mini_batch_size": 1,
     "actor_rollout_ref.actor.ppo_micro_batch_size_per_gpu": 1,
     "actor_rollout_ref.actor.ppo_max_token_len_per_gpu": 1,
+    "actor_rollout_ref.actor.ppo_epochs": 1,
     "actor_rollout_ref.actor.fsdp_config.ulysses_sequence_parallel_size": 1,
     "actor_rollout_ref.actor.megatron.tensor_model_parallel_size": 1,
     "actor_rollout_ref.actor.megatron.pipeline_model_parallel_size": 1,
@@ -128,7 +131,28 @@ NAMES_AND_VALUES = {
     TEMPLATE: "enable_thinking: false",
     f"{MODEL}.override_config": "attn_implementation: sdpa",
 }
-SHARE = "actor_rollout_ref.rollout.gpu_memory_utilization"
+# Keys that hold other numbers -> which; null is verl's own value. From verl/trainer/config and verl/workers/config of verl
+# 0.9.1, verl/trainer/ppo/core_algos.py (dual-clip wants clip_ratio_c above 1) and vLLM's SamplingParams.
+RANGES = {
+    "algorithm.gamma": SHARE,
+    "algorithm.lam": SHARE,
+    "algorithm.kl_ctrl.kl_coef": NOT_NEGATIVE,
+    "actor_rollout_ref.actor.clip_ratio": POSITIVE,
+    "actor_rollout_ref.actor.clip_ratio_low": POSITIVE,
+    "actor_rollout_ref.actor.clip_ratio_high": POSITIVE,
+    "actor_rollout_ref.actor.clip_ratio_c": Range(above=1),
+    "actor_rollout_ref.actor.entropy_coeff": NOT_NEGATIVE,
+    "actor_rollout_ref.actor.kl_loss_coef": NOT_NEGATIVE,
+    "actor_rollout_ref.actor.optim.lr": Range(above=0, most=1),
+    "actor_rollout_ref.actor.optim.lr_warmup_steps_ratio": SHARE,
+    "actor_rollout_ref.actor.optim.min_lr_ratio": SHARE,
+    "actor_rollout_ref.actor.optim.weight_decay": NOT_NEGATIVE,
+    "actor_rollout_ref.actor.optim.clip_grad": POSITIVE,
+    "actor_rollout_ref.rollout.temperature": POSITIVE,
+    "actor_rollout_ref.rollout.top_p": Range(above=0, most=1),
+    "actor_rollout_ref.rollout.top_k": Range(least=0, also=(-1,)),
+    "actor_rollout_ref.rollout.gpu_memory_utilization": Range(above=0, most=1),
+}
 # Keys that a recipe must have -> what they say
 REQUIRED = {
     "data.seed": "a whole number, from which shuffling and sampling start",
@@ -168,7 +192,7 @@ def given_value(settings: Settings, key: str) -> Any:
 
 def key_problems(settings: Settings) -> Iterator[str]:
     """Keys that are missing, or hold something of another kind than verl and the workshop's checks reckon with."""
-    keys = (*DEFAULTS, *LEAST, *FILLED_IN, *TRAINING_ALONE)
+    keys = (*DEFAULTS, *LEAST, *RANGES, *FILLED_IN, *TRAINING_ALONE)
     sections = {key.rpartition(".")[0] for key in keys if "." in key} | {"actor_rollout_ref"}
     for key in sorted(sections):
         value = given_value(settings, key)
@@ -192,9 +216,14 @@ def key_problems(settings: Settings) -> Iterator[str]:
     for key, example in NAMES_AND_VALUES.items():
         if not isinstance(found := value_of(settings, key), dict):
             yield f"{key} is {found!r}: write names and values, such as {{{example}}}."
-    share = value_of(settings, SHARE)
-    if type(share) not in (int, float) or not 0 < share <= 1:
-        yield f"{SHARE} is {share!r}: write a share of the GPU's memory, above 0 and up to 1."
+    for key, numbers in RANGES.items():
+        value = given_value(settings, key)
+        if value is None:
+            continue
+        if type(value) not in (int, float):
+            yield f"{key} is {value!r}: write a number."
+        elif problem := numbers.problem([value]):
+            yield f"{key} {problem}."
     for key, place in FILLED_IN.items():
         if given_value(settings, key) is not None:
             yield f"{key} is filled in by the job, so what the recipe says there would be lost. Its place is {place}."

@@ -43,6 +43,8 @@ class Range:
         )
 
     def __str__(self) -> str:
+        if self.least is not None and self.most is not None:
+            return f"from {self.least:g} to {self.most:g}" + self._also()
         parts = [
             f"{words}{bound:g}"
             for words, bound in (
@@ -55,19 +57,20 @@ class Range:
         ]
         if self.least is not None and len(parts) == 1:
             parts[0] += " or more"
-        return " and ".join(parts) + "".join(f", or {number:g}" for number in self.also)
+        return " and ".join(parts) + self._also()
+
+    def _also(self) -> str:
+        return "".join(f", or {number:g}" for number in self.also)
 
 
 SHARE, POSITIVE, NOT_NEGATIVE, COUNT = Range(least=0, most=1), Range(above=0), Range(least=0), Range(least=1)
-WEIGHTS = Range(
-    least=0, not_all_zero=True
-)  # a reward that is to be avoided is written so that more of it is better
+# A reward that is to be avoided is written so that more of it is better.
+WEIGHTS = Range(least=0, not_all_zero=True)
 
 # transformers.TrainingArguments and torch.optim.AdamW
 TRAINING = {
-    "max_steps": Range(
-        least=1, also=(-1,)
-    ),  # -1: as many as num_train_epochs makes. So does 0, without a word
+    # -1: as many as num_train_epochs makes. So does 0, without a word.
+    "max_steps": Range(least=1, also=(-1,)),
     "num_train_epochs": POSITIVE,
     "learning_rate": Range(above=0, most=1),
     "warmup_steps": NOT_NEGATIVE,
