@@ -104,6 +104,19 @@ def test_output_passes_through_byte_for_byte_and_signals_become_exit_codes():
     assert (done.returncode, done.stdout, done.stderr) == (128 + 15, b"\xff\n  indented\n", b"")
 
 
+def test_a_process_left_behind_keeps_no_job_alive():
+    code = (
+        "import sys; sys.path.insert(0, sys.argv[1]); import script_run as driver\n"
+        "driver.HELD_S = 1\n"
+        'script = \'import subprocess; subprocess.Popen(["sleep", "25"]); print("done")\'\n'
+        "sys.exit(driver.run([sys.executable, '-c', script])[0])\n"
+    )
+    folder = Path(accelerate_driver.__file__).parent
+    done = subprocess.run([sys.executable, "-c", code, str(folder)], capture_output=True, timeout=60)
+    lines = done.stdout.decode().splitlines()
+    assert (done.returncode, lines[0]) == (0, "done") and "is not waited for" in lines[1] and not done.stderr
+
+
 def test_a_reason_of_the_script_is_never_overwritten(tmp_path, monkeypatch):
     monkeypatch.setattr(script_run, "FAILURE_FILE", tmp_path / "failure")
     script_run.write_failure(1, ["accelerate"], ["ValueError: from the log"])
@@ -117,6 +130,10 @@ def test_a_reason_of_the_script_is_never_overwritten(tmp_path, monkeypatch):
     (tmp_path / "failure").write_text("")
     script_run.write_failure(137, ["accelerate"], [])
     assert "out of memory" in (tmp_path / "failure").read_text()
+    for report in ("died with <Signals.SIGKILL: 9>.", "  exitcode  : -9 (pid: 11580)  (SIGKILL)"):
+        (tmp_path / "failure").write_text("")
+        script_run.write_failure(1, ["accelerate"], ["Traceback ...", report, "====="])
+        assert (tmp_path / "failure").read_text().startswith("killed (SIGKILL), most likely because")
 
 
 def test_without_a_python_error_the_reason_is_the_end_of_the_log(tmp_path, monkeypatch):
@@ -193,10 +210,13 @@ def test_a_failing_script_fails_the_job_with_its_reason(run, mode, reason):
     assert job["FailureReason"].startswith(f"AlgorithmError: {reason}"), job["FailureReason"]
 
 
-def test_a_killed_process_fails_the_job_with_the_end_of_the_log(run):
+def test_a_killed_process_fails_the_job_with_that_reason(run):
     job = run("killed", 1, 2)
     assert job["TrainingJobStatus"] == "Failed"
-    assert "SIGKILL" in job["FailureReason"], job["FailureReason"]
+    reason = job["FailureReason"]
+    assert reason.startswith("AlgorithmError: SIGKILL ended process ") and "killed (SIGKILL)" in reason, (
+        reason
+    )
 
 
 def test_a_config_file_that_is_not_there_is_the_reason(make_trainer):

@@ -4,15 +4,19 @@ import os
 import re
 import subprocess
 import sys
+import threading
 from collections import deque
 from pathlib import Path
 
 FAILURE_FILE = Path(os.environ.get("SM_OUTPUT_FAILURE", "/opt/ml/output/failure"))
 LOG_TAIL_LINES = 200
+HELD_S = 10.0  # that a process which the script left behind may go on holding its output
 FAILURE_LOG_LINES = 10  # SageMaker shows what of them fits into 1,024 characters
 # "ValueError: text", also as "[rank0]: ValueError: text"; launchers report the script's death with these two.
 _ERROR_LINE = re.compile(r"^(?:\[[^\]]*\]:?\s*)?((?:\w+\.)*\w*(?:Error|Exception|Interrupt|Exit)\b.*)$")
 _LAUNCHER_ERRORS = ("CalledProcessError", "ChildFailedError")
+# How accelerate and torchrun report a process that the system killed, whose own words there are none.
+_KILLED = re.compile(r"died with <Signals\.SIGKILL|exitcode\s*: -9\b")
 
 
 def last_error(lines: list[str]) -> str | None:
@@ -30,20 +34,34 @@ def start_script(command: list[str], environment: dict[str, str] | None = None) 
 
 
 def stream_output(process: subprocess.Popen[bytes]) -> tuple[int, list[str]]:
-    """Pass a process's output on, byte for byte, until it ends.
+    """Pass a process's output on, byte for byte, until the process ends, and HELD_S longer if others hold its output.
 
     Returns:
         (exit code, last LOG_TAIL_LINES lines). The exit code of a process that signal n has ended is 128 + n.
     """
     tail: deque[str] = deque(maxlen=LOG_TAIL_LINES)
-    assert process.stdout
-    with process:
-        for line in process.stdout:
-            sys.stdout.buffer.write(line)
-            sys.stdout.buffer.flush()
-            tail.append(line.decode(errors="replace").rstrip())
-    code = process.returncode
+    reader = threading.Thread(target=_pass_on, args=(process, tail), daemon=True)
+    reader.start()
+    code = process.wait()
+    reader.join(HELD_S)
+    if reader.is_alive():  # a job, paid for by the second, would last as long as that process
+        print(
+            "The script has ended; a process that it left behind holds its output and is not waited for.",
+            flush=True,
+        )
     return (128 - code if code < 0 else code), list(tail)
+
+
+def _pass_on(process: subprocess.Popen[bytes], tail: deque[str]) -> None:
+    assert process.stdout
+    rest = b""
+    while chunk := os.read(process.stdout.fileno(), 65_536):
+        sys.stdout.buffer.write(chunk)
+        sys.stdout.buffer.flush()
+        *lines, rest = (rest + chunk).split(b"\n")
+        tail.extend(line.decode(errors="replace").rstrip() for line in lines)
+    if rest:
+        tail.append(rest.decode(errors="replace").rstrip())
 
 
 def run(command: list[str]) -> tuple[int, list[str]]:
@@ -62,8 +80,8 @@ def write_failure(code: int, command: list[str], lines: list[str]) -> None:
     if FAILURE_FILE.exists() and FAILURE_FILE.stat().st_size > 0:
         return
     reason = last_error(lines)
-    if code == 137:
-        reason = "killed, most likely because the machine ran out of memory"
+    if code == 137 or (reason is None and any(_KILLED.search(line) for line in lines)):
+        reason = "killed (SIGKILL), most likely because the machine ran out of memory"
     elif reason is None:
         end = [line for line in lines if line.strip()][-FAILURE_LOG_LINES:]
         reason = "\n".join(["The script ended without a Python error. The end of its log:", *end])
