@@ -53,6 +53,12 @@ def test_accelerate_yaml_is_understood(name):
     )
 
 
+@pytest.mark.parametrize("name", ["cpu", "one_gpu", "multi_gpu"])
+def test_the_recipe_alone_decides_on_the_precision(name):
+    """accelerate hands its own to the script, and transformers takes that where the recipe says bf16: false."""
+    assert load_config_from_file(str(SCRIPTS / "accelerate" / f"{name}.yaml")).mixed_precision == "no"
+
+
 def test_one_gpu_is_the_first_of_several(tmp_path):
     """Or transformers would spread a single process over all of them with nn.DataParallel."""
     script = tmp_path / "script.py"

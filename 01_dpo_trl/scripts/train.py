@@ -18,6 +18,7 @@ import json
 from typing import Any
 
 from arguments import SCRIPTS, TrainArguments
+from compat.fsdp_fused_head import end_begun_groups
 from compat.fsdp_on_cpu import enable_fsdp_on_cpu
 from job.checkpoints import CheckpointMarker, newest_complete, train
 from job.container import channel, checkpoint_dir, model_dir, output_data_dir
@@ -77,6 +78,7 @@ class PassAtOneDPOTrainer(PreparedDPOTrainer):
 
 def main() -> None:
     enable_fsdp_on_cpu()
+    end_begun_groups()
     job, config = parse_arguments(SCRIPTS["train.py"])
     verifier = get_verifier(job.verifier)
     pairs = {name: read_pairs(channel(name)) for name in ("train", "validation")}

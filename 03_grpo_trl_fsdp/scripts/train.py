@@ -11,6 +11,7 @@ goes on from its newest complete checkpoint, and ends with the weights that it w
 """
 
 from arguments import SCRIPTS
+from compat.fsdp_fused_head import end_begun_groups
 from compat.fsdp_on_cpu import enable_fsdp_on_cpu
 from datasets import Dataset
 from job.checkpoints import CheckpointMarker, newest_complete, train
@@ -36,6 +37,7 @@ from trl import GRPOTrainer
 
 def main() -> None:
     enable_fsdp_on_cpu()
+    end_begun_groups()
     job, config = parse_arguments(SCRIPTS["train.py"])
     train_rows, test_rows = read_rows(channel("train")), read_rows(channel("test"))[: job.eval_problems]
     config.output_dir = str(checkpoint_dir())

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from accelerate import PartialState
-from compat.fsdp_adapters import load_parameters_only
+from compat.fsdp_adapters import repair_adapter_checkpoints
 from rl.evaluation import Evaluation
 from torch.utils.data import DataLoader
 from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
@@ -67,7 +67,7 @@ def train(trainer: Trainer, checkpoint: Path | None, before: Evaluation | None =
         job.time_cap.TimeCapError: there is no time for a step.
         NothingTrained: the trainer ended without one, so that the model is the base.
     """
-    load_parameters_only()
+    repair_adapter_checkpoints()
     done = int(checkpoint.name.rpartition("-")[2]) if checkpoint else 0
     if checkpoint:
         trainer.args.eval_on_start = False  # the start was before the checkpoint
