@@ -9,6 +9,7 @@ import os
 import time
 from pathlib import Path
 
+import psutil
 import pytest
 from endpoint_fixtures import describe, launch, log_lines, s3_keys, wait_end
 from launchers import RayCluster
@@ -130,6 +131,27 @@ def test_two_hosts_go_on_after_an_interruption(make_trainer, endpoint, tmp_path)
     weights = load_file(repeated.model / "model.safetensors")
     assert all((weights[name] == values).all() for name, values in trained.items())
     assert repeated.summary["trained"] == summary["trained"]
+
+
+@pytest.mark.timeout(1800)
+def test_a_process_that_is_killed_ends_the_job_within_a_minute(make_trainer, endpoint, tmp_path):
+    """verl would wait for the completions of that process for ever."""
+    _, settings, channels = prepared("tiny", "s3://sagemaker-us-east-1-123456789012/verl-killed", tmp_path)
+    settings = {name: value for name, value in settings.items() if name not in ("spot", "stopping_condition")}
+    settings["hyperparameters"]["overrides"] = [*OVERRIDES, "trainer.total_training_steps=400"]
+    name = launch(make_trainer("", **settings), input_data_config=channels)
+    wait_for(lambda: any(line.startswith("[metrics]") for line in log_lines(name)), name, timeout_s=900)
+    (agents,) = [
+        process
+        for process in psutil.Process(endpoint.process.pid).children(recursive=True)
+        if process.name().startswith("ray::AgentLoop")
+    ]
+    agents.kill()
+    job = wait_end(name, timeout_s=90)
+    reason = job["FailureReason"]
+    assert job["TrainingJobStatus"] == "Failed"
+    assert reason.startswith("AlgorithmError: ProcessLost: agent_loop_worker"), reason
+    assert "died without a word" in reason and "memory ran out" in reason
 
 
 @pytest.mark.timeout(2400)

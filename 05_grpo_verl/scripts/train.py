@@ -56,6 +56,7 @@ def main() -> None:
     os.environ.update(variables)
     from verl_checkpoints import free_gpus, merged_model, open_model, step_of
     from verl_config import evaluation_generate, evaluation_tools, fill_in, trainer_config
+    from verl_deaths import ended_when_a_process_dies
     from verl_history import History
     from verl_timeline import write_timeline
     from verl_trainer import train
@@ -112,7 +113,7 @@ def main() -> None:
 
     steps, done, started = config.trainer.total_training_steps, step_of(checkpoint), time.perf_counter()
     if done < steps:
-        with history.following(steps, before):
+        with history.following(steps, before), ended_when_a_process_dies():
             train(config, before.seconds)
         write_timeline(output_data_dir() / "timeline.jsonl")
     else:
