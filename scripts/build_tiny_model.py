@@ -22,7 +22,7 @@ from rl.evaluation import evaluate
 from rl.tasks import make_splits
 from rl.verifiers import number
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
-from transformers import PreTrainedTokenizerFast, Qwen2Config, Qwen2ForCausalLM
+from transformers import PreTrainedModel, PreTrainedTokenizerFast, Qwen2Config, Qwen2ForCausalLM
 
 SEED = 7
 STEPS = 3000
@@ -126,12 +126,10 @@ def padded(examples: list[Example], pad_token_id: int) -> tuple[torch.Tensor, to
     return ids, labels
 
 
-def pretrain(
-    tokenizer: PreTrainedTokenizerFast, source: Iterator[list[Example]], steps: int
-) -> Qwen2ForCausalLM:
-    """AdamW with a one-cycle learning rate on batches of `source`; the loss covers the completions only."""
+def new_model(tokenizer: PreTrainedTokenizerFast) -> Qwen2ForCausalLM:
+    """Random weights from SEED."""
     torch.manual_seed(SEED)
-    model = Qwen2ForCausalLM(
+    return Qwen2ForCausalLM(
         Qwen2Config(
             vocab_size=len(tokenizer),
             hidden_size=96,
@@ -146,8 +144,14 @@ def pretrain(
             pad_token_id=tokenizer.pad_token_id,
         )
     )
-    optimizer = torch.optim.AdamW(model.parameters(), lr=LEARNING_RATE, weight_decay=0.01, betas=(0.9, 0.95))
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, LEARNING_RATE, steps, pct_start=0.1)
+
+
+def pretrain(
+    model: PreTrainedModel, source: Iterator[list[Example]], steps: int, learning_rate: float = LEARNING_RATE
+) -> None:
+    """AdamW with a one-cycle learning rate on batches of `source`; the loss covers the completions only."""
+    optimizer = torch.optim.AdamW(model.parameters(), lr=learning_rate, weight_decay=0.01, betas=(0.9, 0.95))
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, learning_rate, steps, pct_start=0.1)
     started = time.perf_counter()
     for step, batch in zip(range(1, steps + 1), source, strict=False):
         # Short and long examples go through apart, which saves a quarter of the padding; their summed gradient is
@@ -157,7 +161,7 @@ def pretrain(
         optimizer.zero_grad()
         loss = 0.0
         for half in (batch[: len(batch) // 2], batch[len(batch) // 2 :]):
-            ids, labels = padded(half, tokenizer.pad_token_id)
+            ids, labels = padded(half, model.config.pad_token_id)
             part = model(input_ids=ids, labels=labels, num_items_in_batch=tokens).loss
             part.backward()
             loss += part.item()
@@ -168,7 +172,6 @@ def pretrain(
             print(
                 f"step={step}/{steps} loss={loss:.4f} seconds={time.perf_counter() - started:.0f}", flush=True
             )
-    return model
 
 
 def measure(
@@ -249,7 +252,8 @@ def main() -> None:
     ]
     tokenizer = train_tokenizer(corpus)
     started = time.perf_counter()
-    model = pretrain(tokenizer, batches(tokenizer, held_back), arguments.steps)
+    model = new_model(tokenizer)
+    pretrain(model, batches(tokenizer, held_back), arguments.steps)
     seconds = time.perf_counter() - started
     model.save_pretrained(arguments.output)
     tokenizer.save_pretrained(arguments.output)

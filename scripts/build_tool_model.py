@@ -19,7 +19,7 @@ from typing import Any
 
 import torch
 import transformers
-from build_tiny_model import BATCH, LEARNING_RATE, Example, pretrain, train_tokenizer
+from build_tiny_model import BATCH, LEARNING_RATE, Example, new_model, pretrain, train_tokenizer
 from rl.generation import generate
 from rl.tasks import make_splits
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
@@ -224,7 +224,8 @@ def main() -> None:
     tokenizer = train_tokenizer(corpus(held_back), vocab_size=420)
     tokenizer.chat_template = CHAT_TEMPLATE
     started = time.perf_counter()
-    model = pretrain(tokenizer, batches(tokenizer, held_back), arguments.steps)
+    model = new_model(tokenizer)
+    pretrain(model, batches(tokenizer, held_back), arguments.steps)
     seconds = time.perf_counter() - started
     model.save_pretrained(arguments.output)
     tokenizer.save_pretrained(arguments.output)

@@ -42,6 +42,7 @@ PARAMETERS: dict[str, object] = {
     "short_steps": 3,
     "sick_steps": 3,
     "tool_steps": 2,
+    "till_steps": 2,
 }
 # Where a second process would only import the libraries once more: 03 and 05 spread their jobs over two, and with the
 # recipe tiny so do these.

@@ -7,7 +7,7 @@ FOLDERS = sorted(path for path in ASSETS.iterdir() if (path / "model.safetensors
 
 
 def test_there_are_models():
-    assert {"tiny", "tiny-even", "tiny-tools"} <= {folder.name for folder in FOLDERS}
+    assert {"tiny", "tiny-even", "tiny-till", "tiny-tools"} <= {folder.name for folder in FOLDERS}
 
 
 @pytest.mark.parametrize("folder", FOLDERS, ids=lambda folder: folder.name)

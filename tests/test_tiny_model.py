@@ -45,7 +45,9 @@ def test_pretraining_is_deterministic():
 
 def _pretrain(tokenizer, held_back):
     batches = build_tiny_model.batches(tokenizer, held_back)
-    return build_tiny_model.pretrain(tokenizer, batches, steps=2).state_dict()
+    model = build_tiny_model.new_model(tokenizer)
+    build_tiny_model.pretrain(model, batches, steps=2)
+    return model.state_dict()
 
 
 def test_held_back_questions_do_not_appear():

@@ -2,7 +2,9 @@
 
 import pytest
 from harness import ROOT, answer_of
-from rl.environments import price
+from rl.environments import Till, price
+from tools import find_calls
+from verl_recipes import ON_CPU
 
 SCRIPTS = ROOT / "05_grpo_verl" / "scripts"
 
@@ -47,8 +49,7 @@ def test_verls_rollouts_and_the_evaluation_keep_one_environment_for_each_convers
     rollouts, evaluation, schema, remembers = answer_of(
         VERLS_TOOLS,
         scripts=SCRIPTS,
-        VERL_PLATFORM="cpu",
-        VERL_USE_EXTERNAL_MODULES="verl_cpu",
+        **ON_CPU,
         VERL_ENGINE_DEVICE="cuda",
     )
     one = [price(17, item) for item in ("417", "902", "335")]
@@ -62,3 +63,33 @@ def test_verls_rollouts_and_the_evaluation_keep_one_environment_for_each_convers
         [0, f"{sum(one)}, left nothing"],
     ]  # fmt: skip
     assert schema["function"]["name"] == "scan" and remembers
+
+
+EVALUATION = """
+import json
+from job.models import load_base
+from rl.tasks import make_splits
+from verl_config import evaluation_generate, evaluation_tools, trainer_config
+from verl_recipe import read_verl_recipe
+
+config = trainer_config(*read_verl_recipe("recipes/till.yaml", []), hosts=1, gpus_per_host=2)
+generate = evaluation_generate(config, evaluation_tools(config))
+rows = make_splits("till", {"test": 60})["test"]
+done = generate(*load_base("asset:tiny-till"), [row["prompt"] for row in rows], max_new_tokens=48, temperature=1.0, seed=3)
+print("ANSWER " + json.dumps([[row["question"], visit.text] for row, visit in zip(rows, done, strict=True)]))
+"""
+
+
+@pytest.mark.job
+@pytest.mark.timeout(900)
+def test_in_the_evaluation_each_conversation_has_a_till_of_its_own():
+    visits = answer_of(EVALUATION, scripts=SCRIPTS, **ON_CPU, VERL_ENGINE_DEVICE="cuda")
+    scans = 0
+    for question, text in visits:
+        till = Till()
+        till.reset(question)
+        shown = [after.partition("\nassistant\n")[0] for after in text.split("\ntool\n")[1:]]
+        calls = find_calls(text)[: len(shown)]  # one in the last turn would not be carried out
+        assert shown == [till.scan(**call["arguments"]) for call in calls], (question, text)
+        scans += len(shown)
+    assert scans > 60

@@ -69,6 +69,10 @@ BROKEN = {
         (f"{ROLLOUT}.multi_turn.max_assistant_turns=1", "never read its result"),
         (f"{ROLLOUT}.multi_turn.format=gemma4", "in the formats hermes and qwen3_coder"),
     ],
+    ("till", 1, 2): [
+        (f"{ROLLOUT}.multi_turn.tool_config_path=null", "a file that lists classes of tools with a state"),
+        (f"{ROLLOUT}.multi_turn.max_assistant_turns=1", "never read its result"),
+    ],
     ("smoke", 1, 2): [
         (f"{ROLLOUT}.name=vllm", "which is for GPUs, but job.device is cpu"),
     ],
