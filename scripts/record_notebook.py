@@ -34,6 +34,11 @@ def recorded(notebook: NotebookNode, executed: NotebookNode) -> NotebookNode:
         number += 1
         text = json.dumps(copy.outputs).replace(str(ROOT), "<workshop>").replace(str(Path.home()), "~")
         cell.outputs = [nbformat.from_dict(output) for output in json.loads(text)]
+        for output in cell.outputs:
+            if html := output.get("data", {}).get(
+                "text/html"
+            ):  # where it would be a tag, which no browser shows
+                output.data["text/html"] = html.replace("<workshop>", "&lt;workshop&gt;")
         cell.execution_count = number
         for output in cell.outputs:
             if output.output_type == "execute_result":

@@ -9,7 +9,8 @@ from record_notebook import ROOT, recorded
 def executed_copy(source: str = "print(x)") -> nbformat.NotebookNode:
     """What papermill leaves: an injected cell, its own metadata, odd numbers, a path of this machine."""
     text = new_output("stream", name="stdout", text=f"{ROOT}/build\n")
-    result = new_output("execute_result", data={"text/plain": "1"}, execution_count=7)
+    data = {"text/plain": "1", "text/html": f"<p>{ROOT}/build</p>"}
+    result = new_output("execute_result", data=data, execution_count=7)
     injected = new_code_cell("x = 2", execution_count=4, metadata={"tags": ["injected-parameters"]})
     ran = new_code_cell(
         source, execution_count=7, outputs=[text, result], metadata={"papermill": {"duration": 1}}
@@ -24,6 +25,7 @@ def test_outputs_are_taken_over_without_traces():
     assert [cell.execution_count for cell in cells] == [1, 2]
     assert cells[1].outputs[0].text == "<workshop>/build\n"
     assert cells[1].outputs[1].execution_count == 2
+    assert cells[1].outputs[1].data["text/html"] == "<p>&lt;workshop&gt;/build</p>"
     assert "papermill" not in cells[1].metadata
 
 
