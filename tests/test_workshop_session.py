@@ -143,6 +143,12 @@ def test_an_identity_that_is_no_role_is_told_to_pass_one(home):
     assert "role='arn:aws:iam::123456789012:role/<name>'" in done.stderr
 
 
+def test_no_run_of_a_local_job_goes_to_aws(home):
+    arn = "arn:aws:sagemaker:us-east-1:123456789012:mlflow-tracking-server/mine"
+    with pytest.raises(SessionError, match="in local mode nothing goes there: leave tracking_uri empty"):
+        open_session("local", tracking_uri=arn)
+
+
 def test_an_unknown_mode(home):
     with pytest.raises(SessionError, match="mode='Local' is unknown: use one of 'local', 'sagemaker'"):
         open_session("Local")

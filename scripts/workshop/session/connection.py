@@ -18,6 +18,7 @@ from pathlib import Path
 
 import boto3
 from botocore.exceptions import BotoCoreError, ClientError
+from job.tracking_uri import is_arn
 from local_sagemaker import client
 from sagemaker.core.helper.session_helper import Session, get_execution_role
 from sagemaker.core.shapes import Tag
@@ -179,6 +180,11 @@ def _open_local(
     region: str, role: str | None, bucket: str | None, tracking_uri: str | None
 ) -> WorkshopSession:
     global _leave_session
+    if tracking_uri and is_arn(tracking_uri):
+        raise SessionError(
+            f"{tracking_uri} is an MLflow of AWS's, and in local mode nothing goes there: leave tracking_uri empty, or name a "
+            "server (http://...)."
+        )
     in_use = client.use()  # first, so that no other notebook's close() stops what is found here
     endpoint = client.ensure_endpoint()
     disconnect = client.connect(endpoint, region)
