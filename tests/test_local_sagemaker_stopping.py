@@ -191,6 +191,7 @@ def test_checkpoints_of_an_earlier_job_are_restored_on_every_host(endpoint, make
         folder = pathlib.Path("/opt/ml/checkpoints/mine")
         report("files", sorted(str(p.relative_to(folder)) for p in folder.rglob("*") if p.is_file()))
         report("variable", os.environ["SM_CHECKPOINT_DIR"])
+        report("config", json.loads(pathlib.Path("/opt/ml/input/config/checkpointconfig.json").read_text()))
         if os.environ["SM_CURRENT_HOST"] == "algo-1":
             (folder / "7.txt").unlink()
             (folder / "8.txt").write_text("8")
@@ -202,5 +203,7 @@ def test_checkpoints_of_an_earlier_job_are_restored_on_every_host(endpoint, make
     assert wait_end(name)["TrainingJobStatus"] == "Completed"
     for host in ("algo-1", "algo-2"):
         seen = reported(name, host)
-        assert seen == {"files": ["7.txt", "deep/state.bin"], "variable": "/opt/ml/checkpoints/mine"}
+        folder = "/opt/ml/checkpoints/mine"
+        config = {"S3Uri": uri, "LocalPath": folder}
+        assert seen == {"files": ["7.txt", "deep/state.bin"], "variable": folder, "config": config}
     assert [key.rsplit("earlier/")[-1] for key in s3_keys(uri)] == ["8.txt", "deep/state.bin"]

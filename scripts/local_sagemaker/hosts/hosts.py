@@ -102,6 +102,11 @@ def _write_configuration(request: TrainingRequest, host: Host) -> None:
             "network_interface_name": LOOPBACK_INTERFACE,
         },
     }
+    if (
+        request.checkpoint_uri
+    ):  # as smdebug reads it: https://github.com/awslabs/sagemaker-debugger (state_store.py)
+        local = f"{CONTAINER_ROOT}/{request.checkpoint_folder}"
+        files["checkpointconfig"] = {"S3Uri": request.checkpoint_uri, "LocalPath": local}
     for name, content in files.items():
         (host.ml / "input" / "config" / f"{name}.json").write_text(json.dumps(content))
 
@@ -189,8 +194,10 @@ def rewrite_paths(hosts: list[Host]) -> None:
             if file.suffix in (".py", ".sh"):
                 file.write_text(file.read_text().replace(CONTAINER_ROOT, root))
         driver_master.set_master_address(host.drivers, LOOPBACK)
-        values = host.ml / "input/config/hyperparameters.json"
-        values.write_text(values.read_text().replace(CONTAINER_ROOT, root))
+        for name in ("hyperparameters", "checkpointconfig"):
+            values = host.ml / "input" / "config" / f"{name}.json"
+            if values.exists():
+                values.write_text(values.read_text().replace(CONTAINER_ROOT, root))
 
 
 def free_port() -> int:
