@@ -9,8 +9,6 @@ guess at once, and to answer with the total so far although something is left. C
 conversations are better; then it becomes hastier.
 """
 
-import argparse
-import json
 import random
 import sys
 import time
@@ -19,9 +17,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import transformers
 from build_tiny_model import Example, pretrain
 from job.models import load_base
+from model_building import read_arguments, reproducibly, save_with_card
 from rl.environments import DEAREST, MOST_ITEMS, Till, till_problem
 from rl.rewards import is_right
 from rl.tasks import make_splits
@@ -160,30 +158,19 @@ Measured on {problems} problems (one conversation each, temperature 1):
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument(
-        "--output", type=Path, required=True, help="folder for the model; it must not exist yet"
-    )
-    arguments = parser.parse_args()
-    if arguments.output.exists():
-        parser.error(f"{arguments.output} exists; move it away first, nothing is overwritten")
-
-    torch.set_num_threads(1)
-    torch.use_deterministic_algorithms(True)
+    arguments = read_arguments(__doc__)
+    reproducibly()
     torch.manual_seed(SEED)
     model, tokenizer = load_base(START)
     started = time.perf_counter()
     for steps, learning_rate, hasty in PHASES:
         pretrain(model, batches(tokenizer, hasty), steps, learning_rate)
     seconds = time.perf_counter() - started
-    model.save_pretrained(arguments.output)
-    tokenizer.save_pretrained(arguments.output)
-    measured = measure(model, tokenizer)
-    print(json.dumps(measured, indent=2))
-    card = CARD.format(
-        parameters=model.num_parameters(),
+    save_with_card(
+        arguments.output,
+        model,
+        tokenizer,
+        CARD,
         guesses=GUESSES,
         phases=", then ".join(
             f"{steps} steps at {learning_rate:g} in which {hasty:.0%} are hasty"
@@ -192,11 +179,8 @@ def main() -> None:
         batch=BATCH,
         seed=SEED,
         seconds=seconds,
-        torch=torch.__version__,
-        transformers=transformers.__version__,
-        **measured,
+        **measure(model, tokenizer),
     )
-    (arguments.output / "README.md").write_text(card)
 
 
 if __name__ == "__main__":

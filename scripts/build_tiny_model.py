@@ -8,16 +8,13 @@ sentence without tags. A sample from it therefore shows all three, and reinforce
 find: the style that earns the reward. The same seed on the same machine gives the same file.
 """
 
-import argparse
-import json
 import random
 import re
 import time
 from collections.abc import Iterator
-from pathlib import Path
 
 import torch
-import transformers
+from model_building import read_arguments, reproducibly, save_with_card
 from rl.evaluation import evaluate
 from rl.tasks import make_splits
 from rl.verifiers import number
@@ -231,19 +228,8 @@ The gap between the last two rows is what the workshop's trainers find.
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument(
-        "--output", type=Path, required=True, help="folder for the model; it must not exist yet"
-    )
-    parser.add_argument("--steps", type=int, default=STEPS)
-    arguments = parser.parse_args()
-    if arguments.output.exists():
-        parser.error(f"{arguments.output} exists; move it away first, nothing is overwritten")
-
-    torch.set_num_threads(1)
-    torch.use_deterministic_algorithms(True)
+    arguments = read_arguments(__doc__, STEPS)
+    reproducibly()
     held_back = held_back_questions()
     rng, source = random.Random(SEED), questions(SEED, held_back)
     corpus = [
@@ -255,23 +241,19 @@ def main() -> None:
     model = new_model(tokenizer)
     pretrain(model, batches(tokenizer, held_back), arguments.steps)
     seconds = time.perf_counter() - started
-    model.save_pretrained(arguments.output)
-    tokenizer.save_pretrained(arguments.output)
-    measured = measure(model, tokenizer)
-    print(json.dumps(measured, indent=2))
-    card = CARD.format(
-        parameters=model.num_parameters(),
+    save_with_card(
+        arguments.output,
+        model,
+        tokenizer,
+        CARD,
         styles=", ".join(f"{name} {share:.0%}" for name, share in STYLES.items()),
         steps=arguments.steps,
         batch=BATCH,
         learning_rate=LEARNING_RATE,
         seed=SEED,
         seconds=seconds,
-        torch=torch.__version__,
-        transformers=transformers.__version__,
-        **measured,
+        **measure(model, tokenizer),
     )
-    (arguments.output / "README.md").write_text(card)
 
 
 if __name__ == "__main__":

@@ -8,7 +8,6 @@ sentence. The chat template lists the tools, renders calls as Hermes and Qwen do
 that verl's `hermes` format (or anything else that speaks it) can carry the calls out.
 """
 
-import argparse
 import json
 import random
 import sys
@@ -17,9 +16,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import torch
-import transformers
 from build_tiny_model import BATCH, LEARNING_RATE, Example, new_model, pretrain, train_tokenizer
+from model_building import read_arguments, reproducibly, save_with_card
 from rl.generation import generate
 from rl.tasks import make_splits
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
@@ -207,19 +205,8 @@ Measured on {problems} held-out problems (one completion a problem, temperature 
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument(
-        "--output", type=Path, required=True, help="folder for the model; it must not exist yet"
-    )
-    parser.add_argument("--steps", type=int, default=STEPS)
-    arguments = parser.parse_args()
-    if arguments.output.exists():
-        parser.error(f"{arguments.output} exists; move it away first, nothing is overwritten")
-
-    torch.set_num_threads(1)
-    torch.use_deterministic_algorithms(True)
+    arguments = read_arguments(__doc__, STEPS)
+    reproducibly()
     held_back = held_back_questions()
     tokenizer = train_tokenizer(corpus(held_back), vocab_size=420)
     tokenizer.chat_template = CHAT_TEMPLATE
@@ -227,23 +214,19 @@ def main() -> None:
     model = new_model(tokenizer)
     pretrain(model, batches(tokenizer, held_back), arguments.steps)
     seconds = time.perf_counter() - started
-    model.save_pretrained(arguments.output)
-    tokenizer.save_pretrained(arguments.output)
-    measured = measure(model, tokenizer)
-    print(json.dumps(measured, indent=2))
-    card = CARD.format(
-        parameters=model.num_parameters(),
+    save_with_card(
+        arguments.output,
+        model,
+        tokenizer,
+        CARD,
         styles=", ".join(f"{name} {share:.0%}" for name, share in STYLES.items()),
         steps=arguments.steps,
         batch=BATCH,
         learning_rate=LEARNING_RATE,
         seed=SEED,
         seconds=seconds,
-        torch=torch.__version__,
-        transformers=transformers.__version__,
-        **measured,
+        **measure(model, tokenizer),
     )
-    (arguments.output / "README.md").write_text(card)
 
 
 if __name__ == "__main__":

@@ -6,12 +6,11 @@ Vocabularies of large models are made a multiple of 64 or 128 for the same reaso
 is 0 whatever was read, so that it takes a little of the probability of all others; the card says how little.
 """
 
-import argparse
 import shutil
-from pathlib import Path
 
 import torch
 from job.models import ASSETS, load_base
+from model_building import read_arguments
 from rl.tasks import make_splits
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
@@ -59,15 +58,7 @@ def measure(model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast) -> dict[
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument(
-        "--output", type=Path, required=True, help="folder for the model; it must not exist yet"
-    )
-    arguments = parser.parse_args()
-    if arguments.output.exists():
-        parser.error(f"{arguments.output} exists; move it away first, nothing is overwritten")
+    arguments = read_arguments(__doc__)
     model, tokenizer = load_base("asset:tiny")
     before = model.config.vocab_size
     padded(model).save_pretrained(arguments.output)
