@@ -95,8 +95,7 @@ def test_a_job_killed_in_the_middle_goes_on_to_the_same_weights(uninterrupted, n
     first.kill_when(first.start(), lambda: 5 in first.steps())
     # The newest checkpoint has its marker and its size, but what is at the end of a file was never written.
     weights = first.checkpoints / "checkpoint-4" / "model.safetensors"
-    written = weights.read_bytes()
-    weights.write_bytes(written[:-1000] + bytes(1000))
+    weights.write_bytes(weights.read_bytes()[:-1000] + bytes(1000))
 
     second = new_job(checkpoints=first.checkpoints).run()
     assert (

@@ -92,27 +92,28 @@ def test_the_last_error_in_a_log(lines, error):
     assert script_run.last_error(lines) == error
 
 
-def test_output_passes_through_byte_for_byte_and_signals_become_exit_codes():
+def run_driver(script: str, settings: str = "") -> subprocess.CompletedProcess[bytes]:
+    """script_run.run of a Python script, as a driver calls it, in a process of its own that exits as the script did."""
     code = (
         "import sys; sys.path.insert(0, sys.argv[1]); import script_run as driver\n"
-        'script = \'import os, sys; sys.stdout.buffer.write(bytes([255, 10]) + b"  indented\\\\n"); '
-        "sys.stdout.flush(); os.kill(os.getpid(), 15)'\n"
-        "code, lines = driver.run([sys.executable, '-c', script]); sys.exit(code)\n"
+        f"{settings}\n"
+        f"code, lines = driver.run([sys.executable, '-c', {script!r}]); sys.exit(code)\n"
     )
     folder = Path(accelerate_driver.__file__).parent
-    done = subprocess.run([sys.executable, "-c", code, str(folder)], capture_output=True, timeout=60)
+    return subprocess.run([sys.executable, "-c", code, str(folder)], capture_output=True, timeout=60)
+
+
+def test_output_passes_through_byte_for_byte_and_signals_become_exit_codes():
+    done = run_driver(
+        'import os, sys; sys.stdout.buffer.write(bytes([255, 10]) + b"  indented\\n"); sys.stdout.flush(); '
+        "os.kill(os.getpid(), 15)"
+    )
     assert (done.returncode, done.stdout, done.stderr) == (128 + 15, b"\xff\n  indented\n", b"")
 
 
 def test_a_process_left_behind_keeps_no_job_alive():
-    code = (
-        "import sys; sys.path.insert(0, sys.argv[1]); import script_run as driver\n"
-        "driver.HELD_S = 1\n"
-        'script = \'import subprocess; subprocess.Popen(["sleep", "25"]); print("done")\'\n'
-        "sys.exit(driver.run([sys.executable, '-c', script])[0])\n"
-    )
-    folder = Path(accelerate_driver.__file__).parent
-    done = subprocess.run([sys.executable, "-c", code, str(folder)], capture_output=True, timeout=60)
+    script = 'import subprocess; subprocess.Popen(["sleep", "25"]); print("done")'
+    done = run_driver(script, "driver.HELD_S = 1")
     lines = done.stdout.decode().splitlines()
     assert (done.returncode, lines[0]) == (0, "done") and "is not waited for" in lines[1] and not done.stderr
 

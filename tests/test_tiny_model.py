@@ -1,12 +1,12 @@
 """The tiny base model: what its card claims, and that its maker makes the same model every time."""
 
 import random
-import re
 
 import build_tiny_model
 import pytest
 import torch
-from job.models import ASSETS, load_base
+from job.models import load_base
+from model_cards import check_card
 from rl.tasks import make_splits
 
 
@@ -24,16 +24,13 @@ def test_it_can_think_but_mostly_does_not(measured):
 
 
 def test_card_gives_the_measured_figures(measured):
-    card = (ASSETS / "tiny" / "README.md").read_text()
-    for row, name in {
+    rows = {
         "pass@1, sampled": "sampled_pass_at_1",
         "pass@1, greedy": "greedy_pass_at_1",
         "right when it thinks": "right_when_it_thinks",
         "right when it answers directly": "right_when_direct",
-    }.items():
-        claimed = float(re.search(rf"\| {row} \| ([0-9.]+) \|", card)[1])
-        # Another processor rounds differently, and a sampled token may tip over.
-        assert measured[name] == pytest.approx(claimed, abs=0.03), row
+    }
+    check_card("tiny", rows, measured, within=0.03)
 
 
 def test_pretraining_is_deterministic():
