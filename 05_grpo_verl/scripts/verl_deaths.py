@@ -32,7 +32,7 @@ def ended_when_a_process_dies() -> Iterator[None]:
 
     def watch() -> None:
         while not done.wait(POLL_S):
-            if ray.is_initialized() and (lost := lost_process(ray._private.state.actors())):
+            if lost := _lost_process_now():
                 found.append(lost)
                 _thread.interrupt_main()
                 return
@@ -41,14 +41,16 @@ def ended_when_a_process_dies() -> Iterator[None]:
     try:
         yield
     except BaseException as error:  # a call to the dead process may have failed before the watch came round
-        lost = (
-            found[0] if found else lost_process(ray._private.state.actors()) if ray.is_initialized() else None
-        )
+        lost = found[0] if found else _lost_process_now()
         if lost is None:
             raise
         raise ProcessLost(lost) from (None if isinstance(error, KeyboardInterrupt) else error)
     finally:
         done.set()
+
+
+def _lost_process_now() -> str | None:
+    return lost_process(ray._private.state.actors()) if ray.is_initialized() else None
 
 
 def lost_process(actors: Mapping[str, Mapping[str, Any]]) -> str | None:

@@ -117,9 +117,8 @@ def _check_content(
         return
     if bases:
         yield Check(key, NOTE, f"{spec} holds adapters: the job merges them into {' and '.join(bases)}")
-    if not folder.config.is_relative_to(
-        copies
-    ):  # the whole model is on this machine, not a copy of its small files
+    # Where the whole model is on this machine, and not a copy of its small files:
+    if not folder.config.is_relative_to(copies):
         for problem in weight_problems(folder.config):
             yield Check(key, PROBLEM, f"{spec}: {problem}")
     rows, limits = _training_rows(request, copies), Limits(request, settings)
