@@ -5,7 +5,8 @@
 verl holds two models on the same GPUs in turn: the actor's shards with gradients and optimizer state, and the engine's
 copy with its KV cache. The states are exact: FSDP2 keeps weights, gradients and AdamW's two moments in float32, in equal
 shards; Megatron keeps bfloat16 weights, float32 gradients, and 12 bytes a weight of optimizer state that its distributed
-optimizer shards over the copies of the model. Activations and logits are estimates, as in workshop.checks.memory.
+optimizer shards over the copies of the model. Activations are an estimate, as in workshop.checks.memory. Unlike TRL, verl
+holds all logits of a micro batch, unless its fused kernels are switched on (verl 0.9.1, use_fused_kernels), which no recipe here does.
 """
 
 from verl_keys import Settings, value_of
@@ -17,7 +18,6 @@ from workshop.checks.memory import (
     ModelShape,
     activation_bytes,
     kv_cache_bytes,
-    logits_bytes,
 )
 
 ACTOR, ROLLOUT = "actor_rollout_ref.actor", "actor_rollout_ref.rollout"
@@ -44,7 +44,7 @@ def actor_memory(shape: ModelShape, settings: Settings, gpus: int) -> Memory:
         gathered=2 * unit,  # the unit in use and the next one
         gradients=trained * stored / gpus,
         optimizer=2 * trained * stored / gpus,
-        activations=activations + logits_bytes(shape, tokens),
+        activations=activations + _logits_bytes(shape, tokens),
         kv_cache=0.0,
     )
 
@@ -54,7 +54,7 @@ def _megatron_memory(shape: ModelShape, settings: Settings, gpus: int) -> Memory
     parts = tensor * value_of(settings, f"{ACTOR}.megatron.pipeline_model_parallel_size")
     tokens = _tokens(settings)
     # A pipeline's first stage holds as many micro batches as there are stages, each of its share of the layers.
-    activations = activation_bytes(shape, tokens, COMPUTE_BYTES) + logits_bytes(shape, tokens)
+    activations = activation_bytes(shape, tokens, COMPUTE_BYTES) + _logits_bytes(shape, tokens)
     return Memory(
         parameters=shape.parameters * 2 / parts,
         gathered=0.0,
@@ -72,6 +72,11 @@ def _tokens(settings: Settings) -> int:
     # Without a micro batch size verl refuses the recipe: recipe_problems says so.
     micro = value_of(settings, f"{ACTOR}.ppo_micro_batch_size_per_gpu") or 1
     return micro * _longest(settings)
+
+
+def _logits_bytes(shape: ModelShape, tokens: float) -> float:
+    """Logits of every token and their gradient, float32: with a large vocabulary more than all else."""
+    return 2.0 * tokens * shape.vocabulary * 4
 
 
 def sequences_at_once(settings: Settings) -> int:

@@ -19,9 +19,9 @@ BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
 NF4_BYTES = 0.5 + 0.127 / 8  # half a byte, and 0.127 bits of scales (QLoRA, section 3: double quantization)
 GB = 1e9
 FRAMEWORK_BYTES = 1.5 * GB  # CUDA, NCCL, fragmentation: what no recipe can change
-_FUSED_HEAD_WORDS = (
-    32768  # of the vocabulary that TRL's fused head looks at at a time (trl 1.16, trainer/utils.py)
-)
+# TRL never holds the logits of a whole batch: its fused head computes a tile of so many tokens and words at a time, in place
+# (trl 1.16, kernels/chunked_logprob.py and trainer/utils.py). Unsloth cuts them too.
+_TILE_TOKENS, _TILE_WORDS = 4096, 32768
 
 
 @dataclass(frozen=True)
@@ -163,7 +163,7 @@ def estimate(
     return Memory(
         **_states(shape, recipe, devices, sharded),
         activations=activation_bytes(shape, batch * (prompt_tokens + answer), compute, _checkpointing(recipe))
-        + logits_bytes(shape, batch * answer),
+        + head_bytes(shape, batch * answer, compute),
         kv_cache=0.0
         if recipe.get("use_vllm")
         else kv_cache_bytes(shape, at_once * (prompt_tokens + answer), compute),
@@ -173,9 +173,8 @@ def estimate(
 def dpo_estimate(shape: ModelShape, recipe: dict[str, Any], *, devices: int, sharded: bool = True) -> Memory:
     """The same for DPO: `per_device_train_batch_size` pairs are twice as many sequences of `max_length` tokens.
 
-    Logits are never held whole: TRL 1.16 computes log-probabilities a piece of the vocabulary at a time (its fused head). The reference takes nothing
-    where the adapters can be switched off, or where it was asked before training (precompute_ref_log_probs); else it is
-    a second copy of the weights.
+    The reference takes nothing where the adapters can be switched off, or where it was asked before training
+    (precompute_ref_log_probs); else it is a second copy of the weights.
 
     Raises:
         KeyError: the recipe says no per_device_train_batch_size or max_length.
@@ -184,10 +183,11 @@ def dpo_estimate(shape: ModelShape, recipe: dict[str, Any], *, devices: int, sha
     states = _states(shape, recipe, devices, sharded)
     if not recipe.get("lora_rank") and not recipe.get("precompute_ref_log_probs"):
         states["parameters"] *= 2
+    compute = _compute_bytes(recipe)
     return Memory(
         **states,
-        activations=activation_bytes(shape, tokens, _compute_bytes(recipe), _checkpointing(recipe))
-        + logits_bytes(shape, tokens) * min(1.0, _FUSED_HEAD_WORDS / shape.vocabulary),
+        activations=activation_bytes(shape, tokens, compute, _checkpointing(recipe))
+        + head_bytes(shape, tokens, compute),
         kv_cache=0.0,
     )
 
@@ -258,6 +258,6 @@ def activation_bytes(shape: ModelShape, tokens: int, bytes_each: int, checkpoint
     return shape.layers * tokens * shape.hidden * bytes_each + layer
 
 
-def logits_bytes(shape: ModelShape, tokens: int) -> float:
-    """Logits of the completion and their gradient, float32: with a large vocabulary more than all else."""
-    return 2.0 * tokens * shape.vocabulary * 4
+def head_bytes(shape: ModelShape, tokens: int, bytes_each: int) -> float:
+    """The tile of logits that TRL's fused head works on, of so many scored tokens (all sequences of a batch together)."""
+    return float(min(tokens, _TILE_TOKENS) * min(shape.vocabulary, _TILE_WORDS) * bytes_each)

@@ -155,7 +155,7 @@ def _learning(held: Memory) -> dict[str, float]:
         "gathered": held.gathered,
         "gradients": held.gradients,
         "optimizer": held.optimizer,
-        "activations and logits": max(held.activations, held.kv_cache),
+        "activations or KV cache": max(held.activations, held.kv_cache),
     }
 
 
