@@ -133,7 +133,7 @@ class Recorder:
         except ERRORS as error:
             self._fail(run, str(error))
             return
-        if output.summary and "stopped_by" in output.summary:
+        if "stopped_by" in output.parts.get("summary", {}):
             done, asked = output.summary["steps"], output.summary.get("steps_asked")
             self._fail(
                 run, f"Its time cap ended it after step {done} of {asked}: raise max_hours in machines.yaml."
@@ -161,8 +161,8 @@ def passes(error: ClientError | BotoCoreError) -> bool:
 
 
 def _in_short(output: JobOutput) -> str:
-    took = f"{output.summary['train_seconds']:.0f} s of training" if output.summary else "done"
-    if not (output.before and output.after):
+    took = f"{output.summary['train_seconds']:.0f} s of training" if "summary" in output.parts else "done"
+    if not {"before", "after"} <= output.parts.keys():
         return took
     return f"{took}, sampled pass@1 {output.before.sampled.value:.3f} -> {output.after.sampled.value:.3f}"
 

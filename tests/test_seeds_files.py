@@ -41,8 +41,11 @@ THOUGHT, FALSE, DIRECT, BARE = (
 
 
 def test_a_row_says_how_good_the_model_is_and_how_it_answers(tmp_path):
-    output = JobOutput("job", "s3://x", tmp_path, before=evaluation(BARE, BARE, BARE, BARE, BARE))
-    output.after = evaluation(THOUGHT, THOUGHT, FALSE, DIRECT, BARE)
+    bare, thinking = (
+        evaluation(BARE, BARE, BARE, BARE, BARE),
+        evaluation(THOUGHT, THOUGHT, FALSE, DIRECT, BARE),
+    )
+    output = JobOutput("job", "s3://x", tmp_path, parts={"before": bare, "after": thinking})
     row = result_row(output, seconds=12)
     after = {name.removeprefix("after/"): value for name, value in row.items() if name.startswith("after/")}
     assert row["before/pass_at_1_greedy"] == 0 and row["before/untagged_sampled"] == 1

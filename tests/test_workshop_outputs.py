@@ -8,11 +8,13 @@ from types import SimpleNamespace
 
 import boto3
 import pytest
-from endpoint_fixtures import describe, launch, put_text, reported, s3_keys, wait_end
-from sagemaker.core.training.configs import InputData, OutputDataConfig
+from endpoint_fixtures import describe, launch, put_text, reported, s3_keys, wait_end, wait_line
+from sagemaker.core.training.configs import CheckpointConfig, InputData, OutputDataConfig
 from workshop.jobs import outputs
 from workshop.jobs.outputs import OutputError, fetch_output
 from workshop.jobs.status import training_job
+from workshop.views.reports import plot_pass_at_1
+from workshop.views.results import append_result
 
 pytestmark = pytest.mark.endpoint
 
@@ -36,11 +38,45 @@ def test_the_output_of_a_job(make_trainer, tmp_path):
     assert output.name == name and (output.model / "config.json").read_text() == "{}"
     assert output.data == tmp_path / "out" / name / "data"
     assert output.history == [{"step": 1, "reward": 0.45}, {"step": 2, "reward": 0.5}]
-    assert output.summary == {"module": "02"} and output.before is None
+    assert output.summary == {"module": "02"} and output.checkpoints is None
+    with pytest.raises(OutputError, match="left no evaluation before training") as missing:
+        assert output.before
+    assert f"{name} (Completed)" in str(missing.value)
+    assert "There is: 2 logged steps (history); summary (summary)" in str(missing.value)
     assert output.model_uri == describe(name)["ModelArtifacts"]["S3ModelArtifacts"]
     (output.model / "notes.txt").write_text("mine")
     assert (fetch_output(name, tmp_path / "out").model / "notes.txt").read_text() == "mine"
     assert {path.name for path in output.model.parent.iterdir()} == {"model", "data"}, "scratch left behind"
+
+
+def test_what_a_job_that_was_stopped_on_purpose_lacks_is_said_with_what_there_is(make_trainer, tmp_path):
+    boto3.client("s3").create_bucket(Bucket="stopped")
+    where = CheckpointConfig(s3_uri="s3://stopped/checkpoints")
+    name = launch(
+        make_trainer(
+            """
+            import time
+            pathlib.Path("/opt/ml/checkpoints/step-2.txt").write_text("whole")
+            out = pathlib.Path(os.environ["SM_OUTPUT_DATA_DIR"])
+            (out / "history.jsonl").write_text('{"step": 1}\\n{"step": 2}\\n')
+            print("two steps are done", flush=True)
+            time.sleep(60)
+            """,
+            checkpoint_config=where,
+            output_data_config=OutputDataConfig(s3_output_path="s3://stopped/out", compression_type="NONE"),
+        )
+    )
+    wait_line(name, "two steps are done")
+    boto3.client("sagemaker").stop_training_job(TrainingJobName=name)
+    wait_end(name)
+    output = fetch_output(name, tmp_path / "out")
+    assert [metrics["step"] for metrics in output.history] == [1, 2]
+    with pytest.raises(OutputError, match="left no summary") as missing:
+        append_result({**output.summary, "mode": "local"}, tmp_path / "results.json")
+    for words in (f"{name} (Stopped)", "2 logged steps (history)", "CheckpointConfig", where.s3_uri):
+        assert words in str(missing.value)
+    with pytest.raises(OutputError, match="left no evaluation after training"):
+        plot_pass_at_1(output.after, output.after)
 
 
 def test_links_that_lead_elsewhere_are_left_out(make_trainer, tmp_path):

@@ -57,11 +57,11 @@ def result_row(output: JobOutput, seconds: float | None) -> Row:
     Args:
         seconds: what the job took, for one that left no summary.
     """
-    summary: Mapping[str, Any] = output.summary or {}
+    summary: Mapping[str, Any] = output.parts.get("summary", {})
     row: Row = {}
-    for moment, evaluation in (("before", output.before), ("after", output.after)):
-        if evaluation:
-            row |= {f"{moment}/{name}": value for name, value in _measured(evaluation).items()}
+    for moment in ("before", "after"):
+        if moment in output.parts:
+            row |= {f"{moment}/{name}": value for name, value in _measured(output.parts[moment]).items()}
     row["steps"] = summary.get("steps")
     row["train_seconds"] = summary.get("train_seconds", seconds)
     row["peak_rss_mb"] = summary.get("peak_rss_mb")

@@ -23,9 +23,16 @@ class OutputError(WorkshopError):
     """A job's output cannot be fetched: the job still runs, left nothing, is too large, or is damaged or unsafe."""
 
 
+PARTS = {
+    "summary": "summary",
+    "before": "evaluation before training",
+    "after": "evaluation after training",
+}
+
+
 @dataclass
 class JobOutput:
-    """A job's results on this machine. What the job did not write is None (history: empty)."""
+    """A job's results on this machine. Asking for a part that the job did not write raises OutputError, which says what there is."""
 
     name: str
     model_uri: (
@@ -33,11 +40,37 @@ class JobOutput:
     )
     data: Path | None  # folder with everything written to output_data_dir()
     history: list[Metrics] = field(default_factory=list, repr=False)  # one dict a logged step
-    summary: Record | None = field(default=None, repr=False)
-    before: Evaluation | None = field(default=None, repr=False)
-    after: Evaluation | None = field(default=None, repr=False)  # a job that was ended early may lack it
+    parts: dict[str, Any] = field(default_factory=dict, repr=False)  # what it wrote of PARTS, by name
+    ended: str = field(default="Completed", repr=False)  # and why, if SageMaker says so
+    checkpoints: str | None = field(default=None, repr=False)  # where they lie in S3, if it made any
     model_folder: Path | None = None  # None too while the model is in S3 alone
     model_asked: bool = field(default=False, repr=False)
+
+    @property
+    def summary(self) -> Record:
+        """Settings, time, memory and results in short, as the job wrote them last."""
+        return self._part("summary")
+
+    @property
+    def before(self) -> Evaluation:
+        """The base on the held-out problems."""
+        return self._part("before")
+
+    @property
+    def after(self) -> Evaluation:
+        """The trained model on the same problems."""
+        return self._part("after")
+
+    def _part(self, name: str) -> Any:
+        if name in self.parts:
+            return self.parts[name]
+        left = [f"{len(self.history)} logged steps (history)"] if self.history else []
+        left += [f"{PARTS[part]} ({part})" for part in PARTS if part in self.parts]
+        left += [f"files in {self.data}"] if self.data else []
+        text = f"{self.name} ({self.ended}) left no {PARTS[name]}. There is: {'; '.join(left) or 'nothing else'}."
+        if self.checkpoints:
+            text += f" A job with the same CheckpointConfig goes on from the last checkpoint in {self.checkpoints}."
+        raise OutputError(text)
 
     @property
     def model(self) -> Path | None:
@@ -88,14 +121,32 @@ def fetch_output(job: Any, folder: Path | str, *, model: bool = False) -> JobOut
         )
     if model_folder is None and (target / "model").is_dir():
         model_folder = target / "model"  # of an earlier call
-    output = JobOutput(name, model_uri, data, model_folder=model_folder, model_asked=model or not exists)
+    output = JobOutput(
+        name,
+        model_uri,
+        data,
+        ended=_ended(description),
+        checkpoints=_checkpoints(s3, description),
+        model_folder=model_folder,
+        model_asked=model or not exists,
+    )
     if data is not None:
         for metrics in _read_jsonl(data / HISTORY):
             add_metrics(output.history, metrics)
-        output.summary = _read_json(data / "summary.json")
-        output.before = _read_evaluation(data / "evaluation_before.json")
-        output.after = _read_evaluation(data / "evaluation_after.json")
+        output.parts = _read_parts(data)
     return output
+
+
+def _ended(description: dict) -> str:
+    """How the job ended: stopped by somebody, by its time cap, failed for a reason."""
+    status, more = description["TrainingJobStatus"], description.get("SecondaryStatus")
+    reason = f", {more}" if more and more != status else ""
+    return status + reason + (f": {description['FailureReason']}" if description.get("FailureReason") else "")
+
+
+def _checkpoints(s3: BaseClient, description: dict) -> str | None:
+    uri = (description.get("CheckpointConfig") or {}).get("S3Uri")
+    return uri if uri and _objects(s3, uri.rstrip("/") + "/") else None
 
 
 def _said(description: dict, otherwise: str) -> str:
@@ -207,5 +258,11 @@ def _read_json(path: Path) -> Any:
         raise OutputError(f"{path} is damaged: {error}") from error
 
 
-def _read_evaluation(path: Path) -> Evaluation | None:
-    return Evaluation.load(path) if path.is_file() else None
+def _read_parts(data: Path) -> dict[str, Any]:
+    parts: dict[str, Any] = {
+        moment: Evaluation.load(path)
+        for moment in ("before", "after")
+        if (path := data / f"evaluation_{moment}.json").is_file()
+    }
+    summary = _read_json(data / "summary.json")
+    return parts if summary is None else {"summary": summary} | parts
