@@ -5,17 +5,16 @@ each job has its own, so two jobs that make the tables at once both fail. And an
 location keeps its artifacts in the current folder, which a job loses.
 """
 
-import fcntl
 from pathlib import Path
 
 
 def create_experiment(store: Path, name: str) -> None:
     """Makes the experiment in the sqlite file `store`, which MLflow must be set to, unless it is there."""
     import mlflow
+    from filelock import FileLock
 
     store = store.absolute()
     store.parent.mkdir(parents=True, exist_ok=True)
-    with open(store.with_name(f"{store.name}.lock"), "w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+    with FileLock(store.with_name(f"{store.name}.lock")):
         if mlflow.get_experiment_by_name(name) is None:
             mlflow.create_experiment(name, artifact_location=(store.parent / "artifacts" / name).as_uri())

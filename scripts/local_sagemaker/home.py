@@ -1,7 +1,6 @@
 """Where the endpoint keeps its files, and what the two records in it hold: endpoint.json and a job's job.json."""
 
 import contextlib
-import fcntl
 import json
 import os
 from collections.abc import Iterator
@@ -69,7 +68,8 @@ def write_json(path: Path, value: object) -> None:
 @contextlib.contextmanager
 def file_lock(path: Path) -> Iterator[None]:
     """Hold an exclusive lock on `path`; it is released when this process ends, however it ends."""
+    import filelock  # here, since image_build.py reads this module before anything is installed
+
     path.parent.mkdir(parents=True, exist_ok=True)
-    with open(path, "w") as handle:
-        fcntl.flock(handle, fcntl.LOCK_EX)
+    with filelock.FileLock(path):
         yield

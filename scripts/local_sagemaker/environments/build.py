@@ -186,7 +186,10 @@ def _is_complete(folder: Path) -> bool:
 
 @contextlib.contextmanager
 def _lock(folder: Path, log: Log) -> Iterator[int]:
-    """Hold the builder's lock of `folder`; yields its file descriptor."""
+    """Hold the builder's lock of `folder`; yields its file descriptor.
+
+    flock and not filelock: nothing is installed yet, and an installer that outlives its builder holds the lock too.
+    """
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
         descriptor = os.open(folder.with_name(folder.name + ".lock"), os.O_RDWR | os.O_CREAT, 0o644)

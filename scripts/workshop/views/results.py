@@ -1,11 +1,12 @@
 """The results file: one record for every finished run, from which all modules are compared."""
 
-import fcntl
 import json
 import os
 import tempfile
 from datetime import UTC, datetime
 from pathlib import Path
+
+from filelock import FileLock
 
 from workshop.errors import WorkshopError
 from workshop.folders import BUILD
@@ -58,8 +59,7 @@ def append_result(record: dict, path: Path | str = RESULTS) -> dict:
     record = {"time": datetime.now(UTC).isoformat(timespec="seconds"), **record}
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    with open(path.with_suffix(".lock"), "w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+    with FileLock(path.with_suffix(".lock")):
         records = read_results(path)
         with tempfile.NamedTemporaryFile("w", dir=path.parent, delete=False, encoding="utf-8") as new:
             json.dump([*records, record], new, indent=1, ensure_ascii=False)
