@@ -14,10 +14,10 @@ from local_sagemaker.api.training_request import TrainingRequest
 from local_sagemaker.client import without_proxy
 from local_sagemaker.compat import driver_master
 from local_sagemaker.environments.pip_settings import write_pip_settings
+from local_sagemaker.hosts.addresses import LOOPBACK
 from local_sagemaker.hosts.isolation import CONTAINER_ROOT, Isolation
 from local_sagemaker.hosts.process import SupervisedProcess
 
-LOOPBACK = "127.0.0.1"
 LOOPBACK_INTERFACE = "lo" if sys.platform == "linux" else "lo0"
 # Not those that a system gives to outgoing connections (Linux: from 32768; macOS, Windows: from 49152): such a port is free when
 # it is chosen, and taken when a job's first process comes to listen on it, seconds later.
@@ -39,6 +39,7 @@ class Host:
     number: int  # 0, 1, ...
     folder: Path
     link: Path
+    address: str  # IPv4
 
     @property
     def ml(self) -> Path:
@@ -61,7 +62,7 @@ class Host:
         return file.read_text(errors="replace").strip() if file.is_file() else None
 
 
-def make_hosts(request: TrainingRequest, attempt: Path, scratch: Path) -> list[Host]:
+def make_hosts(request: TrainingRequest, attempt: Path, scratch: Path, addresses: list[str]) -> list[Host]:
     """Fresh hosts with the folders and configuration files that a container finds under /opt/ml.
 
     As in https://docs.aws.amazon.com/sagemaker/latest/dg/your-algorithms-training-algo-running-container.html.
@@ -70,7 +71,7 @@ def make_hosts(request: TrainingRequest, attempt: Path, scratch: Path) -> list[H
     for number, name in enumerate(request.hosts):
         # Short: libraries create sockets below it, and the path of a socket may have 107 bytes.
         short = f"{attempt.name.removeprefix('attempt-')}-{name}"
-        host = Host(name, number, attempt / name, scratch / short)
+        host = Host(name, number, attempt / name, scratch / short, addresses[number])
         for folder in ("input/config", "input/data", "model", "output/data", "code"):
             (host.ml / folder).mkdir(parents=True)
         (host.ml / request.checkpoint_folder).mkdir(parents=True, exist_ok=True)
@@ -112,8 +113,8 @@ def _write_configuration(request: TrainingRequest, host: Host) -> None:
 
 
 def _write_hosts_file(hosts: list[Host], path: Path) -> None:
-    """/etc/hosts for every host: algo-1 is 127.0.0.2, and so on; the machine's own entries follow."""
-    lines = ["127.0.0.1 localhost"] + [f"127.0.0.{host.number + 2} {host.name}" for host in hosts]
+    """/etc/hosts for every host: the addresses of the job's hosts; the machine's own entries follow."""
+    lines = [f"{LOOPBACK} localhost"] + [f"{host.address} {host.name}" for host in hosts]
     machine = Path("/etc/hosts")
     path.write_text("\n".join(lines) + "\n" + (machine.read_text() if machine.exists() else ""))
 
@@ -128,10 +129,18 @@ def discard_scratch(hosts: list[Host]) -> None:
 
 
 def start_host(
-    host: Host, request: TrainingRequest, isolation: Isolation, venv: Path, environment: dict[str, str]
+    host: Host,
+    request: TrainingRequest,
+    isolation: Isolation,
+    venv: Path,
+    addresses: list[str],
+    environment: dict[str, str],
 ) -> SupervisedProcess:
-    """Start the request's command on `host`; `environment` is added to `container_environment`."""
-    variables = container_environment(host, request, isolation, venv) | environment
+    """Start the request's command on `host`, one of those with the `addresses`.
+
+    `environment` is added to `container_environment`.
+    """
+    variables = container_environment(host, request, isolation, venv, addresses) | environment
     command = request.command
     if isolation.rewrites:
         root = f"{host.link}/ml"
@@ -152,13 +161,15 @@ def start_host(
 
 
 def container_environment(
-    host: Host, request: TrainingRequest, isolation: Isolation, venv: Path
+    host: Host, request: TrainingRequest, isolation: Isolation, venv: Path, addresses: list[str]
 ) -> dict[str, str]:
     """The variables that every process of the host starts with.
 
     Not a copy of the endpoint's own with some taken out: so no secret of the user's shell leaks into a job.
     """
     root = f"{host.link}/ml" if isolation.rewrites else CONTAINER_ROOT
+    # Hosts know one another by name, and some libraries by address.
+    direct = [without_proxy(os.environ.get("NO_PROXY")), *request.hosts, *addresses]
     variables: dict[str, str] = {name: os.environ[name] for name in PASSED_ON if name in os.environ}
     variables |= {
         "PATH": f"{venv}/bin:{SYSTEM_PATH}",
@@ -166,7 +177,7 @@ def container_environment(
         "TMPDIR": f"{host.link}/tmp",
         "LANG": "C.UTF-8",
         "PYTHONUNBUFFERED": "1",
-        "NO_PROXY": ",".join([without_proxy(os.environ.get("NO_PROXY")), *request.hosts]),
+        "NO_PROXY": ",".join(direct),
         "GLOO_SOCKET_IFNAME": LOOPBACK_INTERFACE,
         "TRAINING_JOB_NAME": request.name,
         "SM_CHECKPOINT_DIR": f"{root}/{request.checkpoint_folder}",
@@ -184,7 +195,7 @@ def meet_on_free_port(hosts: list[Host]) -> None:
 
 
 def rewrite_paths(hosts: list[Host]) -> None:
-    """Without namespaces: put each host's real paths and address into the SDK's drivers and the hyperparameters.
+    """Without namespaces: put each host's real paths and the first host's address into the SDK's drivers and the hyperparameters.
 
     Raises UnknownDrivers (see compat/driver_master.py).
     """
@@ -193,7 +204,7 @@ def rewrite_paths(hosts: list[Host]) -> None:
         for file in sorted(host.drivers.rglob("*")):
             if file.suffix in (".py", ".sh"):
                 file.write_text(file.read_text().replace(CONTAINER_ROOT, root))
-        driver_master.set_master_address(host.drivers, LOOPBACK)
+        driver_master.set_master_address(host.drivers, hosts[0].address)
         for name in ("hyperparameters", "checkpointconfig"):
             values = host.ml / "input" / "config" / f"{name}.json"
             if values.exists():

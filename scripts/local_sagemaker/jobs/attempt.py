@@ -11,6 +11,7 @@ from pathlib import Path
 from local_sagemaker.api.calls import JOB_KEY
 from local_sagemaker.api.record import MAX_REASON
 from local_sagemaker.api.training_request import TrainingRequest
+from local_sagemaker.hosts.addresses import Network
 from local_sagemaker.hosts.hosts import (
     Host,
     discard_scratch,
@@ -79,6 +80,7 @@ class Attempt:
         self._pending = pending
         self._s3 = aws_client("s3", settings.url, region)
         self._checkpoints: CheckpointSync | None = None
+        self._network: Network | None = None
         self._first_failed: int | None = None  # number of the host that failed before the others
 
     def prepare(self, folder: Path, scratch: Path, check_orders: Callable[[], None]) -> None:
@@ -86,7 +88,8 @@ class Attempt:
 
         `check_orders`, called between two downloads, raises if the job has to end. Raises ChannelError.
         """
-        self.hosts = make_hosts(self._request, folder, scratch)
+        self._network = Network(len(self._request.hosts))
+        self.hosts = make_hosts(self._request, folder, scratch, self._network.addresses)
         for host in self.hosts:
             for channel in self._request.channels:
                 check_orders()
@@ -117,12 +120,15 @@ class Attempt:
             "AWS_DEFAULT_REGION": self._region,
             "TRAINING_JOB_ARN": arn,
         }
+        addresses = [host.address for host in self.hosts]
         processes: list[SupervisedProcess] = []
         with ThreadPoolExecutor(len(self.hosts)) as pool:
             try:
                 for host in self.hosts:
                     processes.append(
-                        start_host(host, self._request, self._settings.isolation, venv, environment)
+                        start_host(
+                            host, self._request, self._settings.isolation, venv, addresses, environment
+                        )
                     )
                 pumps = [
                     pool.submit(log.follow, process.output)
@@ -145,6 +151,8 @@ class Attempt:
     def discard_scratch(self) -> None:
         """Remove what a container takes with it; /opt/ml stays, for whoever wants to look at it."""
         discard_scratch(self.hosts)
+        if self._network:
+            self._network.close()
 
     def _watch(self, processes: list[SupervisedProcess], pumps: list[Future]) -> Order | None:
         """Wait until all containers have ended; returns the order that ended them, if one did."""
