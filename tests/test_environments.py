@@ -270,7 +270,7 @@ def test_modules_beside_the_requirements_and_settings_of_the_shell_do_not_reach_
 
 
 def test_no_room_is_said_before_anything_is_written(requirements, tmp_path):
-    with pytest.raises(EnvironmentBuildError, match="Not enough disk space.*LOCAL_SAGEMAKER_CACHE"):
+    with pytest.raises(EnvironmentBuildError, match="No space left on .*LOCAL_SAGEMAKER_CACHE"):
         build_environment([requirements], name="test", cache=tmp_path / "cache", disk_gb=1e9)
     assert not [path for path in (tmp_path / "cache").iterdir() if path.is_dir()]
 

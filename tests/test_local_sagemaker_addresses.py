@@ -31,7 +31,9 @@ else:
 """
 
 
-@pytest.mark.skipif(not addresses.OWN_ADDRESSES, reason="loopback has one address here, see hosts/addresses.py")
+@pytest.mark.skipif(
+    not addresses.OWN_ADDRESSES, reason="loopback has one address here, see hosts/addresses.py"
+)
 @pytest.mark.timeout(180)
 def test_two_jobs_listen_on_one_port_of_algo_1(make_trainer, tmp_path):
     go = tmp_path / "go"

@@ -3,6 +3,7 @@
 import contextlib
 import json
 import os
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TypedDict
@@ -17,26 +18,38 @@ class EndpointFile(TypedDict):
     isolation: str
 
 
+class EndedFile(TypedDict):
+    """ended.json in the home folder: the last endpoint that ended by itself or was stopped; one that was killed writes none."""
+
+    url: str
+    ended: str  # ISO 8601 with time zone
+    why: str
+
+
 class TransitionRecord(TypedDict):
     """One SecondaryStatusTransition."""
 
     status: str
+    message: str
     start: str  # ISO 8601 with time zone, as are all times below
     end: str | None
 
 
 class JobFile(TypedDict):
-    """jobs/<name>/job.json: what DescribeTrainingJob says of a job, for whoever reads it after the endpoint ended."""
+    """jobs/<name>/job.json: what DescribeTrainingJob says of a job besides its request, for the next endpoint and for people."""
 
     name: str
+    region: str
     status: str  # TrainingJobStatus
     secondary_status: str
     failure_reason: str | None
     created: str
+    training_started: str | None
     ended: str | None
     model: str | None  # s3:// address of model.tar.gz
     training_seconds: int | None
     metrics: dict[str, float]
+    metric_times: dict[str, str]
     transitions: list[TransitionRecord]
 
 
@@ -58,11 +71,21 @@ def _project() -> Path:
 
 
 def write_json(path: Path, value: object) -> None:
-    """Replace `path` in one step, so that a reader never sees half a file."""
+    """Replace `path` in one step, so that a reader never sees half a file. Raises OSError, and leaves the old one."""
     path.parent.mkdir(parents=True, exist_ok=True)
     fresh = path.with_name(path.name + ".tmp")
-    fresh.write_text(json.dumps(value, indent=1, default=str))
-    fresh.replace(path)
+    try:
+        fresh.write_text(json.dumps(value, indent=1, default=str))
+        fresh.replace(path)
+    except OSError:
+        fresh.unlink(missing_ok=True)
+        raise
+
+
+def note(text: str) -> None:
+    """A line for endpoint.log, which may itself be on a disk that is full: what happens to it stops nothing."""
+    with contextlib.suppress(OSError):
+        print(text, file=sys.stderr, flush=True)
 
 
 @contextlib.contextmanager

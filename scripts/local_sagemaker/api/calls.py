@@ -18,6 +18,7 @@ from typing import NamedTuple
 from urllib.parse import unquote
 
 from local_sagemaker.api.asked import Asked
+from local_sagemaker.home import note
 
 # The access key says who asks. All others, those that client.connect() sets included, are a notebook's.
 JOB_KEY = "local-job"  # a job's own calls, which the job's role allows on AWS
@@ -69,6 +70,7 @@ class CallLog:
         file.parent.mkdir(parents=True, exist_ok=True)
         self._file = open(file, "a", encoding="utf-8", buffering=1)
         self._lock = threading.Lock()
+        self._complete = True
 
     def add(self, environ: dict, asked: Asked) -> None:
         """Write down the request of this WSGI environment, whether it is carried out or refused."""
@@ -76,7 +78,13 @@ class CallLog:
         for action in _actions(environ, asked):
             line = {"time": time, "caller": _CALLERS.get(asked.key, "notebook"), "action": action.name}
             with self._lock:
-                self._file.write(json.dumps(line | {"resource": action.resource}) + "\n")
+                try:
+                    self._file.write(json.dumps(line | {"resource": action.resource}) + "\n")
+                    self._complete = True
+                except OSError as error:  # the request itself, to stop a job for example, may need no space
+                    if self._complete:
+                        note(f"{self._file.name} lacks requests, since it cannot be written: {error}")
+                    self._complete = False
 
 
 def _actions(environ: dict, asked: Asked) -> list[Action]:

@@ -9,7 +9,7 @@ from moto.core.utils import utcnow
 from moto.sagemaker.models import FakeTrainingJob
 
 from local_sagemaker.api.training_request import TrainingRequest
-from local_sagemaker.home import JobFile, TransitionRecord, write_json
+from local_sagemaker.home import JobFile, TransitionRecord, note, write_json
 
 TERMINAL = ("Completed", "Failed", "Stopped")
 # Characters of FailureReason: https://docs.aws.amazon.com/sagemaker/latest/APIReference/API_DescribeTrainingJob.html
@@ -29,12 +29,27 @@ _MESSAGES = {
 }
 
 
-class JobRecord:
-    """Keeps moto's description of one job (`fake`, moto's own word) true, and a copy of it in job.json."""
+ROOM_BYTES = (
+    16_384  # kept for the last version of job.json, so that a full disk does not hide how a job ended
+)
 
-    def __init__(self, fake: FakeTrainingJob, request: TrainingRequest, folder: Path):
-        self._fake, self._file = fake, folder / "job.json"
+
+class JobRecord:
+    """Keeps moto's description of one job (`fake`, moto's own word) true, and a copy of it in job.json.
+
+    That a copy cannot be written (a full disk) changes nothing of the job: `save_again` tries once more.
+    """
+
+    def __init__(
+        self, fake: FakeTrainingJob, request: TrainingRequest, folder: Path, earlier: JobFile | None = None
+    ):
+        """A new job, or one that an earlier endpoint has left as `earlier` says.
+
+        Raises OSError if there is no space for the first copy.
+        """
+        self._fake, self._file, self._room = fake, folder / "job.json", folder / "room"
         self._lock = threading.Lock()
+        self._saved = True
         # moto says that a job is Completed at once, invents metrics and drops the environment.
         fake.algorithm_specification = request.body["AlgorithmSpecification"]
         fake.environment = request.environment
@@ -43,7 +58,11 @@ class JobRecord:
         fake.secondary_status_transitions, fake.final_metric_data_list = [], []
         fake.training_start_time = fake.training_end_time = fake.model_artifacts = fake.failure_reason = None
         fake.training_time_in_seconds = fake.billable_time_in_seconds = None
-        self._write()
+        if earlier:
+            self._read(earlier)
+        else:
+            self._room.write_bytes(bytes(ROOM_BYTES))
+            self._write()
 
     @property
     def status(self) -> str:
@@ -77,7 +96,7 @@ class JobRecord:
             self._fake.training_start_time = now
         self._fake.secondary_status_transitions = transitions
         self._fake.secondary_status, self._fake.last_modified_time = secondary, now
-        self._write()
+        self._save()
 
     def finish(
         self,
@@ -105,7 +124,67 @@ class JobRecord:
             *earlier, last = fake.secondary_status_transitions
             fake.secondary_status_transitions = [*earlier, {**last, "EndTime": utcnow()}]
             fake.training_job_status = status
+            self._room.unlink(missing_ok=True)
+            self._save()
+
+    @property
+    def metrics(self) -> list[dict]:
+        """FinalMetricDataList."""
+        return self._fake.final_metric_data_list
+
+    @property
+    def training_started(self) -> datetime | None:
+        """UTC, without saying so."""
+        return self._fake.training_start_time
+
+    def save_again(self) -> None:
+        """Write job.json if that has failed."""
+        with self._lock:
+            if not self._saved:
+                self._save()
+
+    def _save(self) -> None:
+        """Write job.json, now or at the next occasion. The endpoint's log says once why it was not at once."""
+        try:
             self._write()
+            self._saved = True
+        except OSError as error:
+            if self._saved:
+                note(f"{self._file} is out of date, since it cannot be written: {error}")
+            self._saved = False
+
+    def _read(self, file: JobFile) -> None:
+        """Describe the job as job.json does; endpoints of earlier versions left some of it out."""
+        fake, times = self._fake, file.get("metric_times", {})
+        fake.training_job_status, fake.secondary_status = file["status"], file["secondary_status"]
+        fake.failure_reason = file["failure_reason"]
+        fake.creation_time = fake.last_modified_time = _time(file["created"])
+        started = file.get("training_started")
+        fake.training_start_time = _time(started) if started else None
+        fake.training_end_time = _time(file["ended"]) if file["ended"] else None
+        fake.model_artifacts = {"S3ModelArtifacts": file["model"]} if file["model"] else None
+        fake.training_time_in_seconds = fake.billable_time_in_seconds = file["training_seconds"]
+        fake.final_metric_data_list = [
+            {
+                "MetricName": name,
+                "Value": value,
+                "Timestamp": datetime.fromisoformat(times.get(name, file["created"])),
+            }
+            for name, value in file["metrics"].items()
+        ]
+        fake.secondary_status_transitions = [
+            {
+                "Status": item["status"],
+                "StartTime": _time(item["start"]),
+                "StatusMessage": item.get("message", _MESSAGES.get(item["status"], "")),
+            }
+            | ({"EndTime": _time(item["end"])} if item["end"] else {})
+            for item in file["transitions"]
+        ]
+        if fake.secondary_status_transitions:
+            fake.last_modified_time = fake.secondary_status_transitions[-1]["StartTime"]
+        if fake.warm_pool_status and self.done:
+            fake.warm_pool_status = {"Status": "Terminated", "ResourceRetainedBillableTimeInSeconds": 0}
 
     def _write(self) -> None:
         fake = self._fake
@@ -113,17 +192,23 @@ class JobRecord:
             self._file,
             JobFile(
                 name=fake.training_job_name,
+                region=fake.arn.split(":")[3],
                 status=fake.training_job_status,
                 secondary_status=fake.secondary_status,
                 failure_reason=fake.failure_reason,
                 created=_utc(fake.creation_time),
+                training_started=_utc(fake.training_start_time) if fake.training_start_time else None,
                 ended=_utc(fake.training_end_time) if fake.training_end_time else None,
                 model=(fake.model_artifacts or {}).get("S3ModelArtifacts"),
                 training_seconds=fake.training_time_in_seconds,
                 metrics={item["MetricName"]: item["Value"] for item in fake.final_metric_data_list},
+                metric_times={
+                    item["MetricName"]: item["Timestamp"].isoformat() for item in fake.final_metric_data_list
+                },
                 transitions=[
                     TransitionRecord(
                         status=item["Status"],
+                        message=item["StatusMessage"],
                         start=_utc(item["StartTime"]),
                         end=_utc(item["EndTime"]) if item.get("EndTime") else None,
                     )
@@ -136,3 +221,8 @@ class JobRecord:
 def _utc(time: datetime) -> str:
     """moto's times are UTC without saying so."""
     return time.replace(tzinfo=UTC).isoformat(timespec="milliseconds")
+
+
+def _time(text: str) -> datetime:
+    """The other way round."""
+    return datetime.fromisoformat(text).astimezone(UTC).replace(tzinfo=None)

@@ -1,5 +1,7 @@
 """The endpoint's process: moto's server on a loopback port, plus a few control actions of its own."""
 
+import contextlib
+import fcntl
 import json
 import logging
 import os
@@ -7,8 +9,9 @@ import signal
 import threading
 import time
 import traceback
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from urllib.parse import parse_qs
 
@@ -16,17 +19,21 @@ from moto.moto_server.werkzeug_app import DomainDispatcherApplication, MotoReque
 from werkzeug.serving import BaseWSGIServer, make_server
 from werkzeug.wsgi import ClosingIterator
 
-from local_sagemaker.api import operations
-from local_sagemaker.api.allowed import error_answer, failed, refusal
+from local_sagemaker.api import earlier_jobs, operations
+from local_sagemaker.api.allowed import Refusal, error_answer, failed, refusal
 from local_sagemaker.api.asked import read_request
+from local_sagemaker.api.buckets import keep_buckets
 from local_sagemaker.api.callers import LOOPBACK, objection
 from local_sagemaker.api.calls import CallLog
 from local_sagemaker.api.service import TrainingService
 from local_sagemaker.client import CONTROL_PATH, find_endpoint, without_proxy
-from local_sagemaker.home import EndpointFile, write_json
+from local_sagemaker.disk import no_space
+from local_sagemaker.home import EndedFile, EndpointFile, note, write_json
 from local_sagemaker.hosts.isolation import Isolation
 from local_sagemaker.jobs.attempt import Settings
 from local_sagemaker.jobs.job_queue import JobQueue
+
+NO_SPACE = "LocalModeNoSpace"  # no error of AWS's, where disks do not end
 
 
 class CannotServe(RuntimeError):
@@ -53,10 +60,11 @@ class Application:
         actions: dict[str, Callable[[dict[str, str]], dict]],
         shutdown: Callable[[], None],
         calls: CallLog,
+        home: Path,
     ):
         self._aws = DomainDispatcherApplication(create_backend_app)
         self._actions = actions
-        self._calls = calls
+        self._calls, self._home = calls, home
         self._shutdown = shutdown
         self.last_request = time.monotonic()
 
@@ -74,8 +82,9 @@ class Application:
                     return self._aws(environ, start_response)
                 # moto could not make sense of the request. With a 500 boto3 would ask again, and hide the cause.
                 except Exception as error:
-                    traceback.print_exc()  # into endpoint.log
-                    wrong = failed(asked, error)
+                    note(traceback.format_exc())
+                    full = no_space(error, self._home)
+                    wrong = Refusal(NO_SPACE, full) if full else failed(asked, error)
             headers, body = error_answer(asked, wrong)
             start_response("400 Bad Request", headers)
             return [body]
@@ -105,14 +114,37 @@ def _answer(start_response: Callable, status: str, body: dict) -> Iterable[bytes
 def serve(options: Options) -> None:
     """Run until stopped by SIGTERM, Ctrl-C, the control action "shutdown", or `idle_hours` without work.
 
-    Prints one line to standard output when ready. Raises CannotServe if another endpoint serves the same
-    home or the port is taken, operations.UnknownMoto if moto is not the version this is made for.
+    What earlier endpoints left in the home (buckets, jobs, logs) is there again. Prints one line to standard output when
+    ready. Raises CannotServe if another endpoint serves the same home, the port is taken, or the home cannot be read or
+    written, operations.UnknownMoto if moto is not the version this is made for.
     """
-    running = find_endpoint(options.home)
-    if running:
-        raise CannotServe(
-            f"An endpoint already runs at {running.url} (process {running.pid}) for {options.home}"
-        )
+    with contextlib.ExitStack() as held:
+        try:
+            held.enter_context(_only_endpoint(options.home))
+            _serve(options)
+        except OSError as error:
+            raise CannotServe(
+                no_space(error, options.home) or f"The endpoint's home {options.home} cannot be used: {error}"
+            ) from error
+
+
+@contextlib.contextmanager
+def _only_endpoint(home: Path) -> Iterator[None]:
+    """Hold the home for this process, until it ends in whatever way. Raises CannotServe if another has it."""
+    home.mkdir(parents=True, exist_ok=True)
+    with open(home / "serve.lock", "w") as handle:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            running = find_endpoint(home)
+            where = (
+                f" at {running.url} (process {running.pid})" if running else ", which is starting or ending,"
+            )
+            raise CannotServe(f"An endpoint already runs{where} for {home}") from error
+        yield
+
+
+def _serve(options: Options) -> None:
     _forget_own_credentials()
     stopping = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -127,6 +159,7 @@ def serve(options: Options) -> None:
         {"status": lambda _query: status, "interrupt": interrupt},
         stopping.set,
         CallLog(options.home / "calls.jsonl"),
+        options.home,
     )
     logging.getLogger("werkzeug").setLevel(logging.WARNING)
     http = _listen(options.port, application)
@@ -135,6 +168,8 @@ def serve(options: Options) -> None:
     queue = JobQueue(options.max_jobs)
     service = TrainingService(settings, queue)
     operations.install(service)
+    keep_buckets(options.home / "s3")
+    earlier_jobs.take_over(settings.jobs_folder)
     threading.Thread(target=http.serve_forever, daemon=True).start()
     record = options.home / "endpoint.json"
     write_json(
@@ -142,11 +177,21 @@ def serve(options: Options) -> None:
         EndpointFile(url=url, pid=os.getpid(), started=time.time(), isolation=options.isolation.mode),
     )
     print(f"local_sagemaker ready at {url}", flush=True)
+    why = "it was stopped"
     while not stopping.wait(1.0):
+        service.save_again()
         idle_s = time.monotonic() - application.last_request
         if idle_s > options.idle_hours * 3600 and queue.idle:
+            why = f"it had had nothing to do for {options.idle_hours:g} hours"
             break
     queue.close()
+    service.save_again()
+    try:
+        write_json(
+            options.home / "ended.json", EndedFile(url=url, ended=datetime.now(UTC).isoformat(), why=why)
+        )
+    except OSError as error:
+        note(f"ended.json cannot be written: {error}")
     record.unlink(missing_ok=True)
     http.shutdown()
 

@@ -6,6 +6,7 @@ descriptions (`backend.training_jobs`, by name); this file holds the jobs that m
 
 import copy
 import math
+import shutil
 from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any
@@ -17,7 +18,7 @@ from moto.sagemaker.exceptions import ResourceInUseException, SagemakerClientErr
 from moto.sagemaker.models import FakeTrainingJob, SageMakerModelBackend
 
 from local_sagemaker.api.pages import page
-from local_sagemaker.api.record import JobRecord
+from local_sagemaker.api.record import TERMINAL, JobRecord
 from local_sagemaker.api.service_limits import exceeded_quota
 from local_sagemaker.api.training_request import RequestRefused, TrainingRequest, check_request
 from local_sagemaker.jobs.attempt import Order, Settings
@@ -57,7 +58,8 @@ class TrainingService:
 
         `describe` is moto's own CreateTrainingJob, which enters the description into `backend`. Raises
         ValidationError with every reason why the job cannot be run, ResourceLimitExceeded if it asks for more
-        instances than the quota, ResourceInUseException if its name is taken.
+        instances than the quota, ResourceInUseException if its name is taken. Whatever is raised, OSError for a full
+        disk included, nothing of the request is left, so that its name can be used once it can be carried out.
         """
         try:
             request = check_request(copy.deepcopy(body))
@@ -80,24 +82,30 @@ class TrainingService:
             ) from error
         try:
             answer = describe()
+            record = JobRecord(backend.training_jobs[request.name], request, folder)
+            job = Job(request, record, self._settings, region)
         except BaseException:
-            folder.rmdir()  # so that the name can be used once the request is right
+            backend.training_jobs.pop(request.name, None)
+            shutil.rmtree(folder, ignore_errors=True)
             raise
-        fake = backend.training_jobs[request.name]
-        record = JobRecord(fake, request, folder)
-        job = self._jobs[fake.arn] = Job(request, record, self._settings, region)
+        self._jobs[record.arn] = job
         self._queue.submit(job)
         return answer
+
+    def save_again(self) -> None:
+        """Write the descriptions that could not be written when they changed."""
+        for job in tuple(self._jobs.values()):
+            job.record.save_again()
 
     def stop(self, name: str, backend: SageMakerModelBackend) -> None:
         """Stop a job. Raises ValidationError if there is none of this name, or it has ended already."""
         backend.describe_training_job(name)  # raises if there is no such job
-        job = self._jobs[backend.training_jobs[name].arn]
-        if job.record.done:
+        fake = backend.training_jobs[name]
+        if fake.training_job_status in TERMINAL:  # as all jobs of earlier endpoints are
             raise ValidationError(
-                "The request was rejected because the training job is in status " + job.record.status
+                "The request was rejected because the training job is in status " + fake.training_job_status
             )
-        self._queue.stop(job)
+        self._queue.stop(self._jobs[fake.arn])
 
     def interrupt(self, name: str) -> None:
         """Interrupt a spot job, as AWS does when it needs the machines. Raises ValueError if that cannot be done."""

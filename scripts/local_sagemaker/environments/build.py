@@ -213,7 +213,7 @@ def _check_disk(root: Path, needed_gb: float) -> None:
     free = shutil.disk_usage(root).free / 1e9
     if free < needed_gb:
         raise EnvironmentBuildError(
-            f"Not enough disk space for an environment: {free:.1f} GB free at {root}, {needed_gb:.1f} GB needed. "
+            f"No space left on {root} for an environment: {free:.1f} GB are free, {needed_gb:.1f} GB needed. "
             "Free some (environments there may be deleted, they are built again when needed) or set "
             "LOCAL_SAGEMAKER_CACHE to a folder on a larger disk."
         )

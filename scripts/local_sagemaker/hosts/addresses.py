@@ -53,4 +53,6 @@ def _claim() -> tuple[socket.socket, str]:
                 claim.close()
             if error.errno != errno.EADDRINUSE:
                 raise
-    raise OSError(errno.EADDRNOTAVAIL, "All loopback addresses for jobs (127.64.0.0 to 127.127.255.255) are in use")
+    raise OSError(
+        errno.EADDRNOTAVAIL, "All loopback addresses for jobs (127.64.0.0 to 127.127.255.255) are in use"
+    )

@@ -2,7 +2,6 @@
 
 import enum
 import time
-from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
@@ -24,13 +23,12 @@ from local_sagemaker.hosts.isolation import Isolation
 from local_sagemaker.hosts.process import SupervisedProcess
 from local_sagemaker.jobs.channels import fetch_channel
 from local_sagemaker.jobs.checkpoints import CheckpointSync
-from local_sagemaker.jobs.endings import ended_by_signal
+from local_sagemaker.jobs.endings import ended_by_signal, out_of_space
 from local_sagemaker.jobs.logs import HostLog
 from local_sagemaker.jobs.storage import aws_client
 
 POLL_S = 0.1  # between two looks at the processes
 PEER_GRACE_S = 5.0  # once a host has failed, the others get this long to fail by themselves and say why
-LOOKED_AT_LINES = 500  # the last of the log, for what a launcher says of a process that ended
 LAST_LINES = 10  # of the log, in the FailureReason of a job that wrote none itself
 
 
@@ -141,11 +139,21 @@ class Attempt:
                     process.wait()
             for pump in pumps:
                 pump.result()
-        if self._checkpoints:
-            self._checkpoints.sync(everything=order is not Order.INTERRUPT)  # a lost machine sends no more
         codes = [process.wait() for process in processes]
-        if order is None and any(codes):
-            raise JobFailed(self._failure_reason(codes))
+        reason = self._failure_reason(codes) if order is None and any(codes) else None
+        try:
+            if self._checkpoints:
+                self._checkpoints.sync(
+                    everything=order is not Order.INTERRUPT
+                )  # a lost machine sends no more
+        except Exception as error:
+            if reason is None:
+                raise
+            raise JobFailed(
+                reason
+            ) from error  # why the job failed comes before that its checkpoints could not be sent
+        if reason:
+            raise JobFailed(reason)
         return order
 
     def discard_scratch(self) -> None:
@@ -196,13 +204,13 @@ class Attempt:
         first = min(wrote, key=lambda host: host.failure_file.stat().st_mtime_ns, default=None)
         failed = first or self.hosts[self._first_failed or 0]
         ending = f", exit code: {codes[failed.number]}"
-        log = self._settings.jobs_folder / self._request.name / "logs" / f"{failed.name}.log"
-        with open(log, encoding="utf-8", errors="replace") as lines:
-            read = deque(lines, LOOKED_AT_LINES)
+        read = list(self._logs[failed.number].last)
         text = failed.failure
         if not text:
-            last = "".join(list(read)[-LAST_LINES:]).strip()
+            last = "\n".join(read[-LAST_LINES:]).strip()
             text = f"nothing was written to /opt/ml/output/failure; the log ends with:\n{last}"
         if signalled := ended_by_signal(read, codes[failed.number]):
             text = f"{signalled}\n{text}"
+        elif space := out_of_space(read, text, failed.folder):
+            text = f"{space}\n{text}"
         return ("AlgorithmError: " + text)[: MAX_REASON - len(ending)] + ending

@@ -18,7 +18,8 @@ class CheckpointSync:
 
     All hosts sync with the same prefix, as on the service. A file is uploaded once two scans in a row saw it
     unchanged and it is not fresh, so that no half-written file is stored; one that changes during the upload is
-    uploaded again. A file that a host had and deleted is deleted in S3.
+    uploaded again. A file that a host had and deleted is deleted in S3, once all that the host has is stored: a job that
+    ends in between (a full disk, a kill) finds the older checkpoint there.
     """
 
     def __init__(self, s3: BaseClient, uri: str, folders: list[Path]):
@@ -42,13 +43,14 @@ class CheckpointSync:
         for folder, stored, seen in zip(self._folders, self._stored, self._seen, strict=True):
             fresh_from = time.time_ns() - FRESH_NS
             now = dict(_files(folder))
-            for relative in stored.keys() - now.keys():
-                self._s3.delete_object(Bucket=self._bucket, Key=self._prefix + relative)
-                del stored[relative]
             for relative, signature in now.items():
                 settled = seen.get(relative) == signature and signature[0] < fresh_from
                 if stored.get(relative) != signature and (everything or settled):
                     self._store(folder, relative, signature, stored)
+            if everything or all(stored.get(relative) == signature for relative, signature in now.items()):
+                for relative in stored.keys() - now.keys():
+                    self._s3.delete_object(Bucket=self._bucket, Key=self._prefix + relative)
+                    del stored[relative]
             seen.clear()
             seen.update(now)
 

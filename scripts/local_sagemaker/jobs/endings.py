@@ -1,4 +1,4 @@
-"""Which signal ended a process of a job, for the FailureReason: the process itself could not say.
+"""What ended a job that could not say it itself, for the FailureReason: a signal, or a full disk.
 
 A launcher reports it at the end of a long traceback of its own, and the SDK's driver writes another one into the failure
 file, of which FailureReason has the first 1,024 characters.
@@ -7,6 +7,9 @@ file, of which FailureReason has the first 1,024 characters.
 import re
 import signal
 from collections.abc import Iterable
+from pathlib import Path
+
+from local_sagemaker import disk
 
 _CAUSES = {
     "SIGKILL": "most likely the machine ran out of memory, or somebody ended it",
@@ -20,6 +23,8 @@ _REPORTS = (
     re.compile(r"exitcode\s*: -(?P<number>\d+) \(pid: (?P<pid>\d+)\)"),
     re.compile(r"died with <Signals\.(?P<name>SIG\w+): \d+>"),
 )
+_SAID = "No space left on /"  # the first words of scripts/job/failure.py
+SPACE_LINES = 80  # a traceback with its causes; what was said earlier did not end the job
 _MEMORY_MONITOR = re.compile(
     r"(killed due to memory pressure|Ray killed this worker|node was running low on memory)"
 )
@@ -48,6 +53,26 @@ def ended_by_signal(lines: Iterable[str], exit_code: int) -> str | None:
     if found is None and (name := _name(exit_code - 128) or _name(256 - exit_code)) in _CAUSES:
         found = _sentence("the script", name)
     return found
+
+
+def out_of_space(lines: Iterable[str], text: str, folder: Path) -> str | None:
+    """The sentence about a full disk, if the job failed for one and its failure file does not begin with it.
+
+    Args:
+        lines: of the log, where a script says it whose failure file found no space either.
+        text: of the failure file, or what stands for it.
+        folder: of the host, with all that it writes.
+    """
+    if text.startswith(_SAID):
+        return None
+    last = list(lines)[-SPACE_LINES:]
+    for line in last:
+        if _SAID in line:  # the script knows which disk it is
+            return line[line.index(_SAID) :]
+    if any(disk.WORDS.search(line) for line in (*last, text)):
+        places = [folder / "tmp", folder / "ml", *(folder / "ml").iterdir()]
+        return disk.sentence(*(place for place in places if place.is_dir()))
+    return None
 
 
 def _name(number: int) -> str | None:

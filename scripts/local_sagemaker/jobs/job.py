@@ -9,9 +9,11 @@ from pathlib import Path
 
 from local_sagemaker.api.record import MAX_REASON, JobRecord
 from local_sagemaker.api.training_request import TrainingRequest
+from local_sagemaker.disk import no_space
 from local_sagemaker.environments import EnvironmentBuildError
+from local_sagemaker.environments.build import environments_folder
 from local_sagemaker.environments.image import build_outcome, job_requirements, start_build
-from local_sagemaker.home import write_json
+from local_sagemaker.home import note, write_json
 from local_sagemaker.jobs.artifacts import upload_archive, upload_files
 from local_sagemaker.jobs.attempt import POLL_S, Attempt, JobFailed, Order, Settings
 from local_sagemaker.jobs.channels import ChannelError
@@ -59,25 +61,36 @@ class Job:
 
     def run(self) -> None:
         """Carry the job out. Whatever happens, the job is terminal afterwards."""
-        scratch = Path(tempfile.mkdtemp(prefix="lsm-"))
-        reason = None
+        scratch, reason = None, None
         try:
+            scratch = Path(tempfile.mkdtemp(prefix="lsm-"))
             self._check_orders()  # it may have been stopped while it waited in the queue
             self._train(scratch)
             status, secondary = "Completed", "Completed"
         except JobEnded as end:
             status = "Stopped"
             secondary = "Stopped" if end.order is Order.SHUTDOWN else end.order.value
-        except (JobFailed, ChannelError, EnvironmentBuildError) as error:
+        except JobFailed as error:
             status, secondary, reason = "Failed", "Failed", str(error)[:MAX_REASON]
-        # A fault of the endpoint itself: the job says so, the traceback goes to the endpoint's log.
         except Exception as error:
-            status, secondary = "Failed", "Failed"
-            reason = f"InternalServerError: {type(error).__name__}: {error}"[:MAX_REASON]
-            raise
+            status, secondary, reason = "Failed", "Failed", self._reason(error)
+            if reason.startswith("InternalServerError"):
+                raise
         finally:
             self._finish(status, secondary, reason)
-            shutil.rmtree(scratch, ignore_errors=True)
+            if scratch:
+                shutil.rmtree(scratch, ignore_errors=True)
+
+    def _reason(self, error: Exception) -> str:
+        """FailureReason of an error outside the containers: a full disk, bad data or requirements.
+
+        Any other is a fault of the endpoint itself: the job says so, the traceback goes to the endpoint's log.
+        """
+        places = (self.folder, Path(tempfile.gettempdir()), environments_folder())
+        if full := no_space(error, *places):
+            return full[:MAX_REASON]
+        known = isinstance(error, (ChannelError, EnvironmentBuildError))
+        return (str(error) if known else f"InternalServerError: {type(error).__name__}: {error}")[:MAX_REASON]
 
     def _train(self, scratch: Path) -> None:
         """All attempts: one, or for a spot job as many as there are interruptions, plus one."""
@@ -161,11 +174,18 @@ class Job:
                 if status == "Completed":
                     self.record.phase("Uploading")
                 model_uri = self._upload(self._latest, with_model=status != "Failed")
-            for log in self._logs:
-                log.close()
         except Exception as error:
             status, secondary = "Failed", "Failed"
-            reason = reason or f"ClientError: The job's results could not be stored: {error}"[:MAX_REASON]
+            full = no_space(error, self.folder)
+            reason = (
+                reason
+                or (full or f"ClientError: The job's results could not be stored: {error}")[:MAX_REASON]
+            )
+        for log in self._logs:
+            try:
+                log.close()
+            except Exception as error:  # the stream itself cannot be reached: nothing that the job could say
+                note(f"{self.request.name}: its log could not be closed: {error}")
         self.record.finish(
             status,
             secondary,

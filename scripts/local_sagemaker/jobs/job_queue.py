@@ -4,6 +4,7 @@ import threading
 import traceback
 from collections import deque
 
+from local_sagemaker.home import note
 from local_sagemaker.jobs.attempt import Order
 from local_sagemaker.jobs.job import Job
 
@@ -60,7 +61,7 @@ class JobQueue:
         try:
             job.run()
         except Exception:
-            traceback.print_exc()  # into endpoint.log; the job itself already says InternalServerError
+            note(traceback.format_exc())  # the job itself already says InternalServerError
         finally:
             with self._lock:
                 del self._running[job]

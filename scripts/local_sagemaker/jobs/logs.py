@@ -4,6 +4,7 @@ import os
 import re
 import select
 import time
+from collections import deque
 from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
@@ -11,7 +12,10 @@ from typing import IO
 
 from botocore.client import BaseClient
 
+from local_sagemaker.jobs.log_files import LogFile
+
 GROUP = "/aws/sagemaker/TrainingJobs"
+LAST_LINES = 500  # that are kept for what a launcher says of a process that ended
 FLUSH_S = 0.5  # lines wait at most this long for their batch
 # Limits of PutLogEvents: 10,000 events and 1,048,576 bytes a call, counting 26 bytes for each event beside its
 # message (https://docs.aws.amazon.com/AmazonCloudWatchLogs/latest/APIReference/API_PutLogEvents.html).
@@ -42,7 +46,11 @@ class Metrics:
 
 
 class HostLog:
-    """One log stream. It is created at once: the SDK waits for the streams of all hosts before it reads any."""
+    """One log stream. It is created at once: the SDK waits for the streams of all hosts before it reads any.
+
+    Its lines are in `file`, too, and their times in one beside it (log_files.py), for the next endpoint. What cannot be
+    written there is in the stream all the same: a log never ends a job.
+    """
 
     def __init__(self, logs: BaseClient, stream: str, file: Path, on_line: Callable[[str], None]):
         """`on_line` is called with every line (for the metrics)."""
@@ -51,8 +59,8 @@ class HostLog:
         self._bytes = 0
         self._flushed = time.monotonic()
         self._timestamp = 0
-        file.parent.mkdir(parents=True, exist_ok=True)
-        self._file: IO[str] = open(file, "a", encoding="utf-8", errors="replace")
+        self.last: deque[str] = deque(maxlen=LAST_LINES)
+        self._file = LogFile(file, stream)
         try:
             logs.create_log_group(logGroupName=GROUP)
         except logs.exceptions.ResourceAlreadyExistsException:
@@ -62,7 +70,11 @@ class HostLog:
     def write(self, line: str) -> None:
         """Add one line."""
         self._on_line(line)
-        self._file.write(line + "\n")
+        self.last.append(line)
+        self._add(line)
+        self._file.write(line, self._timestamp)
+
+    def _add(self, line: str) -> None:
         size = len(line.encode(errors="replace")) + EVENT_OVERHEAD_BYTES
         if len(self._events) == MAX_EVENTS or self._bytes + size > MAX_BATCH_BYTES:
             self.flush()
@@ -73,7 +85,8 @@ class HostLog:
     def flush(self) -> None:
         """Send the lines that are waiting."""
         self._flushed = time.monotonic()
-        self._file.flush()
+        if complaint := self._file.flush():
+            self._add(complaint)
         if self._events:
             self._logs.put_log_events(logGroupName=GROUP, logStreamName=self._stream, logEvents=self._events)
             self._events, self._bytes = [], 0
