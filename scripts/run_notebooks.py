@@ -1,12 +1,12 @@
-"""Run the workshop's notebooks from top to bottom with papermill, and print the results table.
+"""Run the workshop's notebooks from top to bottom with papermill; show where it is, and end with a page of results.
 
     python scripts/run_notebooks.py                        # every notebook, its defaults
     python scripts/run_notebooks.py 02 -p recipe=small     # one, with a parameter
     python scripts/run_notebooks.py path/to/some.ipynb     # any other one
 
-Executed copies are kept under build/notebooks/, the figures of every run in build/results.json. An endpoint that
-is already running is used and left running; otherwise this run starts its own and stops it at the end, so that
-runs side by side do not meet. Exit code: 0, 1 if a notebook failed, 2 for a wrong command line, 130 after Ctrl-C.
+Executed copies are kept under build/notebooks/, what their cells print under build/logs/, the figures of every run in
+build/results.json; build/run.html shows this run. An endpoint that is already running is used and left running;
+otherwise this run starts its own and stops it at the end, so that runs side by side do not meet. Exit code: 0, 1 if a notebook failed, 2 for a wrong command line, 130 after Ctrl-C.
 """
 
 from __future__ import annotations
@@ -14,14 +14,13 @@ from __future__ import annotations
 import argparse
 import contextlib
 import os
-import re
 import signal
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TextIO
 
@@ -29,7 +28,14 @@ import nbformat
 import papermill
 import yaml
 from local_sagemaker import client
-from workshop.views.results import results_table
+from local_sagemaker.home import home_folder
+from runs.jobs import read_jobs
+from runs.page import FILE as PAGE
+from runs.page import write_page
+from runs.progress import Progress
+from runs.report import Run, make_report
+from runs.times import keep_times, read_times, run_key
+from workshop.views.results import ResultsError, read_results, results_table
 
 ROOT = Path(__file__).resolve().parents[1]
 SOURCE_LINES_SHOWN = 6
@@ -39,16 +45,6 @@ KERNEL_NOISE = "Kernel is running over TCP without encryption"  # loopback, sign
 
 class UsageError(Exception):
     """The command line asks for something that does not exist."""
-
-
-@dataclass
-class Run:
-    """One executed notebook: where its executed copy is, and why it failed if it did."""
-
-    notebook: Path
-    executed: Path
-    seconds: float
-    failure: str | None
 
 
 def find_notebooks(wanted: list[str]) -> list[Path]:
@@ -190,10 +186,10 @@ def _head(source: str) -> str:
 
 
 @contextlib.contextmanager
-def own_endpoint(output: Path) -> Iterator[None]:
-    """Give this run an endpoint of its own, and stop it with its jobs at the end, unless one is running."""
+def own_endpoint(output: Path) -> Iterator[Path]:
+    """Give this run an endpoint of its own, and stop it with its jobs at the end, unless one is running; yields its home."""
     if client.find_endpoint():
-        yield
+        yield home_folder()
         return
     before = os.environ.get("LOCAL_SAGEMAKER_HOME")
     folder = output / "local_sagemaker" / "runs"
@@ -201,7 +197,7 @@ def own_endpoint(output: Path) -> Iterator[None]:
     home = Path(tempfile.mkdtemp(prefix=time.strftime("%Y%m%d-%H%M%S-"), dir=folder))
     os.environ["LOCAL_SAGEMAKER_HOME"] = str(home)
     try:
-        yield
+        yield home
     finally:
         client.shutdown(home)
         if before is None:
@@ -210,13 +206,52 @@ def own_endpoint(output: Path) -> Iterator[None]:
             os.environ["LOCAL_SAGEMAKER_HOME"] = before
 
 
+def run_all(notebooks: list[Path], parameters: dict[str, object], output: Path, runs: list[Run]) -> None:
+    """Run them one after the other and show where it is; `runs` gets what each came to, also if this is interrupted."""
+    keys = [run_key(_name(notebook), parameters) for notebook in notebooks]
+    times = read_times(output)
+    with (
+        own_endpoint(output) as home,
+        Progress(
+            [notebook.stem for notebook in notebooks], [times.get(key) for key in keys], home
+        ) as progress,
+    ):
+        for number, (notebook, key) in enumerate(zip(notebooks, keys, strict=True)):
+            log = _new_log(notebook, output)
+            results = notebook.parent / str(parameters.get("results_path", output / "results.json"))
+            before = len(read_results(results))
+            started = progress.begin(number, log)
+            run = Run(notebook, output / "notebooks" / notebook.name, 0.0, "interrupted", log)
+            runs.append(run)
+            try:
+                with open(log, "w", encoding="utf-8") as lines:
+                    run = runs[-1] = run_notebook(notebook, parameters, output, log=lines)
+                run.log = log
+            finally:
+                ended = datetime.now(UTC)
+                run.seconds = (ended - started).total_seconds()
+                run.jobs = read_jobs(home, started, ended)
+                run.records = read_results(results)[before:]
+            moments = progress.end(failed=run.failure is not None)
+            if not run.failure:
+                keep_times(output, key, moments)
+
+
+def _new_log(notebook: Path, output: Path) -> Path:
+    """A file of its own for what the cells print: that of a run beside this one, or before it, is not written into."""
+    log = output / "logs" / f"{notebook.stem}.log"
+    log.parent.mkdir(parents=True, exist_ok=True)
+    log.unlink(missing_ok=True)
+    return log
+
+
 def summary_text(runs: list[Run]) -> str:
     """One line a notebook, and under a failed one what failed and where to read on."""
     lines = []
     for run in runs:
         lines.append(f"{'FAILED' if run.failure else 'ok':6} {_name(run.notebook)} ({run.seconds:.0f} s)")
         if run.failure:
-            lines.append("  " + re.sub(r"\x1b\[[0-9;]*m", "", run.failure).replace("\n", "\n  "))
+            lines.append("  " + run.plain_failure.replace("\n", "\n  "))
             lines.append(f"  executed copy: {run.executed}")
     return "\n".join(lines)
 
@@ -240,22 +275,26 @@ def main(arguments: list[str] | None = None) -> int:
     signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
 
     runs: list[Run] = []
+    started = datetime.now(UTC)
+    parameters: dict[str, object] = {}
     try:
         notebooks = find_notebooks(options.notebooks)
         parameters = read_parameters(options.parameters)
         check_parameters(notebooks, parameters)
-        with own_endpoint(output):
-            for notebook in notebooks:
-                runs.append(run_notebook(notebook, parameters, output))
-    except UsageError as error:
+        run_all(notebooks, parameters, output, runs)
+    except (UsageError, ResultsError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("\nInterrupted: the kernel and the endpoint of this run were stopped.", file=sys.stderr)
         return 130
+    finally:
+        if runs:  # also when it was interrupted
+            modules = [path.stem for path in find_notebooks([])]
+            write_page(make_report(runs, modules, parameters, started), output)
     if (output / "results.json").exists():
         print(f"\n{results_table(output / 'results.json')}")
-    print(f"\n{summary_text(runs)}")
+    print(f"\n{summary_text(runs)}\n\nThe whole run on one page: {output / PAGE}")
     return 1 if any(run.failure for run in runs) else 0
 
 
