@@ -103,7 +103,7 @@ def _completed(region: str, request: dict[str, Any]) -> dict[str, Any]:
     """DescribeTrainingJob's answer for a job that has completed."""
     name, end = request["TrainingJobName"], datetime.now(UTC)
     output = request["OutputDataConfig"]["S3OutputPath"].rstrip("/")
-    model = "model.tar.gz" if _is_packed(request) else "model"
+    model = "model.tar.gz" if _is_packed(request) else "model/"
     return request | {
         "TrainingJobArn": f"arn:aws:sagemaker:{region}:123456789012:training-job/{name}",
         "TrainingJobStatus": "Completed",

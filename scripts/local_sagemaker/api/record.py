@@ -53,6 +53,10 @@ class JobRecord:
         # moto says that a job is Completed at once, invents metrics and drops the environment.
         fake.algorithm_specification = request.body["AlgorithmSpecification"]
         fake.environment = request.environment
+        # Members that moto does not know; it describes whatever attribute has a member's name.
+        fake.retry_strategy = request.body.get("RetryStrategy")
+        fake.remote_debug_config = request.body.get("RemoteDebugConfig")
+        fake.infra_check_config = request.body.get("InfraCheckConfig")
         fake.warm_pool_status = {"Status": "InUse"} if request.keeps_instances else None
         fake.training_job_status, fake.secondary_status = "InProgress", "Starting"
         fake.secondary_status_transitions, fake.final_metric_data_list = [], []

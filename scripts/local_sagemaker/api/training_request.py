@@ -1,7 +1,8 @@
 """One CreateTrainingJob request: what it asks for, and what of it this endpoint refuses.
 
 Parameters that only concern where a job runs (network and its isolation, encryption, volume size, reserved
-instances) are accepted and have no effect here. Those that would change what a job does, and that are not imitated, are refused by name.
+instances) are accepted and have no effect here; so are those for what does not happen here (a failure of the service, a
+session in the container). Those that would change what a job does, and that are not imitated, are refused by name.
 """
 
 import re
@@ -16,6 +17,7 @@ ACCEPTED = """
     TrainingJobName HyperParameters AlgorithmSpecification RoleArn InputDataConfig OutputDataConfig
     ResourceConfig VpcConfig StoppingCondition Tags EnableNetworkIsolation EnableManagedSpotTraining
     EnableInterContainerTrafficEncryption CheckpointConfig ExperimentConfig Environment
+    RetryStrategy RemoteDebugConfig InfraCheckConfig SessionChainingConfig
 """.split()
 # Path -> the values that can be honoured (None: not at all).
 REFUSED_UNLESS = {
@@ -88,11 +90,9 @@ class TrainingRequest:
 
     @property
     def command(self) -> list[str]:
-        """The container's command; without an entry point an image runs `train`."""
+        """The container's command."""
         algorithm = self.body["AlgorithmSpecification"]
-        return (algorithm.get("ContainerEntrypoint") or ["train"]) + (
-            algorithm.get("ContainerArguments") or []
-        )
+        return algorithm["ContainerEntrypoint"] + (algorithm.get("ContainerArguments") or [])
 
     @property
     def environment(self) -> dict[str, str]:
@@ -216,6 +216,7 @@ def _inconsistent(body: dict) -> list[str]:
         for i, entry in enumerate(body.get("InputDataConfig") or [])
         if "S3DataSource" not in entry["DataSource"]
     ]
+    problems += _bad_command(body["AlgorithmSpecification"])
     if body["ResourceConfig"].get("InstanceCount", 1) < 1:
         problems.append("ResourceConfig.InstanceCount must be at least 1")
     for i, item in enumerate(body["AlgorithmSpecification"].get("MetricDefinitions") or []):
@@ -232,6 +233,24 @@ def _inconsistent(body: dict) -> list[str]:
             f"CheckpointConfig.LocalPath={local}: local_sagemaker needs a folder below {CONTAINER_ROOT}"
         )
     return problems + _bad_limits(body) + _bad_warm_pool(body)
+
+
+def _bad_command(algorithm: dict) -> list[str]:
+    """What cannot be run: an image's own command, and a remote function under mpirun."""
+    if not algorithm.get("ContainerEntrypoint"):
+        return [
+            "AlgorithmSpecification.ContainerEntrypoint is missing: on AWS the image's own command, `train`, would be run"
+            " (it is what reads sagemaker_program and sagemaker_submit_directory), but no image is run here, so the job"
+            " has nothing to run. Name a script: source_code=SourceCode(source_dir=..., entry_script=...) of the"
+            " ModelTrainer, or a ContainerEntrypoint with boto3"
+        ]
+    arguments = algorithm.get("ContainerArguments") or []
+    if ("--distribution", "mpirun") in zip(arguments, arguments[1:], strict=False):
+        return [
+            "AlgorithmSpecification.ContainerArguments: a remote function with use_mpirun=True needs an SSH server in each"
+            " container. Use use_torchrun=True, or a ModelTrainer with distributed=MPI()"
+        ]
+    return []
 
 
 def _bad_limits(body: dict) -> list[str]:

@@ -30,7 +30,7 @@ def upload_archive(s3: BaseClient, name: str, folders: list[Path], uri: str, kee
 
 
 def upload_files(s3: BaseClient, folders: list[Path], uri: str) -> str | None:
-    """Upload the files of the hosts' `folders` below `uri`, which is returned, or None if there is no file.
+    """Upload the files of the hosts' `folders` below `uri`; returns it as a prefix, with / at its end, or None without files.
 
     The names that AWS gives these places with OutputDataConfig.CompressionType NONE, output/model and output/data, are
     those that people report; its documentation names none.
@@ -39,7 +39,7 @@ def upload_files(s3: BaseClient, folders: list[Path], uri: str) -> str | None:
     bucket, prefix = split_uri(uri)
     for relative, path in files.items():
         upload(s3, path, bucket, f"{prefix}/{relative}")
-    return uri if files else None
+    return f"{uri}/" if files else None
 
 
 def _merged(folders: list[Path]) -> dict[str, Path]:
