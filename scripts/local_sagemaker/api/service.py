@@ -21,6 +21,7 @@ from local_sagemaker.api.pages import page
 from local_sagemaker.api.record import TERMINAL, JobRecord
 from local_sagemaker.api.service_limits import exceeded_quota
 from local_sagemaker.api.training_request import RequestRefused, TrainingRequest, check_request
+from local_sagemaker.compat.mpi_without_ssh import TRAIN_SCRIPT, starts_mpi
 from local_sagemaker.jobs.attempt import Order, Settings
 from local_sagemaker.jobs.channels import ChannelError, find_objects
 from local_sagemaker.jobs.job import Job
@@ -70,6 +71,8 @@ class TrainingService:
             _check_buckets(s3, request)
             for channel in request.channels:
                 find_objects(s3, channel)
+            if not self._settings.isolation.names_hosts:
+                _check_no_mpi(s3, request)
         except (RequestRefused, ChannelError) as error:
             raise ValidationError(str(error)) from error
         folder = self._settings.jobs_folder / request.name
@@ -148,6 +151,17 @@ def _check_buckets(s3: BaseClient, request: TrainingRequest) -> None:
                 raise RequestRefused(
                     f"{parameter}={uri}: this bucket does not exist; create it first"
                 ) from error
+
+
+def _check_no_mpi(s3: BaseClient, request: TrainingRequest) -> None:
+    """Raise RequestRefused for a job of the SDK's MPI driver: mpirun goes by the hosts' names, which they have not got."""
+    drivers = [channel for channel in request.channels if channel.name == "sm_drivers"]
+    for bucket, key, path in find_objects(s3, drivers[0]) if drivers else []:
+        if path == TRAIN_SCRIPT and starts_mpi(s3.get_object(Bucket=bucket, Key=key)["Body"].read().decode()):
+            raise RequestRefused(
+                "distributed=MPI() needs hosts with names of their own, for which this machine lacks Linux namespaces; use"
+                " Torchrun(), or run the job on AWS (see 'What isolation cannot stop' in local_sagemaker's README)"
+            )
 
 
 def _is_asked_for(fake: FakeTrainingJob, request: dict[str, Any]) -> bool:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from local_sagemaker.api.training_request import TrainingRequest
 from local_sagemaker.client import without_proxy
-from local_sagemaker.compat import driver_master
+from local_sagemaker.compat import driver_master, mpi_without_ssh
 from local_sagemaker.environments.pip_settings import write_pip_settings
 from local_sagemaker.hosts.addresses import LOOPBACK
 from local_sagemaker.hosts.isolation import CONTAINER_ROOT, Isolation
@@ -192,6 +192,7 @@ def meet_on_free_port(hosts: list[Host]) -> None:
     port = free_port()
     for host in hosts:
         driver_master.set_master_port(host.drivers, port)
+        mpi_without_ssh.launch_without_ssh(host.drivers, host.link.parent)
 
 
 def rewrite_paths(hosts: list[Host]) -> None:

@@ -46,6 +46,11 @@ class Isolation:
         return self.mode == "rewrite"
 
     @property
+    def names_hosts(self) -> bool:
+        """Whether each host has its name as its own (`hostname`), not only in /etc/hosts."""
+        return self.mode in ("root", "user")
+
+    @property
     def wraps(self) -> bool:
         """Whether the container's first process is a child of the command (see supervisor)."""
         return self.mode != "rewrite"

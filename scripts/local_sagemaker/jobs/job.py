@@ -118,8 +118,8 @@ class Job:
         """The virtual environment that stands for the image; the build's progress goes to the first host's log."""
         folder = self.folder / "image"
         folder.mkdir()
-        requirements = job_requirements(self._s3, self.request, folder)
-        build = start_build(requirements, folder / "result.json")
+        base, requirements = job_requirements(self._s3, self.request, folder)
+        build = start_build(base, requirements, folder / "result.json")
         with ThreadPoolExecutor(1) as pool:
             following = pool.submit(self._logs[0].follow, build.output)
             try:
