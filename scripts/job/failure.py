@@ -9,8 +9,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from job.container import failure_file, process_count, process_rank
+from job.disk_space import no_space
 
 FRAMES = 4
+ROOM_BYTES = 65_536
 LONGEST_MESSAGE = 600  # characters; with the frames this stays within the 1,024 that FailureReason shows
 
 
@@ -25,24 +27,47 @@ def report_failure() -> Iterator[None]:
     Of several processes on a host the first to fail writes: the others fail because it left them. An exit with code 0
     before the block has ended is a failure too where it would make a job complete that has done nothing.
     """
+    room = _keep_room()
     try:
         yield
     except BaseException as error:
         if not isinstance(error, SystemExit) or error.code:
-            _write_once(describe(error), failure_file())
+            _write_once(describe(error), failure_file(), room)
         elif "TRAINING_JOB_NAME" in os.environ:  # elsewhere somebody has asked for --help
             early = EndedEarly(
                 "the script ended with exit code 0 before it had done its work. Is --help among its arguments, or does "
                 "something that it runs call sys.exit()?"
             ).with_traceback(error.__traceback__)
-            _write_once(describe(early), failure_file())
+            _write_once(describe(early), failure_file(), room)
             raise early from error
         raise
+    finally:
+        _remove(room)
+
+
+def _remove(room: Path) -> None:
+    with contextlib.suppress(OSError):  # where nothing can be written there is none either
+        room.unlink()
+
+
+def _keep_room() -> Path:
+    """A file beside the failure file that is there only to make room for it: a disk that is full is full for both."""
+    room = failure_file().with_name("failure.room")
+    if "TRAINING_JOB_NAME" in os.environ:
+        with contextlib.suppress(
+            OSError
+        ):  # another process of the host has made it, or there is no space from the start
+            room.parent.mkdir(parents=True, exist_ok=True)
+            with open(room, "xb") as file:
+                file.write(bytes(ROOM_BYTES))
+    return room
 
 
 def describe(error: BaseException) -> str:
-    """Type and message, what caused it, the innermost frames first; then the whole traceback."""
-    lines = [f"{_headline(error)}{_rank()}"]
+    """A full disk, if that was it; type and message, what caused it, the innermost frames first; then the whole traceback."""
+    full = no_space(error)
+    lines = [full] if full else []
+    lines += [f"{_headline(error)}{_rank()}"]
     lines += [
         f"  at {'/'.join(Path(frame.filename).parts[-2:])}:{frame.lineno} in {frame.name}: {frame.line}"
         for frame in reversed(traceback.extract_tb(error.__traceback__)[-FRAMES:])
@@ -65,8 +90,9 @@ def _rank() -> str:
     return f" (process {process_rank()} of {process_count()})" if process_count() > 1 else ""
 
 
-def _write_once(text: str, path: Path) -> None:
-    """Creates the file with its whole content, unless it exists already."""
+def _write_once(text: str, path: Path, room: Path) -> None:
+    """Creates the file with its whole content, unless it exists already. `room` gives way to it."""
+    _remove(room)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.NamedTemporaryFile(
@@ -77,4 +103,4 @@ def _write_once(text: str, path: Path) -> None:
             with contextlib.suppress(FileExistsError):
                 os.link(file.name, path)
     except OSError as error:  # outside a container; the failure itself matters more than its report
-        print(f"The failure could not be written to {path}: {error}", file=sys.stderr)
+        print(f"The failure could not be written to {path}: {error}\n{text}", file=sys.stderr)

@@ -10,6 +10,7 @@ from pathlib import Path
 from local_sagemaker.api.calls import JOB_KEY
 from local_sagemaker.api.record import MAX_REASON
 from local_sagemaker.api.training_request import TrainingRequest
+from local_sagemaker.disk import no_space
 from local_sagemaker.hosts.addresses import Network
 from local_sagemaker.hosts.hosts import (
     Host,
@@ -79,6 +80,7 @@ class Attempt:
         self._s3 = aws_client("s3", settings.url, region)
         self._checkpoints: CheckpointSync | None = None
         self._network: Network | None = None
+        self._space = True  # for what was last to be stored
         self._first_failed: int | None = None  # number of the host that failed before the others
 
     def prepare(self, folder: Path, scratch: Path, check_orders: Callable[[], None]) -> None:
@@ -172,7 +174,7 @@ class Attempt:
                 if pump.done():
                     pump.result()  # raises if the log could not be written: never hang on a full pipe
             if self._checkpoints and now >= next_sync:
-                self._checkpoints.sync()
+                self._sync_if_there_is_space(self._checkpoints)
                 next_sync = time.monotonic() + self._settings.sync_interval_s
             pending = self._pending()
             if pending in AT_ONCE:
@@ -188,6 +190,19 @@ class Attempt:
         self._note_failure(processes)
         pending = self._pending()
         return order or (pending if pending is not Order.INTERRUPT else None)
+
+    def _sync_if_there_is_space(self, checkpoints: CheckpointSync) -> None:
+        """A full disk does not end a job that runs: there may be space at the next scan, and at the last one there has to be."""
+        try:
+            checkpoints.sync()
+            self._space = True
+        except Exception as error:
+            full = no_space(error, self._settings.jobs_folder)
+            if full is None:
+                raise
+            if self._space:
+                self._logs[0].write(f"Checkpoints cannot be stored at present. {full}")
+            self._space = False
 
     def _note_failure(self, processes: list[SupervisedProcess]) -> bool:
         failed = [number for number, process in enumerate(processes) if process.exit_code()]
