@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import boto3
+import psutil
 import pytest
 from local_sagemaker import client
 
@@ -217,6 +218,14 @@ def reported(name: str, host: str = "algo-1") -> dict:
     """What the job's script passed to `report`."""
     pairs = [line.split(" ", 2)[1:] for line in log_lines(name, host) if line.startswith("REPORT ")]
     return {key: json.loads(value) for key, value in pairs}
+
+
+def wait_for_exit(pid: int, timeout_s: float = 20) -> None:
+    """Wait until a process that this one did not start has ended."""
+    deadline = time.monotonic() + timeout_s
+    while psutil.pid_exists(pid) and psutil.Process(pid).status() != psutil.STATUS_ZOMBIE:
+        assert time.monotonic() < deadline, f"process {pid} has not ended within {timeout_s} s"
+        time.sleep(0.05)
 
 
 def phases(description: dict) -> list[str]:

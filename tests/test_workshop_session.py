@@ -293,5 +293,7 @@ def test_what_a_session_set_is_undone_before_the_next(monkeypatch):
     monkeypatch.delenv("AWS_ENDPOINT_URL_IAM", raising=False)
     connection._set_for_this_session({"SAGEMAKER_VALIDATE_ROLE": "false", "AWS_ENDPOINT_URL_IAM": "http://x"})
     assert os.environ["AWS_ENDPOINT_URL_IAM"] == "http://x"
-    session().close()
+    opened = session()
+    monkeypatch.setattr(connection, "_session", opened)
+    opened.close()
     assert os.environ["SAGEMAKER_VALIDATE_ROLE"] == "true" and "AWS_ENDPOINT_URL_IAM" not in os.environ

@@ -18,17 +18,19 @@ import urllib.parse
 import urllib.request
 from collections.abc import Callable
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import IO
 
 from local_sagemaker.compat import sts_address
-from local_sagemaker.home import EndpointFile, file_lock, home_folder
+from local_sagemaker.home import EndedFile, EndpointFile, file_lock, home_folder
 from local_sagemaker.secret_names import without_secrets
 
 REGION = "us-east-1"
 ROLE_NAME = "AmazonSageMaker-ExecutionRole"
 ROLE_ARN = f"arn:aws:iam::123456789012:role/service-role/{ROLE_NAME}"
 CONTROL_PATH = "/local_sagemaker"
+KILLED = "it was killed, or the machine was restarted"
 _START_TIMEOUT_S = 60.0
 _STOP_TIMEOUT_S = 30.0
 
@@ -127,6 +129,26 @@ def shutdown(home: Path | str | None = None) -> bool:
             return True
         time.sleep(0.1)
     raise EndpointError(f"The endpoint (process {running.pid}) did not stop within {_STOP_TIMEOUT_S:.0f} s.")
+
+
+def end_of(url: str, home: Path | str | None = None) -> str | None:
+    """How the endpoint of `home` that answered at `url` has ended, in words; None if it runs, or never was one of `home`."""
+    folder = home_folder(home)
+    try:
+        ended: EndedFile = json.loads((folder / "ended.json").read_text())
+        if ended["url"] == url:
+            return f"{ended['why']} ({datetime.fromisoformat(ended['ended']).astimezone():%Y-%m-%d %H:%M:%S})"
+    except (OSError, ValueError, KeyError):
+        pass  # none has ended in order yet
+    try:
+        record: EndpointFile = json.loads((folder / "endpoint.json").read_text())
+        with open(folder / "serve.lock") as handle:
+            fcntl.flock(
+                handle, fcntl.LOCK_SH | fcntl.LOCK_NB
+            )  # which a process that lives holds (api/server.py)
+    except (OSError, ValueError):
+        return None
+    return KILLED if record["url"] == url else None
 
 
 def use(home: Path | str | None = None) -> IO[str]:

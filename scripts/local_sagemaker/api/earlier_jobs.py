@@ -63,7 +63,7 @@ def _describe(request: TrainingRequest, region: str) -> FakeTrainingJob:
     return sagemaker_backends[DEFAULT_ACCOUNT_ID][region].create_training_job(
         training_job_name=request.name,
         hyper_parameters=body.get("HyperParameters"),
-        algorithm_specification=body["AlgorithmSpecification"],
+        algorithm_specification=dict(body["AlgorithmSpecification"]),  # which moto changes
         role_arn=body["RoleArn"],
         input_data_config=body.get("InputDataConfig"),
         output_data_config=body["OutputDataConfig"],

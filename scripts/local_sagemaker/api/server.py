@@ -26,7 +26,7 @@ from local_sagemaker.api.buckets import keep_buckets
 from local_sagemaker.api.callers import LOOPBACK, objection
 from local_sagemaker.api.calls import CallLog
 from local_sagemaker.api.service import TrainingService
-from local_sagemaker.client import CONTROL_PATH, find_endpoint, without_proxy
+from local_sagemaker.client import CONTROL_PATH, KILLED, find_endpoint, without_proxy
 from local_sagemaker.disk import no_space
 from local_sagemaker.home import EndedFile, EndpointFile, note, write_json
 from local_sagemaker.hosts.isolation import Isolation
@@ -172,6 +172,7 @@ def _serve(options: Options) -> None:
     earlier_jobs.take_over(settings.jobs_folder)
     threading.Thread(target=http.serve_forever, daemon=True).start()
     record = options.home / "endpoint.json"
+    _note_end_of_last(record)
     write_json(
         record,
         EndpointFile(url=url, pid=os.getpid(), started=time.time(), isolation=options.isolation.mode),
@@ -186,14 +187,25 @@ def _serve(options: Options) -> None:
             break
     queue.close()
     service.save_again()
-    try:
-        write_json(
-            options.home / "ended.json", EndedFile(url=url, ended=datetime.now(UTC).isoformat(), why=why)
-        )
-    except OSError as error:
-        note(f"ended.json cannot be written: {error}")
+    _note_end(options.home, url, why)
     record.unlink(missing_ok=True)
     http.shutdown()
+
+
+def _note_end(home: Path, url: str, why: str) -> None:
+    try:
+        write_json(home / "ended.json", EndedFile(url=url, ended=datetime.now(UTC).isoformat(), why=why))
+    except OSError as error:
+        note(f"ended.json cannot be written: {error}")
+
+
+def _note_end_of_last(record: Path) -> None:
+    """An endpoint.json that is still there is that of an endpoint which had no time to remove it."""
+    try:
+        last: EndpointFile = json.loads(record.read_text())
+    except (OSError, ValueError):
+        return
+    _note_end(record.parent, last["url"], KILLED)
 
 
 def _listen(port: int, application: Application) -> BaseWSGIServer:

@@ -67,8 +67,8 @@ def watch(job: Any, *, refresh: float | None = None) -> list[Metrics]:
             in one account (jobs/pace.py has the limits and the arithmetic).
 
     Waits on while AWS is asked too often, does not answer, or no longer takes the credentials: for ten minutes, in local
-    mode for half a minute (jobs/outages.py). Raises JobFailed with the job's own reason, JobNotFound, ConnectionLost or
-    SessionExpired when waiting does not help, and WatchInterrupted on Ctrl-C; these leave the job running. A job that was
+    mode for half a minute (jobs/outages.py). Raises JobFailed with the job's own reason, JobNotFound, ConnectionLost (of
+    which EndpointEnded is one, at once: the local endpoint is gone) or SessionExpired when waiting does not help, and WatchInterrupted on Ctrl-C; these leave the job running. A job that was
     stopped on purpose returns what it logged until then.
     """
     name = job_name(job)
@@ -85,7 +85,8 @@ def _follow(name: str, refresh: float | None) -> tuple[JobView, dict]:
     view, display, reader = JobView(name), new_display(), LogReader(name)
     sagemaker, stale = aws_client("sagemaker"), False
     local = is_local(sagemaker)
-    pace, outage = Pace(local, refresh), Outage(name, local, time.monotonic())
+    pace = Pace(local, refresh)
+    outage = Outage(name, local, time.monotonic(), sagemaker.meta.endpoint_url)
     description: dict = {}
     while view.status not in TERMINAL:
         try:

@@ -14,6 +14,7 @@ from botocore.exceptions import (
     SSOError,
     TokenRetrievalError,
 )
+from local_sagemaker import client
 
 from workshop.errors import WorkshopError
 
@@ -52,6 +53,10 @@ class ConnectionLost(WorkshopError):
     """SageMaker (or the local endpoint) stopped answering while a job was watched."""
 
 
+class EndpointEnded(ConnectionLost):
+    """The local endpoint ended while a job was watched, and with it the job if that was not finished."""
+
+
 class SessionExpired(WorkshopError):
     """AWS no longer takes the credentials of this kernel."""
 
@@ -78,8 +83,9 @@ def unreachable(error: Exception) -> bool:
 class Outage:
     """How long one watched job has been without an answer, and what that means."""
 
-    def __init__(self, name: str, local: bool, now: float) -> None:
-        """`now` is the time on a clock that never goes back, in seconds, as in the methods."""
+    def __init__(self, name: str, local: bool, now: float, url: str | None = None) -> None:
+        """`now` is the time on a clock that never goes back, in seconds, as in the methods; `url` whom `local` means."""
+        self._url = url if local else None
         self._name, self._patience_s, self._answered = name, LOCAL_PATIENCE_S if local else PATIENCE_S, now
         self._ever, self._since = False, datetime.now()
 
@@ -90,9 +96,15 @@ class Outage:
     def note(self, error: BotoCoreError | ClientError, now: float) -> str:
         """What to show while waiting on.
 
-        Raises SessionExpired or ConnectionLost when waiting does not help (any more), and the error itself when it is
-        none of those that pass.
+        Raises SessionExpired, EndpointEnded or ConnectionLost when waiting does not help (any more), and the error itself
+        when it is none of those that pass.
         """
+        if self._url and unreachable(error) and (how := client.end_of(self._url)):
+            raise EndpointEnded(
+                f"The local endpoint has ended: {how}. With it ended {self._name}, if it was not finished.\nRun the cell with "
+                f"open_session again: it starts the endpoint with all its jobs, logs and files. watch({self._name!r}) then says "
+                "how the job ended. Start one with the same checkpoint address to go on from its checkpoints."
+            ) from error
         silent = now - self._answered
         if expired(error):
             if not self._ever or silent > self._patience_s:

@@ -95,8 +95,8 @@ def _says_missing(error: ClientError) -> bool:
 def _not_found(name: str, sagemaker: BaseClient) -> JobNotFound:
     if is_local(sagemaker):
         return JobNotFound(
-            f"There is no training job {name!r} here. Jobs of the local endpoint are forgotten when it stops; its "
-            "files of them stay."
+            f"There is no training job {name!r} here. Check the name: `python -m local_sagemaker jobs` lists all of the "
+            "local endpoint's home, those of earlier endpoints too."
         )
     return JobNotFound(
         f"There is no training job {name!r} in this account in {sagemaker.meta.region_name}. Check the name, and that "

@@ -32,6 +32,7 @@ MODES = ("local", "sagemaker")
 # The SDK reports each train() call to an AWS address; a run without an account or a network must not.
 _NO_TELEMETRY = {"SchemaVersion": "1.0", "SageMaker": {"PythonSDK": {"Modules": {"TelemetryOptOut": True}}}}
 _leave_session: Callable[[], None] | None = None
+_session: "WorkshopSession | None" = None  # the one that is open
 # In Studio and on notebook instances this file says who is working.
 STUDIO_METADATA = Path("/opt/ml/metadata/resource-metadata.json")
 LONGEST_BASE_NAME = 48  # the SDK cuts a job's name at 63 characters, its time stamp (15) included
@@ -97,14 +98,28 @@ class WorkshopSession:
     def close(self) -> None:
         """Leave local mode: give this kernel its own AWS settings back and stop the idle endpoint.
 
-        With a job still running, another notebook at work, or in "sagemaker" mode, nothing is stopped.
+        With a job still running, another notebook at work, or in "sagemaker" mode, nothing is stopped. The settings are given
+        back whatever happens, also if the endpoint has ended; closed again, or after another session was opened, this one
+        changes nothing.
         """
+        if _session is not self:
+            print("This session is closed already: nothing to do.")
+            return
         if self.endpoint_url is None:
             _restore_kernel()
             return
-        running = _running_jobs(self.session)
-        _restore_kernel()
-        if running:
+        try:
+            ended = client.end_of(self.endpoint_url)
+            running = [] if ended else _running_jobs(self.session)
+        except (BotoCoreError, ClientError) as error:
+            # It may have been about to end.
+            ended, running = client.end_of(self.endpoint_url) or f"it does not answer ({error})", []
+        finally:
+            _restore_kernel()
+        if ended:
+            print(f"The local endpoint had ended before: {ended}. This kernel has its own settings back.")
+            print("open_session starts it again, with all its jobs, logs and files.")
+        elif running:
             print(f"The local endpoint keeps running: {', '.join(running)} not finished.")
             print("Stop it, jobs included, with: python -m local_sagemaker shutdown")
         elif client.shutdown_if_unused():
@@ -137,13 +152,19 @@ def open_session(
     """
     if mode not in MODES:
         raise SessionError(f"mode={mode!r} is unknown: use one of {', '.join(map(repr, MODES))}.")
+    global _session
     _restore_kernel()
-    if mode == "local":
-        return _open_local(region or client.REGION, role, bucket, tracking_uri)
-    account = read_account()
-    return _open_aws(
-        region, role or account.role, bucket or account.bucket, tracking_uri or account.tracking_uri, account
-    )
+    try:
+        if mode == "local":
+            _session = _open_local(region or client.REGION, role, bucket, tracking_uri)
+        else:
+            account = read_account()
+            role, bucket = role or account.role, bucket or account.bucket
+            _session = _open_aws(region, role, bucket, tracking_uri or account.tracking_uri, account)
+    except BaseException:
+        _restore_kernel()  # nothing of a session that was not opened
+        raise
+    return _session
 
 
 def git_revision() -> str:
@@ -280,10 +301,11 @@ def _own_role(session: Session, identity: dict) -> str:
 
 def _restore_kernel() -> None:
     """Undo what the last session changed in this process, so that the next one starts from the real settings."""
-    global _leave_session
-    if _leave_session is not None:
-        _leave_session()
-        _leave_session = None
+    global _leave_session, _session
+    _session = None
+    leave, _leave_session = _leave_session, None
+    if leave is not None:
+        leave()
 
 
 def _running_jobs(session: Session) -> list[str]:
