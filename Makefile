@@ -9,6 +9,7 @@
 # make check  both, and every test that needs no endpoint, job or notebook: a minute and a half, before each commit
 # make test   everything: also the tests with the markers endpoint, job and notebook, the notebooks' deterministic
 #             cells (nbval) and the notebooks themselves (papermill)
+# make drift  what the newest TRL, SDK, Unsloth and verl would break, in environments that are thrown away
 #
 # make test ARGS="-m endpoint tests"  chooses one of the upper rungs; ARGS="tests/test_rl_rewards.py -k format" a file
 #
@@ -29,7 +30,7 @@ LINT = .venv-dev/bin/ruff check --quiet . && .venv-dev/bin/ruff format --check -
 TYPES = .venv-dev/bin/ty check --output-format concise
 BUILD_ENVIRONMENT = PYTHONPATH=scripts $(PYTHON) -m local_sagemaker.environments
 
-.PHONY: help setup setup-dev run rehearse seeds check test lint types lab studio clean
+.PHONY: help setup setup-dev run rehearse seeds check test lint types drift lab studio clean
 
 help:
 	@sed -n 's/^# \{0,1\}//p' Makefile | sed '/^Environments/,$$d'
@@ -67,6 +68,10 @@ lint: setup-dev
 
 types: setup-dev
 	@$(TYPES)
+
+# make drift ARGS=trl
+drift:
+	@PYTHONPATH=scripts $(PYTHON) scripts/check_drift.py $(ARGS)
 
 lab: setup
 	@.venv/bin/jupyter lab
