@@ -3,8 +3,8 @@
 moto keeps the state (S3, IAM, Logs, the description of each job) and answers the other operations that are carried
 out; allowed.py says which, and no others get here. None of its methods is replaced: its server looks up in
 `moto.<service>.urls.url_paths` which class answers a service, and `install` puts the classes of this file there. The
-rest of the endpoint relies on moto's internals in few places (here, api/service.py, api/record.py,
-api/log_events.py), so moto is pinned and what they need is checked at the start.
+rest of the endpoint relies on moto's internals in few places (here, api/service.py, api/record.py, api/buckets.py,
+api/earlier_jobs.py, api/log_events.py), so moto is pinned and what they need is checked at the start.
 """
 
 import importlib.metadata
@@ -20,7 +20,9 @@ from moto.core.responses import ActionResult, EmptyResult
 from moto.iam.exceptions import NotFoundException
 from moto.iam.models import IAMBackend, iam_backends
 from moto.iam.responses import IamResponse
+from moto.logs.models import LogStream
 from moto.logs.responses import LogsResponse
+from moto.s3.models import FakeKey, S3Backend
 from moto.sagemaker.models import FakeTrainingJob, SageMakerModelBackend
 from moto.sagemaker.responses import SageMakerResponse
 from moto.servicequotas.responses import ServiceQuotasResponse
@@ -53,6 +55,11 @@ _RELIED_ON = [
     (IamResponse, "get_role"),
     (IAMBackend, "create_role"),
     (TokenResponse, "get_caller_identity"),
+    (S3Backend, "put_object"),
+    (S3Backend, "put_object_tagging"),
+    (S3Backend, "complete_multipart_upload"),
+    (FakeKey, "dispose"),
+    (LogStream, "put_log_events"),
 ]
 
 
