@@ -94,7 +94,7 @@ def test_parameters_reach_the_notebook_with_their_types_and_results_are_shown(tm
     )
     code, text = run(notebook, tmp_path / "out", "-p", "seed=41", "-p", "name=it's", "-p", "fast=true")
     assert code == 0, text
-    assert """(42, "it's", True)""" in text
+    assert """(42, "it's", True)""" in (tmp_path / "out/logs/example.log").read_text()
     assert "ok     " in text and "0.500 [0.440, 0.560]" in text and "0.950 [0.920, 0.970]" in text
     assert json.loads((tmp_path / "out/results.json").read_text())[0]["module"] == "02_example"
     assert not (tmp_path / "somewhere.json").exists()
@@ -118,7 +118,9 @@ def test_a_failing_cell_is_named_with_its_source_and_error(tmp_path):
         f"executed copy: {executed}",
     ):
         assert part in summary
-    assert executed.exists() and "papermill/execute.py" not in text
+    assert executed.exists() and "papermill/execute.py" not in (tmp_path / "out/logs/example.log").read_text()
+    page = (tmp_path / "out/run.html").read_text()
+    assert "1 of them failed" in page and "ValueError: no such model" in page
 
 
 @pytest.mark.notebook
@@ -126,7 +128,7 @@ def test_one_failure_does_not_keep_the_next_notebook_from_running(tmp_path):
     bad = write_notebook(tmp_path, "seed = 1", "1 / 0", name="a.ipynb")
     good = write_notebook(tmp_path, "seed = 1", "print(seed)", name="b.ipynb")
     code, text = run(bad, tmp_path / "out", str(good))
-    assert code == 1 and "a.ipynb" in text[text.index("FAILED") :] and "ok     " in text
+    assert code == 1 and "a.ipynb" in text[text.index("FAILED ") :] and "ok     " in text
 
 
 @pytest.mark.notebook
@@ -185,6 +187,7 @@ def test_an_interrupted_run_leaves_nothing_running(tmp_path, number, code):
     text, _ = runner.communicate(timeout=60)
     assert runner.returncode == code, text
     assert "Traceback" not in text
+    assert "interrupted" in (tmp_path / "out/run.html").read_text()
     for process_id in read_pids(tmp_path).values():
         wait_for(lambda pid=process_id: not is_running(pid), seconds=10)
     assert [path.name for path in (tmp_path / "out/notebooks").iterdir()] == ["example.ipynb"]
@@ -199,13 +202,13 @@ def test_two_runs_at_once_do_not_meet(tmp_path):
         + "from local_sagemaker import client\nimport time\nendpoint = client.ensure_endpoint(); time.sleep(3)\n"
         + "assert client.find_endpoint() == endpoint\n"
         + "from workshop.views.results import append_result\n"
-        + f"append_result({RECORD!r} | {{'seed': number}}, results_path)\nprint('endpoint', endpoint.pid)",
+        + f"append_result({RECORD!r} | {{'seed': number}}, results_path)\n"
+        + "open(f'endpoint-{number}', 'w').write(str(endpoint.pid))",
     )
     runners = [start(notebook, tmp_path / "out", "-p", f"number={number}") for number in (1, 2)]
     texts = [runner.communicate(timeout=180)[0] for runner in runners]
     assert [runner.returncode for runner in runners] == [0, 0], "\n".join(texts)
     records = json.loads((tmp_path / "out/results.json").read_text())
     assert sorted(record["seed"] for record in records) == [1, 2]
-    endpoints = {line for text in texts for line in text.splitlines() if line.startswith("endpoint ")}
-    assert len(endpoints) == 2
+    assert len({path.read_text() for path in tmp_path.glob("endpoint-*")}) == 2
     nbformat.validate(nbformat.read(tmp_path / "out/notebooks/example.ipynb", as_version=4))

@@ -4,7 +4,7 @@ import html
 import math
 
 _WIDTH, _HEIGHT = 320.0, 150.0
-_LEFT, _RIGHT, _TOP, _BOTTOM = 44.0, 310.0, 26.0, 128.0  # of a curve's field
+_LEFT, _RIGHT, _TOP, _BOTTOM = 56.0, 310.0, 26.0, 128.0  # of a curve's field
 
 
 def curve(title: str, steps: list[float], values: list[float]) -> str:
@@ -37,23 +37,25 @@ def curve(title: str, steps: list[float], values: list[float]) -> str:
 
 def intervals(title: str, rows: dict[str, dict[str, float]]) -> str:
     """Shares from 0 to 1 as dots with their intervals, a row for each name: {"value", "low", "high"}."""
-    left, right, top, pitch = 58.0, 300.0, 34.0, 26.0
-    bottom = top + pitch * len(rows)
+    left, right, top, pitch = 10.0, 310.0, 46.0, 40.0
+    bottom = top + pitch * (len(rows) - 1) + 14
     spoken = f"{title}: " + "; ".join(f"{name} {_measured(row)}" for name, row in rows.items())
     parts = [_text(0, 13, title, "title")]
-    for share in (0, 0.5, 1):
+    for share, anchor in ((0, ""), (0.5, "middle"), (1, "end")):
         x = _between(share, 0, 1, left, right)
-        parts.append(f'<path class="axis" d="M{x:.1f} {top - 12:.0f}V{bottom - 8:.0f}"/>')
-        parts.append(_text(x, bottom + 7, f"{share:g}", "middle"))
+        parts.append(f'<path class="axis" d="M{x:.1f} {top - 14:.0f}V{bottom:.0f}"/>')
+        parts.append(_text(x, bottom + 15, f"{share:g}", anchor))
     for number, (name, row) in enumerate(rows.items()):
         y = top + pitch * number
         low, value, high = (_between(row[key], 0, 1, left, right) for key in ("low", "value", "high"))
         parts += [
-            _text(left - 8, y + 4, name, "end"),
+            # Over the line that it crosses.
+            f'<rect class="ground" x="{left + 4:.0f}" y="{y - 22:.0f}" width="175" height="15"/>',
+            _text(left + 6, y - 10, f"{name} {_measured(row)}", "measured"),
             f'<path class="whisker row{number}" d="M{low:.1f} {y:.0f}H{high:.1f}"/>',
             f'<circle class="dot row{number}" cx="{value:.1f}" cy="{y:.0f}" r="5"/>',
         ]
-    return _svg(_WIDTH, bottom + 14, spoken, parts)
+    return _svg(_WIDTH, bottom + 20, spoken, parts)
 
 
 def _measured(row: dict[str, float]) -> str:

@@ -41,7 +41,7 @@ def page(report: Report, folder: Path) -> str:
     failed = [run for run in report.runs if run.failure]
     title = "Nothing ran" if not report.runs else f"{_count(len(report.runs), 'notebook')} ran"
     if report.runs:
-        title += f", {len(failed)} failed" if failed else ", all of them to the end"
+        title += f", {len(failed)} of them failed" if failed else " to the end"
     started = report.started.astimezone().strftime("%Y-%m-%d %H:%M")
     parts = [
         f"<h1>{_e(title)}</h1>",
@@ -49,7 +49,6 @@ def page(report: Report, folder: Path) -> str:
         _not_run(report),
         _overview(report, folder),
         *(_notebook(run) for run in report.runs),
-        _jobs_table(report),
         _surroundings(report),
     ]
     return (
@@ -86,7 +85,7 @@ def _overview(report: Report, folder: Path) -> str:
         )
         for run in report.runs
     ]
-    return _table(("notebook", "", "time", "jobs", "executed copy"), rows, numbers={2, 3})
+    return _table(("notebook", "", "time", "jobs", "executed"), rows, numbers={2, 3})
 
 
 def _state(run: Run) -> str:
@@ -110,6 +109,7 @@ def _notebook(run: Run) -> str:
     if not run.records:
         parts.append('<p class="quiet">It wrote no results.</p>')
     parts += [_curves(job) for job in run.jobs]
+    parts.append(_jobs(run))
     return "\n".join(filter(None, parts))
 
 
@@ -120,18 +120,8 @@ def _comparison(record: dict) -> str:
         sides = {"before": record.get(f"base{suffix}"), "after": record.get(f"trained{suffix}")}
         rows = {name: side for name, side in sides.items() if side}
         if rows:
-            numbers = " \u2192 ".join(f"{side['value']:.3f}" for side in rows.values())
-            drawn.append((f"pass@1, {kind}: {numbers}", rows))
-    rows = [
-        (
-            _e(title.partition(":")[0]),
-            name,
-            f"{side['value']:.3f} [{side['low']:.3f}, {side['high']:.3f}]",
-            f"{side['n']}",
-        )
-        for title, sides in drawn
-        for name, side in sides.items()
-    ]
+            problems = next(iter(rows.values()))["n"]
+            drawn.append(intervals(f"pass@1, {kind}, on {_count(problems, 'problem')}", rows))
     facts = [
         record["trainer"], f"recipe {record['recipe']}", f"mode {record['mode']}",
         f"{_count(record['hosts'], 'host')}, {_count(record['processes'], 'process')}",
@@ -142,9 +132,8 @@ def _comparison(record: dict) -> str:
     if "stopped_by" in record:
         facts.append(f"{record['stopped_by']} after step {record['steps']} of {record['steps_asked']}")
     return (
-        f'<h3>Before and after training</h3><p class="quiet">{_e(", ".join(map(str, facts)))}</p>'
-        f'<div class="drawings">{"".join(intervals(title, sides) for title, sides in drawn)}</div>'
-        + _table(("measure", "", "with its 95 % interval", "problems"), rows, numbers={2, 3})
+        f'<h3>Before and after training, with 95 % intervals</h3><p class="quiet">{_e(", ".join(map(str, facts)))}</p>'
+        f'<div class="drawings">{"".join(drawn)}</div>'
     )
 
 
@@ -159,23 +148,20 @@ def _curves(job: Job) -> str:
     return f'<h3>Training: {_e(job.label)}</h3><div class="drawings">{"".join(drawn)}</div>'
 
 
-def _jobs_table(report: Report) -> str:
+def _jobs(run: Run) -> str:
+    if not run.jobs:
+        return '<p class="quiet">None of its jobs ran on this machine.</p>'
     now = datetime.now(UTC)
     rows = [
         (
-            _e(run.name),
             _e(job.label),
             f'<span class="{"ok" if job.status == "Completed" else "failed"}">{_e(job.status)}</span>',
             f"{job.step} of {job.steps}" if job.steps else "",
             _e(in_words(job.seconds(now))),
         )
-        for run in report.runs
         for job in run.jobs
     ]
-    if not rows:
-        return '<h2>Training jobs</h2><p class="quiet">None ran on this machine\'s endpoint.</p>'
-    header = ("notebook", "job", "status", "steps", "time")
-    return "<h2>Training jobs</h2>" + _table(header, rows, numbers={3, 4})
+    return "<h3>Training jobs</h3>" + _table(("job", "", "steps", "time"), rows, numbers={2, 3})
 
 
 def _surroundings(report: Report) -> str:

@@ -58,11 +58,12 @@ def block(now: Now, time: datetime, columns: int, ascii_only: bool = False) -> l
             f"job {len(now.jobs)}{of}".ljust(17) + f"{job.label}: {state}, {in_words(job.seconds(time))}"
         )
         if job.steps:
+            measure = _measure(job)
             bar = tqdm.format_meter(
-                job.step, job.steps, 0, bar_format="{n_fmt}/{total_fmt} {bar}", ncols=min(columns - 18, 60),
-                ascii=ascii_only,
+                job.step, job.steps, 0, bar_format="{n_fmt}/{total_fmt} {bar}",
+                ncols=min(columns - 18 - len(measure), 60), ascii=ascii_only,
             )  # fmt: skip
-            lines.append(f"{'training steps':17}{bar}{_measure(job)}")
+            lines.append(f"{'training steps':17}{bar.rstrip()}{measure}")
     else:
         lines.append(f"{'job':17}none yet")
     lines.append(f"{'whole run':17}" + _time_text(time - now.started, now.run_left(time)))
@@ -75,11 +76,11 @@ def _time_text(elapsed, left: float | None) -> str:
 
 
 def _measure(job: Job) -> str:
-    """ "  reward 0.83": the newest value of what it optimizes."""
+    """ ", reward 0.83": the newest value of what it optimizes."""
     for name in _SHOWN:
         values = [entry[name] for entry in job.history if name in entry]
         if values:
-            return f"  {name} {values[-1]:.3g}"
+            return f", {name} {values[-1]:.3g}"
     return ""
 
 
