@@ -14,6 +14,7 @@ import time
 from pathlib import Path
 
 import pytest
+from local_sagemaker import client
 
 ROOT = Path(__file__).resolve().parents[1]
 NOTEBOOK = "01_dpo_trl/01_dpo_trl.ipynb"
@@ -96,7 +97,7 @@ def lab(copy: Path, tmp_path: Path):
         )
     try:
         address = None
-        deadline = time.monotonic() + 60
+        deadline = time.monotonic() + 180
         while address is None:
             found = re.search(r"http://127\.0\.0\.1:\d+/lab\?token=", (tmp_path / "lab.log").read_text())
             address = found and found[0].split("?")[0]
@@ -105,9 +106,7 @@ def lab(copy: Path, tmp_path: Path):
         yield address
     finally:
         server.terminate()  # it ends its kernels
-        server.wait(30)
-        from local_sagemaker import client
-
+        server.wait(60)
         client.shutdown(copy / "build" / "local_sagemaker")
 
 
@@ -126,7 +125,7 @@ def browser(tmp_path: Path):
 
 @pytest.mark.browser
 @pytest.mark.notebook
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(1500)
 @pytest.mark.skipif(
     not (CHROMIUM and DRIVER),
     reason="needs chromium and chromedriver (apt-get install chromium chromium-driver)",
@@ -134,7 +133,7 @@ def browser(tmp_path: Path):
 def test_a_learner_edits_the_parameters_and_runs_all_cells(copy, lab, browser):
     from selenium.webdriver.support.ui import WebDriverWait
 
-    wait = WebDriverWait(browser, 60, ignored_exceptions=())
+    wait = WebDriverWait(browser, 180)
     browser.get(f"{lab}/tree/{NOTEBOOK}?token={TOKEN}")
     wait.until(lambda b: b.execute_script(
         "const w = window.jupyterapp?.shell.currentWidget; return !!w?.content?.widgets?.length && w.sessionContext.isReady"
@@ -142,7 +141,7 @@ def test_a_learner_edits_the_parameters_and_runs_all_cells(copy, lab, browser):
     edit_parameters(browser)
     choose(browser, wait, "Run", "Run All Cells")
 
-    deadline, live, cells = time.monotonic() + 400, None, []
+    deadline, live, cells = time.monotonic() + 1200, None, []
     while not cells or any(cell["count"] is None for cell in cells if cell["source"].strip()):
         assert time.monotonic() < deadline, [cell["source"] for cell in cells if cell["count"] is None][:1]
         time.sleep(1)
@@ -160,7 +159,7 @@ def test_a_learner_edits_the_parameters_and_runs_all_cells(copy, lab, browser):
     assert sum(cell["pictures"] for cell in cells) >= 5
     (ROOT / "build").mkdir(exist_ok=True)
     browser.save_screenshot(str(ROOT / "build" / "jupyterlab.png"))
-    choose(browser, wait, "File", "Save Notebook")
+    browser.execute_script("return window.jupyterapp.commands.execute('docmanager:save').then(() => null)")
     saved = copy / NOTEBOOK
     wait.until(lambda _: 'recipe = \\"smoke\\"' in saved.read_text())
     (result,) = json.loads((copy / "build" / "results.json").read_text())
@@ -197,7 +196,7 @@ def choose(browser, wait, menu: str, entry: str) -> None:
 def live_view(browser, cells: list[dict]) -> dict | None:
     """The step and the number of steps that the browser shows of a job that still trains; None if it shows none now."""
     for cell in cells:
-        if cell["source"].startswith("# RUN_IF") or "watch(" not in cell["source"]:
+        if "watch(" not in cell["source"]:
             continue
         shown = browser.execute_script(
             "return window.jupyterapp.shell.currentWidget.content.widgets[arguments[0]].node.textContent",

@@ -3,7 +3,7 @@
 import sys
 import threading
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Self, TextIO
 
@@ -70,9 +70,11 @@ def block(now: Now, time: datetime, columns: int, ascii_only: bool = False) -> l
     return lines
 
 
-def _time_text(elapsed, left: float | None) -> str:
+def _time_text(elapsed: timedelta, left: float | None) -> str:
     text = in_words(elapsed.total_seconds())
-    return f"{text}, about {in_words(left)} left" if left is not None else f"{text} so far"
+    if left is None:
+        return f"{text} so far"
+    return f"{text}, about {in_words(left)} left" if left >= 1 else f"{text}, longer than the last time"
 
 
 def _measure(job: Job) -> str:
@@ -155,7 +157,8 @@ class Progress:
             name = f"{notebook}: job {number}, {job.label}"
             if job.name not in self._told:
                 self._told[job.name], self._steps_told[job.name] = "InProgress", time
-                self._screen.say(f"{name}: starts", may_be_left_out=True)
+                if not self._screen.rewrites:  # the block shows it
+                    self._screen.say(f"{name}: starts", may_be_left_out=True)
             waited = (time - self._steps_told[job.name]).total_seconds()
             if job.is_over and self._told[job.name] != job.status:
                 reason = f": {' '.join(job.failure_reason.split())[:200]}" if job.failure_reason else ""
