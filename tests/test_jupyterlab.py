@@ -18,7 +18,7 @@ from local_sagemaker import client
 
 ROOT = Path(__file__).resolve().parents[1]
 NOTEBOOK = "01_dpo_trl/01_dpo_trl.ipynb"
-CHROMIUM, DRIVER = (shutil.which(name) for name in ("chromium", "chromedriver"))
+CHROMIUM, DRIVER = shutil.which("chromium") or shutil.which("google-chrome"), shutil.which("chromedriver")
 QUIET = [
     "--headless", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--disable-quic", "--no-first-run",
     "--disable-background-networking", "--disable-component-update", "--disable-sync", "--window-size=1280,1000",
