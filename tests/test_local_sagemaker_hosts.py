@@ -18,6 +18,9 @@ report("files", sorted(os.listdir(os.environ["SM_MODEL_DIR"])))
 pathlib.Path(os.environ["SM_MODEL_DIR"], "mine").write_text("x")
 report("text", os.environ["FROM_REQUEST"])
 report("argv", sys.argv[1:])
+from sagemaker_training.environment import Environment
+env = Environment()
+report("toolkit", [env.current_host, env.hosts, env.is_hetero, env.hyperparameters, env.model_dir == os.environ["SM_MODEL_DIR"]])
 report("exists", [os.path.isdir(p) for p in (os.environ["SM_CHECKPOINT_DIR"], sys.argv[2], os.environ["FROM_REQUEST"])])
 """
 
@@ -101,6 +104,8 @@ def test_a_job_under_each_isolation(mode, tmp_path):
             seen = reported(name, host)
             assert seen["files"] == [] and seen["exists"] == [True, True, True]
             assert (seen["text"] == "/opt/ml/output/data") == (mode != "rewrite")
+            folder = seen["toolkit"][3]["folder"]
+            assert seen["toolkit"] == [host, ["algo-1", "algo-2"], False, {"folder": folder}, True]
     finally:
         restore()
         end_endpoint(running)

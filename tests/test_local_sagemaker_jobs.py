@@ -183,8 +183,9 @@ def test_models_of_two_hosts_are_merged(endpoint, make_trainer, tmp_path):
 
 def test_names_are_unique_and_a_job_can_be_found_by_list(endpoint):
     sagemaker = boto3.client("sagemaker")
-    name = create_raw(["true"], name="only-once")
-    wait_end(name)
+    without_effect = {"RetryStrategy": {"MaximumRetryAttempts": 2}, "RemoteDebugConfig": {"EnableRemoteDebug": True}}
+    name = create_raw(["true"], name="only-once", **without_effect)
+    assert without_effect.items() <= wait_end(name).items()
     with pytest.raises(sagemaker.exceptions.ResourceInUse, match="only-once"):
         create_raw(["true"], name="only-once")
     later = create_raw(["true"], name="only-twice")
@@ -214,7 +215,7 @@ def test_names_are_unique_and_a_job_can_be_found_by_list(endpoint):
         ({"InputDataConfig": [{"ChannelName": "train", "DataSource": {"S3DataSource": {"S3DataType": "S3Prefix", "S3Uri": "s3://raw/nothing"}}}]}, "Channel 'train': no S3 objects found under s3://raw/nothing"),
         ({"OutputDataConfig": {"S3OutputPath": "s3://no-such-bucket/out"}}, "OutputDataConfig.S3OutputPath=s3://no-such-bucket/out: this bucket does not exist"),
         ({"CheckpointConfig": {"S3Uri": "s3://no-such-bucket/ck"}}, "CheckpointConfig.S3Uri=s3://no-such-bucket/ck"),
-        ({"RetryStrategy": {"MaximumRetryAttempts": 2}}, "does not support RetryStrategy"),
+        ({"ProfilerConfig": {"S3OutputPath": "s3://raw/p"}}, "does not support ProfilerConfig"),
         ({"EnableManagedSpotTraining": True}, "MaxWaitTimeInSeconds"),
         ({"ResourceConfig": {"InstanceType": "ml.m9.huge", "InstanceCount": 1, "VolumeSizeInGB": 1}}, "ResourceConfig.InstanceType='ml.m9.huge'"),
     ],

@@ -70,7 +70,10 @@ def test_a_good_request():
         ("ResourceConfig.KeepAlivePeriodInSeconds", 3601, "ResourceConfig.KeepAlivePeriodInSeconds=3601: a warm pool is kept for 3600 s at most"),
         ("ResourceConfig.KeepAlivePeriodInSeconds", -1, "ResourceConfig.KeepAlivePeriodInSeconds must be at least 0"),
         ("ResourceConfig.TrainingPlanArn", "arn:aws:sagemaker:us-east-1:123456789012:pipeline/not-a-training-plan", "ResourceConfig.TrainingPlanArn="),
-        ("RemoteDebugConfig", {"EnableRemoteDebug": True}, "does not support RemoteDebugConfig"),
+        ("RetryStrategy", {"MaximumRetryAttempts": 31}, "RetryStrategy.MaximumRetryAttempts must be at most 30"),
+        ("RetryStrategy", {}, "RetryStrategy.MaximumRetryAttempts is required"),
+        ("RemoteDebugConfig", {"EnableRemoteDebug": "yes"}, "RemoteDebugConfig.EnableRemoteDebug must be true or false"),
+        ("AlgorithmSpecification.ContainerArguments", ["--distribution", "mpirun"], "use_mpirun=True needs an SSH server"),
         ("TensorBoardOutputConfig", {"S3OutputPath": "s3://b/t"}, "does not support TensorBoardOutputConfig"),
         ("CheckpointConfig.LocalPath", "/tmp/checkpoints", "CheckpointConfig.LocalPath=/tmp/checkpoints"),
         ("CheckpointConfig.LocalPath", "/opt/ml/../../etc", "CheckpointConfig.LocalPath"),
@@ -97,6 +100,13 @@ def test_refused_by_name(path, value, words):
     assert words in str(caught.value)
 
 
+def test_a_job_without_a_command_is_refused():
+    body = copy.deepcopy(BODY)
+    del body["AlgorithmSpecification"]["ContainerEntrypoint"]
+    with pytest.raises(RequestRefused, match="ContainerEntrypoint is missing: on AWS .* Name a script"):
+        check_request(body)
+
+
 def test_spot_instances_are_not_kept():
     body = changed("ResourceConfig.KeepAlivePeriodInSeconds", 600)
     assert check_request(body).keeps_instances
@@ -107,8 +117,8 @@ def test_spot_instances_are_not_kept():
 
 
 def test_all_problems_are_said_at_once():
-    body = changed("InputDataConfig.0.InputMode", "Pipe") | {"RetryStrategy": {"MaximumRetryAttempts": 1}}
-    with pytest.raises(RequestRefused, match=r"RetryStrategy.*InputDataConfig\[0\].InputMode"):
+    body = changed("InputDataConfig.0.InputMode", "Pipe") | {"DebugHookConfig": {"S3OutputPath": "s3://b/d"}}
+    with pytest.raises(RequestRefused, match=r"DebugHookConfig.*InputDataConfig\[0\].InputMode"):
         check_request(body)
     with pytest.raises(RequestRefused, match="RoleArn is required"):
         check_request({key: value for key, value in BODY.items() if key != "RoleArn"})

@@ -200,7 +200,7 @@ def test_uncompressed_results_lie_in_s3_file_by_file(make_trainer):
     name = launch(make_trainer(STEPS, output_data_config=where))
     description = wait_end(name)
     folder = f"out/{name}/output"
-    assert description["ModelArtifacts"]["S3ModelArtifacts"] == f"s3://results/{folder}/model"
+    assert description["ModelArtifacts"]["S3ModelArtifacts"] == f"s3://results/{folder}/model/"
     assert s3_keys(f"s3://results/{folder}") == [
         f"{folder}/data/history.jsonl",
         f"{folder}/data/sub/more.txt",

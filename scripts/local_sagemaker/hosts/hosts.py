@@ -22,6 +22,8 @@ LOOPBACK_INTERFACE = "lo" if sys.platform == "linux" else "lo0"
 # Not those that a system gives to outgoing connections (Linux: from 32768; macOS, Windows: from 49152): such a port is free when
 # it is chosen, and taken when a job's first process comes to listen on it, seconds later.
 MEETING_PORTS = range(20000, 32768)
+# Packages that AWS's images bring and that cannot be had from PyPI without a compiler.
+IMAGE_PACKAGES = Path(__file__).parents[1] / "image_packages"
 FEW_CORES = 4  # with fewer, a job's libraries get one thread each: its processes share the cores
 SYSTEM_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 # Variables of the endpoint's own shell that a job may see. All others (credentials, tokens) stay outside.
@@ -148,6 +150,9 @@ def start_host(
         requested = {name: value.replace(CONTAINER_ROOT, root) for name, value in request.environment.items()}
     else:
         requested = request.environment
+    if packages := _packages_lacking_in(venv):
+        own = [requested["PYTHONPATH"]] if "PYTHONPATH" in requested else []
+        requested = requested | {"PYTHONPATH": os.pathsep.join([*own, str(packages)])}
     wrapped = isolation.command(
         command,
         ml=host.ml,
@@ -158,6 +163,11 @@ def start_host(
     return SupervisedProcess(
         wrapped, environment=variables | requested, folder=host.ml / "code", wrapped=isolation.wraps
     )
+
+
+def _packages_lacking_in(venv: Path) -> Path | None:
+    """The folder of stand-ins, unless the job's own requirements brought the package that it stands for."""
+    return None if any(venv.glob("lib/python*/site-packages/sagemaker_training")) else IMAGE_PACKAGES
 
 
 def container_environment(
@@ -182,6 +192,8 @@ def container_environment(
         "TRAINING_JOB_NAME": request.name,
         "SM_CHECKPOINT_DIR": f"{root}/{request.checkpoint_folder}",
     }
+    if isolation.rewrites:
+        variables["SAGEMAKER_BASE_DIR"] = root  # for the package sagemaker_training
     if (os.cpu_count() or 1) < FEW_CORES:
         variables["OMP_NUM_THREADS"] = "1"
     return variables
