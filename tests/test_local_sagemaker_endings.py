@@ -5,6 +5,7 @@ import sys
 
 import pytest
 from local_sagemaker.jobs.endings import ended_by_signal
+from local_sagemaker.jobs.hard_coded import missed_path, strayed_files
 
 KILLS_ITSELF = """
 import os, signal, time
@@ -64,3 +65,22 @@ def test_the_failure_reason_begins_with_it(make_trainer):
         Exception, match="AlgorithmError: SIGKILL ended a process: most likely the machine ran out of memory"
     ):
         trainer.train(wait=True)
+
+
+def test_a_path_that_a_script_names_itself():
+    lines = [
+        "reading /opt/ml/input/data/train",
+        "FileNotFoundError: [Errno 2] No such file or directory: '/opt/ml/model/a.bin'",
+    ]
+    assert missed_path(lines).startswith("The script names /opt/ml/model/a.bin itself. Jobs have no /opt/ml")
+    assert missed_path(lines[:1]) is None
+
+
+def test_files_that_a_job_wrote_beside_its_folders(tmp_path):
+    for name in ("model/weights", "metadata/notebook"):
+        (tmp_path / name).parent.mkdir()
+        (tmp_path / name).write_text("x")
+    written = (tmp_path / "model" / "weights").stat().st_mtime
+    assert strayed_files(written, tmp_path).startswith(f"Written to {tmp_path}/model/weights of this machine")
+    assert strayed_files(written + 60, tmp_path) is None
+    assert strayed_files(written, tmp_path / "absent") is None

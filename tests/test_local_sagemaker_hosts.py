@@ -106,6 +106,12 @@ def test_a_job_under_each_isolation(mode, tmp_path):
             assert (seen["text"] == "/opt/ml/output/data") == (mode != "rewrite")
             folder = seen["toolkit"][3]["folder"]
             assert seen["toolkit"] == [host, ["algo-1", "algo-2"], False, {"folder": folder}, True]
+        if mode == "rewrite":
+            lost = wait_end(
+                launch(make_trainer.__wrapped__(running, tmp_path)("open('/opt/ml/model/lost/w', 'w')"))
+            )
+            assert "The script names /opt/ml/model/lost/w itself." in lost["FailureReason"]
+            assert "SM_MODEL_DIR" in lost["FailureReason"] and "FileNotFoundError" in lost["FailureReason"]
     finally:
         restore()
         end_endpoint(running)

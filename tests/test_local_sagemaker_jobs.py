@@ -183,7 +183,10 @@ def test_models_of_two_hosts_are_merged(endpoint, make_trainer, tmp_path):
 
 def test_names_are_unique_and_a_job_can_be_found_by_list(endpoint):
     sagemaker = boto3.client("sagemaker")
-    without_effect = {"RetryStrategy": {"MaximumRetryAttempts": 2}, "RemoteDebugConfig": {"EnableRemoteDebug": True}}
+    without_effect = {
+        "RetryStrategy": {"MaximumRetryAttempts": 2},
+        "RemoteDebugConfig": {"EnableRemoteDebug": True},
+    }
     name = create_raw(["true"], name="only-once", **without_effect)
     assert without_effect.items() <= wait_end(name).items()
     with pytest.raises(sagemaker.exceptions.ResourceInUse, match="only-once"):

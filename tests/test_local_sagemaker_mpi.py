@@ -30,7 +30,8 @@ def test_processes_of_two_hosts_meet_and_a_failing_one_fails_the_job(tmp_path):
         make = make_trainer.__wrapped__(endpoint, tmp_path)
         arguments = {"requirements": NEEDED, "hosts": 2, "distributed": ON_BOTH_HOSTS}
         jobs = [
-            launch(make(SUM_OF_RANKS, hyperparameters=given, **arguments)) for given in ({"exit": 0}, {"exit": 3})
+            launch(make(SUM_OF_RANKS, hyperparameters=given, **arguments))
+            for given in ({"exit": 0}, {"exit": 3})
         ]
         good, bad = (wait_end(name, 180) for name in jobs)
         lines = [line.partition("SUMMED ")[2] for line in log_lines(jobs[0]) if "SUMMED" in line]
@@ -43,7 +44,9 @@ def test_processes_of_two_hosts_meet_and_a_failing_one_fails_the_job(tmp_path):
 @pytest.mark.endpoint
 def test_mpi_is_refused_where_hosts_have_no_names(tmp_path):
     with connected_endpoint(tmp_path / "home", "--isolation", "rewrite") as endpoint:
-        trainer = make_trainer.__wrapped__(endpoint, tmp_path)(SUM_OF_RANKS, hosts=2, distributed=ON_BOTH_HOSTS)
+        trainer = make_trainer.__wrapped__(endpoint, tmp_path)(
+            SUM_OF_RANKS, hosts=2, distributed=ON_BOTH_HOSTS
+        )
         with pytest.raises(ClientError, match=r"distributed=MPI\(\) needs hosts with names.*use Torchrun"):
             launch(trainer)
 

@@ -4,7 +4,8 @@ import re
 from pathlib import Path
 
 import pytest
-from workshop.session import staging
+from workshop.folders import FolderError
+from workshop.session import connection, staging
 from workshop.session.staging import StagingError, stage_source
 
 
@@ -102,6 +103,17 @@ def test_a_broken_link_is_named(shared, scripts, tmp_path):
     with pytest.raises(StagingError, match="data.txt"):
         stage_source(scripts, build=tmp_path / "build")
     assert not list((tmp_path / "build" / "staged").iterdir())
+
+
+def test_a_workshop_that_cannot_be_written(shared, scripts, tmp_path, monkeypatch):
+    """Root may write everywhere, so the folder for `build` is one that nobody can make."""
+    nobodys = Path("/dev/null/build")
+    monkeypatch.setattr(connection, "BUILD", nobodys)
+    for use in (lambda: stage_source(scripts, build=nobodys), lambda: connection.open_session("local")):
+        with pytest.raises(
+            FolderError, match=r"/dev/null/build.* cannot be written \(Not a directory\).*Copy or clone"
+        ):
+            use()
 
 
 def test_no_such_folder(tmp_path):

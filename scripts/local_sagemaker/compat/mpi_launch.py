@@ -75,7 +75,9 @@ def _connect(host: str) -> socket.socket:
         except (FileNotFoundError, ConnectionRefusedError) as error:
             connection.close()
             if time.monotonic() > deadline:
-                raise TimeoutError(f"{host} did not start its MPI driver in {CONNECT_TIMEOUT_S:.0f} s") from error
+                raise TimeoutError(
+                    f"{host} did not start its MPI driver in {CONNECT_TIMEOUT_S:.0f} s"
+                ) from error
         time.sleep(0.2)
 
 
@@ -92,7 +94,12 @@ def _carry_out(connection: socket.socket) -> None:
         if command == DONE:
             _ended.set()
         elif command:  # else somebody only looked whether this host listens
-            done = subprocess.run(["sh", "-c", command], stdin=subprocess.DEVNULL, stdout=connection, stderr=connection)
+            done = subprocess.run(
+                ["sh", "-c", command],
+                stdin=subprocess.DEVNULL,
+                stdout=connection.fileno(),
+                stderr=connection.fileno(),
+            )
             connection.sendall(f"\n{done.returncode}".encode())
 
 

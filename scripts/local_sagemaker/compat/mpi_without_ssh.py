@@ -13,7 +13,10 @@ from pathlib import Path
 from local_sagemaker.compat import mpi_launch
 from local_sagemaker.compat.driver_master import UnknownDrivers
 
-TRAIN_SCRIPT, DRIVER = "sm_train.sh", "mpi_driver.py"  # the first, below the channel sm_drivers, starts the second
+TRAIN_SCRIPT, DRIVER = (
+    "sm_train.sh",
+    "mpi_driver.py",
+)  # the first, below the channel sm_drivers, starts the second
 UTILS = "distributed_drivers/mpi_utils.py"
 REPLACED = """
     write_env_vars_to_file start_sshd_daemon bootstrap_worker_node bootstrap_master_node write_status_file_to_workers
@@ -47,7 +50,9 @@ def launch_without_ssh(drivers: Path, sockets: Path) -> None:
             f"{UTILS} of the SDK's drivers has no {missing[0]}: this endpoint is made for the drivers of sagemaker 3.27.0"
         )
     launcher = Path(mpi_launch.__file__).read_text()
-    (utils.parent / "mpi_launch.py").write_text(launcher.replace('SOCKETS = ""', f"SOCKETS = {str(sockets)!r}"))
+    (utils.parent / "mpi_launch.py").write_text(
+        launcher.replace('SOCKETS = ""', f"SOCKETS = {str(sockets)!r}")
+    )
     imported = ", ".join(REPLACED)
     utils.write_text(
         f"{text}\n\nfrom distributed_drivers import mpi_launch  # noqa: E402\n"

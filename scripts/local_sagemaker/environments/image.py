@@ -31,9 +31,7 @@ def base_requirements() -> Path:
     return Path(os.environ.get("LOCAL_SAGEMAKER_BASE_REQUIREMENTS") or BASE_REQUIREMENTS)
 
 
-def job_requirements(
-    s3: BaseClient, request: TrainingRequest, folder: Path
-) -> tuple[Path, Path | None]:
+def job_requirements(s3: BaseClient, request: TrainingRequest, folder: Path) -> tuple[Path, Path | None]:
     """The list that stands for the job's image, and the requirements file that the job installs (None if it has none).
 
     What is needed for them is fetched into `folder`.

@@ -25,6 +25,7 @@ from local_sagemaker.hosts.process import SupervisedProcess
 from local_sagemaker.jobs.channels import fetch_channel
 from local_sagemaker.jobs.checkpoints import CheckpointSync
 from local_sagemaker.jobs.endings import ended_by_signal, out_of_space
+from local_sagemaker.jobs.hard_coded import missed_path, strayed_files
 from local_sagemaker.jobs.logs import HostLog
 from local_sagemaker.jobs.storage import aws_client
 
@@ -122,6 +123,7 @@ class Attempt:
         }
         addresses = [host.address for host in self.hosts]
         processes: list[SupervisedProcess] = []
+        started = time.time()
         with ThreadPoolExecutor(len(self.hosts)) as pool:
             try:
                 for host in self.hosts:
@@ -141,6 +143,8 @@ class Attempt:
                     process.wait()
             for pump in pumps:
                 pump.result()
+        if self._settings.isolation.rewrites and (strayed := strayed_files(started)):
+            self._logs[0].write(strayed)
         codes = [process.wait() for process in processes]
         reason = self._failure_reason(codes) if order is None and any(codes) else None
         try:
@@ -228,4 +232,7 @@ class Attempt:
             text = f"{signalled}\n{text}"
         elif space := out_of_space(read, text, failed.folder):
             text = f"{space}\n{text}"
+        if self._settings.isolation.rewrites and (missed := missed_path([*read, *text.splitlines()])):
+            self._logs[failed.number].write(missed)
+            text = f"{missed}\n{text}"
         return ("AlgorithmError: " + text)[: MAX_REASON - len(ending)] + ending

@@ -25,7 +25,7 @@ from sagemaker.core.shapes import Tag
 from sagemaker.core.training.configs import Networking
 
 from workshop.errors import WorkshopError
-from workshop.folders import BUILD, REPOSITORY
+from workshop.folders import BUILD, REPOSITORY, check_writable
 from workshop.session.account import AccountSettings, read_account
 
 MODES = ("local", "sagemaker")
@@ -147,12 +147,13 @@ def open_session(
         tracking_uri: MLflow store for jobs (an ARN on AWS); default: a database under build/ in local mode,
             inside the job's own output otherwise.
 
-    Raises SessionError when the mode is unknown, or credentials, region, role or bucket cannot be had; AccountError when
+    Raises FolderError when build/ cannot be written, SessionError when the mode is unknown, or credentials, region, role or bucket cannot be had; AccountError when
     aws.yaml is not right.
     """
     if mode not in MODES:
         raise SessionError(f"mode={mode!r} is unknown: use one of {', '.join(map(repr, MODES))}.")
     global _session
+    check_writable(BUILD)
     _restore_kernel()
     try:
         if mode == "local":

@@ -8,7 +8,7 @@ import tempfile
 from pathlib import Path
 
 from workshop.errors import WorkshopError
-from workshop.folders import BUILD, SCRIPTS
+from workshop.folders import BUILD, SCRIPTS, check_writable
 from workshop.secrets import secret_files
 
 SHARED = ("rl", "job", "compat", "assets")
@@ -25,7 +25,7 @@ def stage_source(scripts: Path | str, *, build: Path | None = None) -> Path:
     """Copy `scripts` (a module's folder) and the shared folders (SHARED) into a new folder; return it.
 
     The folder lies under `build/staged/`. Every call makes its own, so an edit made afterwards cannot change
-    what a job was sent. Raises StagingError.
+    what a job was sent. Raises StagingError, FolderError when build/ cannot be written.
     """
     scripts = Path(scripts).resolve()
     if not scripts.is_dir():
@@ -37,7 +37,7 @@ def stage_source(scripts: Path | str, *, build: Path | None = None) -> Path:
         )
     _refuse_links_out(scripts)
     staged_root = (build or BUILD) / "staged"
-    staged_root.mkdir(parents=True, exist_ok=True)
+    check_writable(staged_root)
     staged = Path(tempfile.mkdtemp(prefix=f"{scripts.parent.name}-", dir=staged_root))
     try:
         shutil.copytree(scripts, staged, ignore=_IGNORED, dirs_exist_ok=True)

@@ -68,7 +68,9 @@ class Environment:
         self.input_data_config = input_data_config or read_input_data_config()
         given = hyperparameters or read_hyperparameters()
         self.hyperparameters = {k: v for k, v in given.items() if not k.startswith(_OF_THE_TOOLKIT)}
-        self.additional_framework_parameters = {k: v for k, v in given.items() if k.startswith(_OF_THE_TOOLKIT)}
+        self.additional_framework_parameters = {
+            k: v for k, v in given.items() if k.startswith(_OF_THE_TOOLKIT)
+        }
         self.channel_input_dirs = {name: channel_path(name) for name in self.input_data_config}
         self.job_name = os.environ.get("TRAINING_JOB_NAME")
 

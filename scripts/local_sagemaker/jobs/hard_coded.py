@@ -1,0 +1,34 @@
+"""Scripts that name /opt/ml themselves, on a machine where jobs have none (isolation "rewrite"): what is said of them."""
+
+import re
+from collections.abc import Iterable
+from pathlib import Path
+
+from local_sagemaker.hosts.isolation import CONTAINER_ROOT
+
+_REFUSED = re.compile(
+    r"(No such file or directory|Permission denied|Read-only file system|cannot (create|open|access)|does(n't| not) exist)"
+)
+_NAMED = re.compile(re.escape(CONTAINER_ROOT) + r"(/[\w.+-]+)*")
+_WRITTEN = ("model", "output", "checkpoints")  # by jobs; a notebook's machine has other things in its /opt/ml
+_INSTEAD = (
+    f"Jobs have no {CONTAINER_ROOT} on this machine (path rewriting). Let the script take its folders from SM_CHANNEL_<NAME>,"
+    " SM_MODEL_DIR, SM_OUTPUT_DATA_DIR and SM_CHECKPOINT_DIR, which are right here and on AWS."
+)
+
+
+def missed_path(lines: Iterable[str]) -> str | None:
+    """The sentence about the last path below /opt/ml that a line of the log says could not be had; None if none does."""
+    found = [named for line in lines if _REFUSED.search(line) and (named := _NAMED.search(line))]
+    return f"The script names {found[-1].group()} itself. {_INSTEAD}" if found else None
+
+
+def strayed_files(since: float, root: Path = Path(CONTAINER_ROOT)) -> str | None:
+    """The sentence about files in this machine's own /opt/ml changed at or after `since` (s since the epoch), if any."""
+    there = (path for folder in _WRITTEN for path in sorted((root / folder).rglob("*")))
+    changed = [path for path in there if path.is_file() and path.stat().st_mtime >= since]
+    if not changed:
+        return None
+    return (
+        f"Written to {changed[0]} of this machine while the job ran, so it is none of its results. {_INSTEAD}"
+    )
