@@ -1,4 +1,5 @@
-"""verl's synchronous trainer with four things added: rewards by name, complete checkpoints, a time cap, shorter polling.
+"""verl's synchronous trainer with five things added: rewards by name, complete checkpoints, a time cap, a watch for steps that
+never end, shorter polling.
 
 verl logs the mean of the summed reward during training, and the parts only in validation. Its checkpoints lie where
 each process wrote them. It does not know when the job will be ended (only its older trainer looks at a date, that of a
@@ -13,6 +14,7 @@ from typing import Any
 import ray
 import transfer_queue
 from job.container import print_line
+from job.stalls import StepClock
 from job.time_cap import Pace, is_capped
 from omegaconf import DictConfig, OmegaConf
 from transfer_queue import KVBatchMeta
@@ -21,6 +23,7 @@ from verl.trainer.ppo.v1.replay_buffer import ReplayBuffer
 from verl.trainer.ppo.v1.trainer_sync import PPOTrainerSync
 from verl.utils.debug import marked_timer
 from verl_checkpoints import close_checkpoint
+from verl_stacks import ask_all
 
 # verl's 2 s, which are no setting (0.9.1), are nothing in a step of minutes and most of a tiny one.
 POLL_S = 0.2
@@ -39,9 +42,22 @@ class WorkshopTrainer(PPOTrainerSync):
         self._pace = Pace(self.config.time_cap.evaluation_seconds, saves=3)
         if is_capped() and self._pace.is_over():
             raise self._pace.error()
+        self._clock = StepClock(others=ask_all)
+        self._clock.begins(self.global_steps - 1)
+
+    def on_train_end(self) -> None:
+        super().on_train_end()
+        self._clock.ends()
+
+    def on_validate_end(self) -> None:
+        super().on_validate_end()
+        if hasattr(self, "_clock"):  # verl may validate before it trains
+            self._clock.alive()
 
     def step(self, metrics: dict[str, Any], timing_raw: dict[str, float]) -> KVBatchMeta:
+        self._clock.step_begins()
         batch = super().step(metrics, timing_raw)
+        self._clock.step_ends(self.global_steps)
         self._pace.step_ended()
         if is_capped() and self._pace.is_short() and self.global_steps < self.total_training_steps:
             print_line(self._pace.stop_line(self.global_steps, self.total_training_steps))
@@ -84,6 +100,7 @@ class WorkshopTrainer(PPOTrainerSync):
         ]
         self.peak_rss_mb = max(ray.get(close))
         self._pace.save_ended()
+        self._clock.alive()
 
 
 def reward_metrics(keys: list[str], scores: list[dict[str, float]]) -> dict[str, float]:

@@ -22,7 +22,9 @@ from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState,
 from transformers.trainer_utils import rotate_checkpoints
 
 from job.container import host_count, is_main_process, print_line
+from job.stalls import StallWatch
 from job.time_cap import TimeCap, time_for
+from job.tracked_trainer import track_in_background
 
 READERS = 4  # threads that read a checkpoint's files
 
@@ -63,6 +65,8 @@ def train(trainer: Trainer, checkpoint: Path | None, before: Evaluation | None =
     A checkpoint of the last step is loaded as any other, and nothing is trained: transformers asks only after a step
     whether there were enough of them, and would make one more.
 
+    A training that makes no step for long ends the process, with a FailureReason (job.stalls).
+
     Raises:
         job.time_cap.TimeCapError: there is no time for a step.
         NothingTrained: the trainer ended without one, so that the model is the base.
@@ -80,6 +84,8 @@ def train(trainer: Trainer, checkpoint: Path | None, before: Evaluation | None =
             trainer.get_train_dataloader = lambda: DataLoader([None])  # ty: ignore[invalid-argument-type]
     cap = TimeCap(before)
     trainer.add_callback(cap)
+    track_in_background(trainer)
+    trainer.add_callback(StallWatch())
     started = time.perf_counter()
     trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
     if trainer.state.global_step == 0:

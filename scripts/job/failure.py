@@ -32,17 +32,21 @@ def report_failure() -> Iterator[None]:
         yield
     except BaseException as error:
         if not isinstance(error, SystemExit) or error.code:
-            _write_once(describe(error), failure_file(), room)
+            write_once(describe(error), failure_file())
         elif "TRAINING_JOB_NAME" in os.environ:  # elsewhere somebody has asked for --help
             early = EndedEarly(
                 "the script ended with exit code 0 before it had done its work. Is --help among its arguments, or does "
                 "something that it runs call sys.exit()?"
             ).with_traceback(error.__traceback__)
-            _write_once(describe(early), failure_file(), room)
+            write_once(describe(early), failure_file())
             raise early from error
         raise
     finally:
         _remove(room)
+
+
+def _room(path: Path) -> Path:
+    return path.with_name("failure.room")
 
 
 def _remove(room: Path) -> None:
@@ -52,7 +56,7 @@ def _remove(room: Path) -> None:
 
 def _keep_room() -> Path:
     """A file beside the failure file that is there only to make room for it: a disk that is full is full for both."""
-    room = failure_file().with_name("failure.room")
+    room = _room(failure_file())
     if "TRAINING_JOB_NAME" in os.environ:
         with contextlib.suppress(
             OSError
@@ -90,9 +94,9 @@ def _rank() -> str:
     return f" (process {process_rank()} of {process_count()})" if process_count() > 1 else ""
 
 
-def _write_once(text: str, path: Path, room: Path) -> None:
-    """Creates the file with its whole content, unless it exists already. `room` gives way to it."""
-    _remove(room)
+def write_once(text: str, path: Path) -> None:
+    """Creates the file with its whole content, unless it exists already. What was kept free beside it gives way to it."""
+    _remove(_room(path))
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.NamedTemporaryFile(

@@ -10,6 +10,7 @@ What writes the line and what reads it stand here together, and SageMaker's metr
 import re
 from typing import Any
 
+STALLED = "[stall]"  # how a line of the log begins that says that steps do not come (job.stalls)
 HISTORY = "history.jsonl"  # in the job's outputs: a JSON object for each logged step, with all its metrics and `step`
 Metrics = dict[str, float]  # of one step; `step` itself is among them
 

@@ -2,6 +2,16 @@
 
 from typing import Any, NotRequired, TypedDict
 
+SUMMARY = "summary.json"  # in the job's outputs
+
+
+class NotTracked(TypedDict):
+    """What a tracker (mlflow, wandb) did not get of a run, or got in another place."""
+
+    reason: str
+    from_step: int  # the first step that may be missing there; 0: from the start
+    kept_in: NotRequired[str]  # where among the job's outputs the run is instead
+
 
 class Record(TypedDict):
     """summary.json: what was trained, how good it was before and after, and what that took."""
@@ -27,3 +37,4 @@ class Record(TypedDict):
     peak_rss_mb: float  # of one process, MB of 2**20 bytes
     tokens_per_second: float  # prompts and completions, all processes; 0 where a checkpoint held all steps
     versions: dict[str, str]
+    not_tracked: NotRequired[dict[str, NotTracked]]  # by tracker; only where there was trouble

@@ -15,6 +15,7 @@ from transformers import Trainer
 
 from job.checkpoints import Training
 from job.container import host_count, is_main_process, output_data_dir, process_count
+from job.record import SUMMARY
 from job.time_cap import STOPPED_BY
 
 PACKAGES = ("torch", "transformers", "trl", "peft", "accelerate", "unsloth", "verl", "ray", "vllm")
@@ -109,7 +110,7 @@ def write_record(
     before.save(folder / "evaluation_before.json")
     if after:
         after.save(folder / "evaluation_after.json")
-    path = folder / "summary.json"
+    path = folder / SUMMARY
     path.write_text(json.dumps(record, indent=2) + "\n")
     return path
 

@@ -1,7 +1,8 @@
 """A run in MLflow and in Weights & Biases: opened, told what is trained on what, closed.
 
 The recipe's `report_to` names the trackers; transformers' own callbacks send them the training metrics. This module
-opens the runs before that, adds what was trained on what, and logs the evaluations. From the environment:
+opens the runs before that, adds what was trained on what, and logs the evaluations. Each tracker has a thread of its own
+(tracker_thread.py), so that none can hold up or end a job. From the environment:
 
 | variable | meaning, and what holds without it |
 |---|---|
@@ -10,15 +11,19 @@ opens the runs before that, adds what was trained on what, and logs the evaluati
 | WANDB_MODE | else online with a key and offline without |
 | WANDB_SECRET_NAME | name of the secret that holds the W&B key (job.secrets) |
 | WANDB_DIR | else the job's outputs |
+| JOB_TRACKING_SECONDS | how long the job waits for a tracker at its start and at its end: 60 |
 | WORKSHOP_GIT_REVISION | revision of the workshop that the job was started from |
 """
 
 import atexit
 import dataclasses
 import importlib.util
+import json
 import logging
 import os
-import sys
+import urllib.error
+import urllib.request
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Protocol, cast
 
@@ -27,9 +32,12 @@ from rl.evaluation import Evaluation
 
 from job.arguments import RunArguments
 from job.container import is_main_process, output_data_dir, print_line
+from job.record import SUMMARY
 from job.secrets import read_secret
+from job.tracker_thread import Tracker, patience
 from job.tracking_uri import contact_problem, is_arn, own_store, uri_problem
 
+_SQLITE = "sqlite:///"
 SYSTEM_METRICS_SECONDS = 5  # between two samples of CPU, memory and GPUs
 COLUMNS = (
     "index",
@@ -42,6 +50,9 @@ COLUMNS = (
     "correct",
     "formatted",
 )
+
+
+trackers: dict[str, Tracker] = {}  # those of this process, by name; only the main process has any
 
 
 class Reporting(Protocol):
@@ -58,8 +69,10 @@ class TrackingError(Exception):
 def start_tracking(job: RunArguments, config: Reporting, *, data_fingerprint: str) -> None:
     """Opens a run in each tracker that `config.report_to` names. Call it before the trainer is made.
 
+    A server or store that cannot be used does not end the job: the run is kept among the job's outputs instead.
+
     Raises:
-        TrackingError: a tracker is not installed, or MLflow's server is named wrongly or does not answer.
+        TrackingError: a tracker is not installed, or MLflow's server is named wrongly.
         job.secrets.SecretError: the secret with a tracker's key cannot be read.
     """
     if not is_main_process():
@@ -83,24 +96,49 @@ def start_tracking(job: RunArguments, config: Reporting, *, data_fingerprint: st
 def _start_mlflow(job: RunArguments, run_name: str | None, facts: dict[str, str]) -> None:
     import mlflow
 
-    uri = os.environ.get("MLFLOW_TRACKING_URI") or own_store(output_data_dir())
+    own = own_store(output_data_dir())
+    uri = os.environ.get("MLFLOW_TRACKING_URI") or own
     if problem := uri_problem(uri):
         raise TrackingError(f"MLFLOW_TRACKING_URI: {problem}")
     if is_arn(uri) and importlib.util.find_spec("sagemaker_mlflow") is None:
         raise TrackingError(f"{uri} needs sagemaker-mlflow: add it to the job's requirements.txt.")
-    mlflow.set_tracking_uri(uri)
-    if problem := contact_problem(uri):
-        raise TrackingError(problem)
-    experiment = os.environ.get("MLFLOW_EXPERIMENT_NAME", job.experiment)
-    if uri.startswith("sqlite:///"):
-        create_experiment(Path(uri.removeprefix("sqlite:///")), experiment)
-    mlflow.set_experiment(experiment)
+    # MLflow's own are 120 s and seven retries for each call.
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", f"{max(1, round(patience() / 6))}")
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
     logging.getLogger("mlflow.system_metrics").setLevel(logging.WARNING)
     mlflow.set_system_metrics_sampling_interval(SYSTEM_METRICS_SECONDS)
-    mlflow.start_run(
-        run_name=run_name, tags={"mlflow.source.git.commit": facts["git_revision"]}, log_system_metrics=True
-    )
-    mlflow.log_params({**facts, **{f"job.{key}": value for key, value in dataclasses.asdict(job).items()}})
+    tracker = trackers["mlflow"] = Tracker("mlflow", check=_check_store)
+
+    def open_in(uri: str) -> None:
+        mlflow.set_tracking_uri(uri)
+        if problem := contact_problem(uri):
+            raise TrackingError(problem)
+        experiment = os.environ.get("MLFLOW_EXPERIMENT_NAME", job.experiment)
+        if uri.startswith(_SQLITE):
+            create_experiment(Path(uri.removeprefix(_SQLITE)), experiment)
+        mlflow.set_experiment(experiment)
+        mlflow.start_run(
+            run_name=run_name,
+            tags={"mlflow.source.git.commit": facts["git_revision"]},
+            log_system_metrics=True,
+        )
+        mlflow.log_params(
+            {**facts, **{f"job.{key}": value for key, value in dataclasses.asdict(job).items()}}
+        )
+
+    def start() -> None:
+        try:
+            open_in(uri)
+        except Exception as error:  # of MLflow, SQLAlchemy, boto or a plugin
+            if uri == own:
+                raise
+            while mlflow.active_run():  # it was opened, and then the store was lost
+                mlflow.end_run("FAILED")
+            open_in(own)
+            said = str(error) if isinstance(error, TrackingError) else f"{uri}: {error}"
+            tracker.moved(said, kept_in=own.removeprefix(_SQLITE))
+
+    tracker.open(start)
 
 
 def _start_wandb(job: RunArguments, run_name: str | None, facts: dict[str, str]) -> None:
@@ -111,16 +149,59 @@ def _start_wandb(job: RunArguments, run_name: str | None, facts: dict[str, str])
         os.environ["WANDB_API_KEY"] = read_secret(secret, "WANDB_API_KEY")
     folder = Path(os.environ.get("WANDB_DIR") or output_data_dir())
     folder.mkdir(parents=True, exist_ok=True)
-    wandb.init(
-        project=os.environ.get("WANDB_PROJECT", job.experiment),
-        name=run_name,
-        config={**facts, "job": dataclasses.asdict(job)},
-        dir=folder,
-        mode=cast(Any, os.environ.get("WANDB_MODE"))
-        or ("online" if os.environ.get("WANDB_API_KEY") else "offline"),
-        # The job's log has its own place; source code and git state come from the workshop's revision.
-        settings=wandb.Settings(console="off", disable_code=True, disable_git=True, silent=True),
-    )
+    tracker = trackers["wandb"] = Tracker("wandb")
+
+    def open_as(mode: str) -> None:
+        wandb.init(
+            project=os.environ.get("WANDB_PROJECT", job.experiment),
+            name=run_name,
+            config={**facts, "job": dataclasses.asdict(job)},
+            dir=folder,
+            mode=cast(Any, mode),
+            # The job's log has its own place; source code and git state come from the workshop's revision.
+            settings=wandb.Settings(
+                console="off",
+                disable_code=True,
+                disable_git=True,
+                silent=True,
+                init_timeout=patience() / 2,
+                finish_timeout=0.8 * patience(),
+                finish_timeout_raises=True,
+            ),
+        )
+
+    def start() -> None:
+        mode = os.environ.get("WANDB_MODE") or ("online" if os.environ.get("WANDB_API_KEY") else "offline")
+        try:
+            if mode == "online":
+                _knock(os.environ.get("WANDB_BASE_URL", "https://api.wandb.ai"))
+            open_as(mode)
+        except Exception as error:  # of W&B or of the network
+            if mode != "online":
+                raise
+            open_as("offline")
+            kept = f"{folder / 'wandb'}"
+            tracker.moved(f"W&B cannot be used: {type(error).__name__}: {error}. `wandb sync` uploads.", kept)
+
+    tracker.open(start)
+
+
+def _check_store() -> None:
+    """Raises FileNotFoundError: into a database that was deleted sqlite goes on writing, and nobody will read it."""
+    import mlflow
+
+    uri = mlflow.get_tracking_uri()
+    if uri.startswith(_SQLITE) and not Path(uri.removeprefix(_SQLITE)).exists():
+        raise FileNotFoundError(f"{uri.removeprefix(_SQLITE)} is no longer there")
+
+
+def _knock(url: str) -> None:
+    """Raises OSError if nobody answers at a server's address; W&B's client would try for minutes."""
+    try:
+        with urllib.request.urlopen(url, timeout=max(1.0, patience() / 6)):
+            pass
+    except urllib.error.HTTPError:
+        pass  # an answer, too
 
 
 def log_evaluation(name: str, evaluation: Evaluation | None) -> None:
@@ -148,13 +229,22 @@ def log_evaluation(name: str, evaluation: Evaluation | None) -> None:
             f"{name}/completion_length_{rate.decoding}": evaluation.mean_completion_length[rate.decoding],
             f"{name}/cut_off_{rate.decoding}": evaluation.cut_off[rate.decoding],
         }
-    if mlflow := _open_run("mlflow"):
+    completions = evaluation.completions
+
+    def to_mlflow() -> None:
+        import mlflow
+
         mlflow.log_metrics(metrics)
-        table = {column: [item[column] for item in evaluation.completions] for column in COLUMNS}
+        table = {column: [item[column] for item in completions] for column in COLUMNS}
         mlflow.log_table(table, artifact_file=f"evaluation_{name}.json")
-    if wandb := _open_run("wandb"):
-        rows = [[item[column] for column in COLUMNS] for item in evaluation.completions]
+
+    def to_wandb() -> None:
+        import wandb
+
+        rows: Any = [[item[column] for column in COLUMNS] for item in completions]
         wandb.log({**metrics, f"{name}/completions": wandb.Table(columns=list(COLUMNS), data=rows)})
+
+    _send({"mlflow": to_mlflow, "wandb": to_wandb})
 
 
 def _cut_off(evaluation: Evaluation) -> str | None:
@@ -170,29 +260,48 @@ def _cut_off(evaluation: Evaluation) -> str | None:
 
 
 def finish_tracking() -> None:
-    """Closes the runs as successful."""
+    """Closes the runs as successful. What a tracker did not get is said in summary.json, which is written before."""
     _end_runs(succeeded=True)
-
-
-def _open_run(name: str) -> Any:
-    """The tracker's module if it has a run open in this process, else None; imports nothing."""
-    module = sys.modules.get(name)
-    if module is None:
-        return None
-    return module if (module.active_run() if name == "mlflow" else module.run) else None
+    summary = output_data_dir() / SUMMARY
+    troubles = {name: tracker.trouble for name, tracker in trackers.items() if tracker.trouble}
+    if troubles and summary.is_file():
+        record = json.loads(summary.read_text()) | {"not_tracked": troubles}
+        summary.write_text(json.dumps(record, indent=2) + "\n")
 
 
 def _end_runs(succeeded: bool) -> None:
-    if mlflow := _open_run("mlflow"):
+    def end_mlflow() -> None:
+        import mlflow
+
         mlflow.end_run("FINISHED" if succeeded else "FAILED")
-    if wandb := _open_run("wandb"):
+
+    def end_wandb() -> None:
+        import wandb
+
         wandb.finish(exit_code=0 if succeeded else 1)
+
+    for name, end in (("mlflow", end_mlflow), ("wandb", end_wandb)):
+        if name in trackers:
+            trackers[name].close(end)
 
 
 def log_metrics(metrics: dict[str, Any], step: int) -> None:
     """Sends a step's numbers to the open runs, for trainers that do not do it themselves."""
     numbers = {name: float(value) for name, value in metrics.items() if isinstance(value, int | float)}
-    if mlflow := _open_run("mlflow"):
+
+    def to_mlflow() -> None:
+        import mlflow
+
         mlflow.log_metrics(numbers, step=step)
-    if wandb := _open_run("wandb"):
+
+    def to_wandb() -> None:
+        import wandb
+
         wandb.log(numbers, step=step)
+
+    _send({"mlflow": to_mlflow, "wandb": to_wandb}, step)
+
+
+def _send(calls: dict[str, Callable[[], None]], step: int | None = None) -> None:
+    for name, tracker in trackers.items():
+        tracker.send(calls[name], step)

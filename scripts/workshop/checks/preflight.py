@@ -16,6 +16,7 @@ from workshop.checks import (
     cost,
     data_checks,
     duration,
+    free_memory,
     image_checks,
     machine_checks,
     memory_checks,
@@ -123,6 +124,7 @@ def run_checks(request: JobRequest, recipe: ReadRecipe = recipe_checks.check_rec
     checks += machine_checks.check_machines(request, settings)
     checks += machine_checks.check_launcher(request, settings)
     checks += memory_checks.check_memory(request, settings)
+    checks += free_memory.check_free_memory(request, settings)
     checks += machine_checks.check_disk(request)
     checks += machine_checks.check_spot(request, settings)
     checks += machine_checks.check_time_limit(request)

@@ -35,6 +35,7 @@ class JobView:
     step_times: list[float] = field(default_factory=list)  # when each step's line was written, seconds
     log: deque[str] = field(default_factory=lambda: deque(maxlen=200))
     note: str = ""  # why nothing new is shown
+    stall: str = ""  # what the job said of steps that do not come, until the next one
 
     @property
     def trains(self) -> bool:

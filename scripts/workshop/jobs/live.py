@@ -5,7 +5,7 @@ import time
 from typing import Any
 
 from botocore.exceptions import BotoCoreError, ClientError
-from job.metrics import Metrics, add_metrics, last_step, parse_metrics
+from job.metrics import STALLED, Metrics, add_metrics, last_step, parse_metrics
 
 from workshop.errors import WorkshopError
 from workshop.jobs.display import JobView, new_display
@@ -126,8 +126,11 @@ def _take_log(view: JobView, reader: LogReader, everything: bool) -> None:
         shown = readable(line)
         if not _SHELL_TRACE.match(shown):
             view.log.append(shown)
+        if STALLED in shown:
+            view.stall = shown[shown.index(STALLED) :]
         metrics = parse_metrics(line)
         if metrics:
+            view.stall = ""
             view.max_steps = last_step(line) or view.max_steps
             add_metrics(view.history, metrics)
             del view.step_times[len(view.history) - 1 :]
@@ -149,7 +152,7 @@ def _take_status(view: JobView, description: dict) -> None:
     ]
     # Why it does not train yet, as far as SageMaker says so: on AWS that there is no capacity, for example.
     waiting = status == "InProgress" and not view.trains
-    view.note = transitions[-1].get("StatusMessage", "") if waiting else ""
+    view.note = transitions[-1].get("StatusMessage", "") if waiting else view.stall
 
 
 def _transitions(description: dict) -> list[dict]:

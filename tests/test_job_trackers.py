@@ -1,0 +1,178 @@
+"""Trackers that cannot be reached, fall silent or are lost: the job goes on at its pace, ends well, and says what they lack.
+
+The clients of MLflow and W&B are the real ones, in a process of their own, and so are sockets, locks and deleted files.
+"""
+
+import json
+import socket
+import sqlite3
+import subprocess
+import sys
+import threading
+from contextlib import ExitStack, contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import pytest
+from harness import SHARED, job_variables
+from local_sagemaker.hosts.hosts import free_port
+
+pytestmark = [pytest.mark.job, pytest.mark.timeout(400)]
+STEPS, SECONDS = 20, 0.05  # of the script, and a step's
+PATIENCE = 20  # of the job with a tracker, in seconds
+# A job without a trainer: what 05 does. `go` is awaited after half of the steps.
+JOB = """
+import json, sys, time
+from pathlib import Path
+from types import SimpleNamespace
+from job.arguments import RunArguments
+from job.container import output_data_dir
+from job.tracking import finish_tracking, log_metrics, start_tracking
+
+began = time.monotonic()
+start_tracking(RunArguments(), SimpleNamespace(report_to=sys.argv[1:], run_name="run"), data_fingerprint="0")
+print("STARTED", time.monotonic() - began, flush=True)
+longest = 0.0
+for step in range(1, STEPS + 1):
+    if step == STEPS // 2:
+        time.sleep(1.5)  # what was sent before is there
+        print("HALF", flush=True)
+        sys.stdin.readline()
+    began = time.monotonic()
+    log_metrics({"reward": step / 10}, step)
+    longest = max(longest, time.monotonic() - began)
+    time.sleep(SECONDS)
+output_data_dir().mkdir(parents=True, exist_ok=True)
+(output_data_dir() / "summary.json").write_text("{}")
+print("LONGEST", longest, flush=True)
+finish_tracking()
+""".replace("STEPS", str(STEPS)).replace("SECONDS", str(SECONDS))
+
+
+def run_job(folder: Path, *trackers: str, half=lambda: None, **variables: str) -> tuple[dict, str]:
+    """Runs it; gives not_tracked of its summary and its log. It must end well, and no step wait for a tracker."""
+    settings = {"SM_OUTPUT_DATA_DIR": str(folder / "data"), "JOB_TRACKING_SECONDS": str(PATIENCE)}
+    process = subprocess.Popen(
+        [sys.executable, "-c", JOB, *trackers],
+        env=job_variables(SHARED, **settings, **variables),
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        cwd=folder,
+    )
+    log = ""
+    try:
+        for line in process.stdout:
+            log += line
+            if line == "HALF\n":
+                half()
+                process.stdin.write("go\n")
+                process.stdin.flush()
+        process.wait(timeout=200)
+    finally:
+        process.kill()
+    assert process.returncode == 0, log[-3000:]
+    words = {
+        line.split()[0]: float(line.split()[1])
+        for line in log.splitlines()
+        if line[:7] in ("STARTED", "LONGEST")
+    }
+    assert words["LONGEST"] < 3, "a step has waited for a tracker"
+    return json.loads((folder / "data" / "summary.json").read_text()).get("not_tracked", {}), log
+
+
+@contextmanager
+def silent_port():
+    """A port that takes connections and never says a word."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        yield f"http://127.0.0.1:{server.getsockname()[1]}"
+
+
+@contextmanager
+def knocked_only():
+    """A server that says that it is there, and never answers what it is asked."""
+    done = threading.Event()
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(200)
+            self.send_header("Content-Length", "0")
+            self.end_headers()
+
+        def do_POST(self) -> None:
+            done.wait(60)
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    server.daemon_threads = True
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    try:
+        yield f"http://127.0.0.1:{server.server_address[1]}"
+    finally:
+        done.set()
+        server.shutdown()
+
+
+def rewards(store: Path) -> list[float]:
+    """Of the store's one run."""
+    from mlflow import MlflowClient
+
+    client = MlflowClient(f"sqlite:///{store}")
+    (run,) = client.search_runs([item.experiment_id for item in client.search_experiments()])
+    return [metric.value for metric in client.get_metric_history(run.info.run_id, "reward")]
+
+
+@contextmanager
+def refusing_port():
+    yield f"http://127.0.0.1:{free_port()}"
+
+
+ALL = [step / 10 for step in range(1, STEPS + 1)]
+
+
+@pytest.mark.parametrize("server", [refusing_port, silent_port])
+def test_servers_that_are_not_there_move_both_runs_into_the_jobs_output(server, tmp_path):
+    with server() as url:
+        variables = {"MLFLOW_TRACKING_URI": url, "WANDB_BASE_URL": url, "WANDB_API_KEY": "0" * 40}
+        found, log = run_job(tmp_path, "mlflow", "wandb", **variables)
+    assert {name: item["from_step"] for name, item in found.items()} == {"mlflow": 0, "wandb": 0}
+    assert found["mlflow"]["kept_in"] == str(tmp_path / "data" / "mlflow.db")
+    assert "[warning] mlflow: MLflow at " in log and "[warning] wandb: W&B cannot be used: " in log
+    assert rewards(tmp_path / "data" / "mlflow.db") == ALL
+    assert list((tmp_path / "data" / "wandb").glob("offline-run-*/run-*.wandb"))
+
+
+def test_a_store_that_is_deleted_in_mid_run_and_a_server_that_falls_silent_after_the_knock(tmp_path):
+    store = tmp_path / "data" / "mlflow.db"
+    with knocked_only() as url:
+        found, log = run_job(
+            tmp_path, "mlflow", "wandb", half=store.unlink, WANDB_BASE_URL=url, WANDB_API_KEY="0" * 40
+        )
+    assert found["mlflow"]["from_step"] >= STEPS // 2 - 1
+    assert f"{store} is no longer there" in found["mlflow"]["reason"]
+    assert log.count("[warning] mlflow: what happens from step ") == 1
+    assert found["wandb"]["from_step"] == 0 and found["wandb"]["reason"]
+
+
+def test_a_store_that_another_process_holds_locked_in_mid_run_and_from_the_start(tmp_path):
+    store = tmp_path / "data" / "mlflow.db"
+    with ExitStack() as stack:
+
+        def lock(seconds: float = 3) -> None:
+            held = sqlite3.connect(store, check_same_thread=False)
+            held.execute("BEGIN EXCLUSIVE")
+            timer = threading.Timer(seconds, held.close)
+            stack.callback(timer.join)
+            stack.callback(timer.cancel)
+            timer.start()
+
+        found, _ = run_job(tmp_path, "mlflow", half=lock)
+        assert found == {} and rewards(store) == ALL  # what has waited came too
+
+        lock(seconds=100)
+        (tmp_path / "second").mkdir()
+        found, log = run_job(tmp_path / "second", "mlflow", MLFLOW_TRACKING_URI=f"sqlite:///{store}")
+    assert found["mlflow"]["from_step"] == 0 and found["mlflow"]["reason"], log
