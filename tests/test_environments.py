@@ -291,6 +291,13 @@ def test_a_python_that_cannot_unpack_a_job_s_output_is_refused_before_anything_i
     assert hasattr(tarfile, "data_filter")  # what the least version is for
 
 
+@pytest.mark.parametrize("version", [(3, 11, 4), (3, 12, 0), (3, 13, 0)])
+def test_the_pythons_that_the_readme_names_are_taken(requirements, tmp_path, monkeypatch, version):
+    monkeypatch.setattr(sys, "version_info", (*version, "final", 0))
+    with pytest.raises(EnvironmentBuildError, match="Not enough disk space"):  # the check that comes next
+        build_environment([requirements], name="test", cache=tmp_path / "cache", disk_gb=1e9)
+
+
 def test_a_missing_requirements_file_is_named(tmp_path, cache):
     with pytest.raises(EnvironmentBuildError, match="absent.txt does not exist"):
         build_environment([tmp_path / "absent.txt"], name="test", cache=cache)

@@ -46,7 +46,8 @@ def test_every_file_is_listed(folder):
 @pytest.mark.parametrize("readme", READMES, ids=lambda path: str(path.relative_to(ROOT)))
 def test_every_link_leads_somewhere(readme):
     for target in re.findall(r"\]\(([^)#\s]+)", readme.read_text(encoding="utf-8")):
-        if "://" not in target:
+        # On GitHub, ../../actions in the top README is a page of the repository itself.
+        if "://" not in target and not (readme.parent == ROOT and target.startswith("../../actions/")):
             assert (readme.parent / target).exists(), target
 
 

@@ -63,4 +63,7 @@ def _what_to_do(requirements: Path | str) -> str:
             f'Terminal), run `make studio` in the workshop\'s folder, and choose the kernel "{KERNEL}" (Kernel > Change '
             "Kernel; restart it if it is chosen already). docs/studio.md says more."
         )
-    return f"Run `%pip install -r {requirements}` in a cell and restart the kernel (in a terminal: `make setup`)."
+    path = Path(requirements).resolve()
+    # From its own folder: pip reads the paths in a requirements file from where it is started.
+    install = f'!cd "{path.parent}" && "{sys.executable}" -m pip install -r {path.name}'
+    return f"Run `make lab` in the workshop's folder, which brings all of it; or run `{install}` in a cell and restart the kernel."
