@@ -19,6 +19,7 @@ from job.arguments import (
     TemplateArguments,
     argument,
 )
+from job.ranges import SEED, Range
 
 
 @dataclasses.dataclass
@@ -39,6 +40,8 @@ class SampledPairsArguments(
 ):
     """pairs_sampled.py."""
 
+    RANGES: ClassVar[dict[str, Range]] = {"seed": SEED}
+
     seed: int = argument(42, "Random seed of the sampled completions.")
 
 
@@ -47,6 +50,7 @@ class When2CallArguments(BaseModelArguments, TemplateArguments):
     """pairs_when2call.py."""
 
     LEAST: ClassVar[dict[str, float]] = {"pair_problems": 1}
+    RANGES: ClassVar[dict[str, Range]] = {"seed": SEED}
 
     pair_problems: int | None = argument(None, "Take so many of the data set's pairs; empty: all.")
     seed: int = argument(42, "Random seed of the order that the pairs are taken in.")

@@ -2,6 +2,7 @@
 
 import dataclasses
 from collections.abc import Iterator
+from typing import ClassVar
 
 from job.arguments import (
     Arguments,
@@ -15,6 +16,7 @@ from job.arguments import (
     TemplateArguments,
     argument,
 )
+from job.ranges import SEED, Range
 
 
 @dataclasses.dataclass
@@ -66,6 +68,8 @@ class TrainDistilledArguments(RunArguments, ModelArguments, LoraArguments, Evalu
 @dataclasses.dataclass
 class EvaluatePolicyArguments(RunArguments, ModelArguments, TemplateArguments, EvaluationArguments):
     """evaluate_policy.py."""
+
+    RANGES: ClassVar[dict[str, Range]] = {"seed": SEED}
 
     prefill: str = argument("", "What every completion begins with; <think> makes the model think.")
     seed: int = argument(42, "Random seed of the sampled completions.")

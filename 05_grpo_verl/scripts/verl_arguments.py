@@ -46,6 +46,8 @@ class VerlJob(RunArguments, BaseModelArguments, RewardArguments, EvaluationArgum
             takes_list = any(kind.startswith("list") for kind in setting.kinds)
             if takes_list and value is not None and not isinstance(value, list):
                 yield f"job.{name} is {value!r}: write a list, such as [{value}]."
+            elif "str" in setting.kinds and not isinstance(value, str | None):
+                yield f"job.{name} is {value!r}: write a text."
             elif not {"str", "list[str]"} & set(setting.kinds):
                 for text in value if isinstance(value, list) else [value]:
                     if isinstance(text, str):

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from typing import Any
 
-from job.ranges import NOT_NEGATIVE, POSITIVE, SHARE, Range
+from job.ranges import NOT_NEGATIVE, POSITIVE, SEED, SHARE, Range
 
 MODEL, ACTOR, ROLLOUT = (f"actor_rollout_ref.{part}" for part in ("model", "actor", "rollout"))
 Settings = dict[str, Any]  # verl's part of a recipe: nested, as in verl's documentation
@@ -117,6 +117,8 @@ LEAST = {
     "actor_rollout_ref.rollout.multi_turn.max_parallel_calls": 1,
     "trainer.total_training_steps": 1,
     "trainer.save_freq": 1,
+    "trainer.max_actor_ckpt_to_keep": 1,
+    "actor_rollout_ref.rollout.agent.num_workers": 1,
 }
 # Keys that hold one of a few words
 DTYPES = ("fp32", "float32", "bf16", "bfloat16", "fp16", "float16")
@@ -124,6 +126,33 @@ CHOICES = {
     "actor_rollout_ref.actor.fsdp_config.model_dtype": DTYPES,
     "data.truncation": ("error",),  # verl 0.9 reads no other; a job refuses prompts that are too long
     "trainer.v1.trainer_mode": ("sync",),  # the one that is extended by verl_trainer
+    # verl/trainer/ppo/core_algos.py, which looks at them in the first step
+    "actor_rollout_ref.actor.loss_agg_mode": (
+        "token-mean",
+        "token-sum",
+        "seq-mean-token-sum",
+        "seq-mean-token-sum-norm",
+        "seq-mean-token-mean",
+    ),
+    "actor_rollout_ref.actor.kl_loss_type": tuple(
+        f"{name}{end}"
+        for name in ("kl", "k1", "abs", "mse", "k2", "low_var_kl", "k3", "full")
+        for end in ("", "+")
+    ),
+    "actor_rollout_ref.actor.policy_loss.loss_mode": (
+        "vanilla",
+        "dppo_tv",
+        "dppo_kl",
+        "gspo",
+        "sapo",
+        "gpg",
+        "clip_cov",
+        "kl_cov",
+        "geo_mean",
+        "dro",
+        "cispo",
+        "bypass_mode",
+    ),
 }
 TEMPLATE = "data.apply_chat_template_kwargs"  # variables for the model's chat template
 # Keys that hold names and values of somebody else's choosing -> an example
@@ -148,6 +177,8 @@ RANGES = {
     "actor_rollout_ref.actor.optim.min_lr_ratio": SHARE,
     "actor_rollout_ref.actor.optim.weight_decay": NOT_NEGATIVE,
     "actor_rollout_ref.actor.optim.clip_grad": POSITIVE,
+    "actor_rollout_ref.actor.optim.betas": Range(least=0, below=1),
+    "trainer.test_freq": Range(least=1, also=(-1,)),
     "actor_rollout_ref.rollout.temperature": POSITIVE,
     "actor_rollout_ref.rollout.top_p": Range(above=0, most=1),
     "actor_rollout_ref.rollout.top_k": Range(least=0, also=(-1,)),
@@ -162,6 +193,7 @@ REQUIRED = {
 # Keys that may be null: where that is wrong, another check says so.
 NULLABLE = (
     *REQUIRED,
+    "trainer.max_actor_ckpt_to_keep",
     "actor_rollout_ref.actor.ppo_micro_batch_size_per_gpu",
     "actor_rollout_ref.rollout.log_prob_micro_batch_size_per_gpu",
 )
@@ -201,6 +233,9 @@ def key_problems(settings: Settings) -> Iterator[str]:
     for key, meaning in REQUIRED.items():
         if given_value(settings, key) is None:
             yield f"{key} is missing: {meaning}."
+    seed = given_value(settings, "data.seed")
+    if type(seed) is int and seed >= 0 and (problem := SEED.problem([seed])):
+        yield f"data.seed {problem}."
     for key, least in LEAST.items():
         above, _, name = key.rpartition(".")
         section = given_value(settings, above)
@@ -210,9 +245,10 @@ def key_problems(settings: Settings) -> Iterator[str]:
         if not empty and (problem := not_whole(key, section[name], least)):
             yield problem
     for key, words in CHOICES.items():
-        if value_of(settings, key) not in words:
+        value = value_of(settings, key) if key in DEFAULTS else given_value(settings, key)
+        if value not in words and not (value is None and key not in DEFAULTS):
             known = f"one of {', '.join(words)}" if len(words) > 1 else words[0]
-            yield f"{key} is {value_of(settings, key)!r}: write {known}."
+            yield f"{key} is {value!r}: write {known}."
     for key, example in NAMES_AND_VALUES.items():
         if not isinstance(found := value_of(settings, key), dict):
             yield f"{key} is {found!r}: write names and values, such as {{{example}}}."
@@ -220,9 +256,10 @@ def key_problems(settings: Settings) -> Iterator[str]:
         value = given_value(settings, key)
         if value is None:
             continue
-        if type(value) not in (int, float):
+        given = value if isinstance(value, list) and key.endswith(".betas") else [value]
+        if any(type(number) not in (int, float) for number in given):
             yield f"{key} is {value!r}: write a number."
-        elif problem := numbers.problem([value]):
+        elif problem := numbers.problem(given):
             yield f"{key} {problem}."
     for key, place in FILLED_IN.items():
         if given_value(settings, key) is not None:

@@ -17,7 +17,7 @@ from typing import Any, ClassVar
 
 from rl.rewards import REWARDS
 
-from job.ranges import RANGES
+from job.ranges import LORA_RANK, RANGES, WORDS, Range
 from job.settings import Setting, describe_config, problem_with
 
 DTYPES = ("float32", "bfloat16", "float16")
@@ -87,13 +87,19 @@ class ModelArguments(BaseModelArguments, WeightsArguments):
 class LoraArguments(Arguments):
     """Low-rank adapters (Hu et al. 2021, https://arxiv.org/abs/2106.09685)."""
 
-    LEAST: ClassVar[dict[str, float]] = {"lora_rank": 0, "lora_alpha": 1}
+    LEAST: ClassVar[dict[str, float]] = {"lora_alpha": 1}
+    RANGES: ClassVar[dict[str, Range]] = {"lora_rank": LORA_RANK}
 
     lora_rank: int = argument(0, "Rank of the LoRA adapters; 0 trains all weights.")
     lora_alpha: int = argument(
         32, "Scale of the LoRA adapters: their output is multiplied by lora_alpha / lora_rank."
     )
     lora_target_modules: list[str] = argument(["all-linear"], "Layers that get an adapter, or all-linear.")
+
+    def problems(self) -> Iterator[str]:
+        yield from super().problems()
+        if not self.lora_target_modules:
+            yield "lora_target_modules names no layer: write all-linear, or leave the line out."
 
 
 @dataclasses.dataclass
@@ -232,9 +238,11 @@ class Script:
     def reads(self, config: Callable[[str], dict[str, Setting]]) -> dict[str, Setting]:
         """Every key that the script reads. `config` gives the settings of a trainer's config by its name."""
         of_config = config(self.config) if self.config else {}
-        ranges = RANGES.get(self.config or "", {})
+        ranges, words = RANGES.get(self.config or "", {}), WORDS.get(self.config or "", {})
         of_config = {
-            key: dataclasses.replace(setting, range=ranges.get(key))
+            key: dataclasses.replace(
+                setting, range=ranges.get(key), choices=setting.choices or words.get(key, ())
+            )
             for key, setting in of_config.items()
             if key not in self.lacks
         }

@@ -1,4 +1,5 @@
-"""The numbers that a setting takes. Outside them a library refuses late or, more often, trains on: nothing, or something else.
+"""The numbers and the words that a setting takes. Outside them a library refuses late or, more often, trains on: nothing, or
+something else.
 
 Of the trainers' settings, from the sources named here; those of the workshop's own arguments stand beside them, in LEAST and
 RANGES. (verl's have theirs in 05_grpo_verl/scripts/verl_keys.py.)
@@ -66,6 +67,9 @@ class Range:
 SHARE, POSITIVE, NOT_NEGATIVE, COUNT = Range(least=0, most=1), Range(above=0), Range(least=0), Range(least=1)
 # A reward that is to be avoided is written so that more of it is better.
 WEIGHTS = Range(least=0, not_all_zero=True)
+SEED = Range(least=0, most=2**32 - 1)  # what numpy.random.seed takes
+# An adapter of a higher rank has more numbers than the layers of the models trained here (hidden sizes up to 4,096).
+LORA_RANK = Range(least=0, most=4096)
 
 # transformers.TrainingArguments and torch.optim.AdamW
 TRAINING = {
@@ -87,8 +91,8 @@ TRAINING = {
     "eval_steps": POSITIVE,
     "save_total_limit": COUNT,
     "dataloader_num_workers": NOT_NEGATIVE,
-    "seed": NOT_NEGATIVE,
-    "data_seed": NOT_NEGATIVE,
+    "seed": SEED,
+    "data_seed": SEED,
     "label_smoothing_factor": Range(least=0, below=1),
     "neftune_noise_alpha": NOT_NEGATIVE,
 }
@@ -139,4 +143,74 @@ RANGES = {
     "trl.RewardConfig": TRAINING | {"max_length": COUNT, "center_rewards_coefficient": NOT_NEGATIVE},
     # beta: between the two directions of the divergence
     "trl.DistillationConfig": TRAINING | SAMPLING | {"beta": SHARE},
+}
+
+# transformers.utils.logging; transformers.integrations.get_available_reporting_integrations
+_LOG_LEVELS = ("detail", "debug", "info", "warning", "error", "critical", "passive")
+_TRACKERS = (
+    *("none", "all", "azure_ml", "clearml", "codecarbon", "comet_ml", "dagshub", "dvclive", "flyte", "kubeflow", "mlflow"),
+    *("neptune", "swanlab", "tensorboard", "trackio", "wandb"),
+)  # fmt: skip
+# transformers.TrainingArguments._process_fsdp_args, which passes over a key that it does not know
+_FSDP = (
+    *("version", "transformer_layer_cls_to_wrap", "auto_wrap_policy", "min_num_params", "reshard_after_forward", "cpu_offload"),
+    *("state_dict_type", "activation_checkpointing", "cpu_ram_efficient_loading", "backward_prefetch", "forward_prefetch"),
+    *("limit_all_gathers", "use_orig_params", "sync_module_states", "xla", "xla_fsdp_v2", "xla_fsdp_settings", "xla_fsdp_grad_ckpt"),
+)  # fmt: skip
+# transformers.GenerationConfig, which keeps whatever it is given, and vLLM's SamplingParams: those that choose a token
+_GENERATION = (
+    *("temperature", "top_k", "top_p", "top_h", "min_p", "typical_p", "epsilon_cutoff", "eta_cutoff", "repetition_penalty"),
+    *("no_repeat_ngram_size", "length_penalty", "exponential_decay_length_penalty", "renormalize_logits", "remove_invalid_values"),
+    *("bad_words_ids", "suppress_tokens", "begin_suppress_tokens", "sequence_bias", "forced_eos_token_id", "guidance_scale"),
+    *("min_length", "min_new_tokens", "max_new_tokens", "max_length", "max_time", "stop_strings", "eos_token_id", "do_sample"),
+    *("num_beams", "use_cache", "cache_implementation", "cache_config", "disable_compile", "compile_config", "token_healing"),
+    *("presence_penalty", "frequency_penalty", "stop", "stop_token_ids", "ignore_eos", "min_tokens", "logit_bias", "bad_words"),
+    *("allowed_token_ids", "skip_special_tokens", "include_stop_str_in_output", "truncate_prompt_tokens", "structured_outputs"),
+)  # fmt: skip
+_TRAINING_WORDS = {
+    "log_level": _LOG_LEVELS,
+    "log_level_replica": _LOG_LEVELS,
+    "report_to": _TRACKERS,
+    "fsdp_config": _FSDP,
+}
+_SAMPLING_WORDS = {"vllm_mode": ("colocate", "server"), "generation_kwargs": _GENERATION}
+# The words that settings take which say so in no type of theirs; of a mapping, its keys. Of trl.GRPOTrainer and
+# trl.DPOTrainer (TRL 1.16), where they ask for them.
+WORDS = {
+    "transformers.TrainingArguments": _TRAINING_WORDS,
+    "trl.GRPOConfig": _TRAINING_WORDS
+    | _SAMPLING_WORDS
+    | {
+        "loss_type": ("grpo", "bnpo", "dr_grpo", "dapo", "cispo", "sapo", "luspo", "vespo"),
+        "importance_sampling_level": ("token", "sequence"),
+        "scale_rewards": ("group", "batch", "none", "true", "false"),
+    },
+    "trl.RLOOConfig": _TRAINING_WORDS | _SAMPLING_WORDS,
+    "trl.DPOConfig": _TRAINING_WORDS
+    | {
+        "loss_type": (
+            *(
+                "sigmoid",
+                "sigmoid_norm",
+                "hinge",
+                "ipo",
+                "exo_pair",
+                "nca_pair",
+                "robust",
+                "bco_pair",
+                "sppo_hard",
+                "aot",
+            ),
+            *("aot_unpaired", "apo_zero", "apo_down", "discopop", "sft"),
+        ),
+        "f_divergence_type": ("reverse_kl", "forward_kl", "js_divergence", "alpha_divergence"),
+        "truncation_mode": ("keep_start", "keep_end"),
+    },
+    "trl.RewardConfig": _TRAINING_WORDS,
+    "trl.DistillationConfig": _TRAINING_WORDS | {"vllm_mode": ("colocate", "server")},
+}
+# Settings that the training scripts would pass over without a word -> what does what they are meant for
+PASSED_OVER = {
+    "resume_from_checkpoint": "a job goes on from what lies at its checkpoint_config: give it that S3 address",
+    "model_init_kwargs": "the script loads the model itself: base_model, dtype and quantization say how",
 }

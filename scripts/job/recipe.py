@@ -20,26 +20,58 @@ from rl.spelling import unknown_name
 
 from job.arguments import RecipeError, Script
 from job.container import host_count, process_count
+from job.ranges import PASSED_OVER
 from job.settings import Setting, describe_config, problem_with
+
+# A recipe has a hundred lines; YAML's aliases can make a few bytes into more values than memory holds.
+MOST_BYTES, MOST_VALUES, DEEPEST = 1_000_000, 10_000, 20
 
 
 def read_recipe(path: Path | str) -> dict[str, Any]:
     """Content of a recipe file.
 
     Raises:
-        RecipeError: no such file, not UTF-8, not YAML (with line and column), not a mapping, or a key given twice.
+        RecipeError: no such file, one that cannot be read, not UTF-8, not YAML (with line and column), not a mapping, a key
+            given twice, or more than a recipe can be: in bytes, in values, in depth.
     """
     path = Path(path)
-    if not path.is_file():
-        beside = sorted(str(path.parent / other.name) for other in path.parent.glob("*.yaml"))
-        raise RecipeError(f"There is no recipe {path}. Recipes there: {', '.join(beside) or 'none'}.")
     try:
+        if not path.is_file():  # nor a pipe or a device, from which one could read for ever
+            beside = sorted(str(path.parent / other.name) for other in path.parent.glob("*.yaml"))
+            raise RecipeError(f"There is no recipe {path}. Recipes there: {', '.join(beside) or 'none'}.")
+        if (size := path.stat().st_size) > MOST_BYTES:
+            raise RecipeError(f"{path} has {size:,} bytes, which is no recipe: those have a few thousand.")
         content = yaml.load(path.read_text(encoding="utf-8"), _UniqueKeys)
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    except (
+        yaml.YAMLError,
+        RecursionError,
+        ValueError,
+    ) as error:  # a number may have too many digits for Python
         raise RecipeError(f"{path} is not valid YAML: {error}") from error
+    except OSError as error:
+        raise RecipeError(f"{path} cannot be read: {error}") from error
     if not isinstance(content, dict):
         raise RecipeError(f"{path} must hold lines of the form 'key: value'.")
+    if _values_in(content) > MOST_VALUES:
+        raise RecipeError(
+            f"{path} holds more than {MOST_VALUES:,} values, or is nested more than {DEEPEST} deep: do its aliases (*name) "
+            "stand in one another, or in themselves?"
+        )
     return {str(key): value for key, value in content.items()}
+
+
+def _values_in(content: Any, depth: int = 0) -> int:
+    """How many values there are, each alias counted wherever it stands; more than MOST_VALUES where it is too deep."""
+    if depth > DEEPEST:
+        return MOST_VALUES + 1
+    count = 1
+    for below in (
+        content.values() if isinstance(content, dict) else content if isinstance(content, list) else ()
+    ):
+        count += _values_in(below, depth + 1)
+        if count > MOST_VALUES:
+            break
+    return count
 
 
 class _UniqueKeys(yaml.SafeLoader):
@@ -104,6 +136,8 @@ def setting_problems(
             )
         elif key not in reads:
             problems.append(unknown_name(origin, key, reads) + where)
+        elif key in PASSED_OVER and value not in (None, "null"):
+            problems.append(f"{origin} '{key}' would be passed over: {PASSED_OVER[key]}.")
         elif key == "hub_token" and value is not None:
             problems.append(
                 f"{origin} 'hub_token': a secret belongs in no recipe and no request; name one in the "

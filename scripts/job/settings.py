@@ -30,7 +30,7 @@ class Setting:
 
     Attributes:
         kinds: the kinds of value it takes: bool, int, float, str, null, dict, list, list[...] or any.
-        choices: the texts it takes; empty: any.
+        choices: the texts it takes, in a list too; of a mapping, the keys; empty: any.
         default: its default, if JSON can hold it.
         range: the numbers it takes; None: any that can be computed with.
     """
@@ -72,9 +72,35 @@ def problem_with(value: Any, setting: Setting) -> str | None:
         return problem
     if isinstance(value, str) and value[:1] in ("[", "{") and not _readable(value, setting.kinds):
         return f"begins like JSON, which it is not: {json.dumps(value)}"
-    if setting.choices and isinstance(value, str) and value != "null" and value not in setting.choices:
-        return f"must be one of {', '.join(setting.choices)}, not {json.dumps(value)}"
+    for word in _words(value) if setting.choices else ():
+        if word != "null" and word not in setting.choices:
+            return f"must be one of {', '.join(filter(None, setting.choices))}, not {json.dumps(word)}"
+    if isinstance(value, str) and (unfit := _unfit(value)):
+        return unfit
     return (setting.range or Range()).problem(_numbers(value)) if _takes_numbers(setting.kinds) else None
+
+
+def _words(value: Any) -> list[str]:
+    """The words that are compared with a setting's choices: the value, each item of a list, the keys of a mapping."""
+    if isinstance(value, str) and value[:1] in ("[", "{"):
+        try:
+            value = json.loads(value)
+        except json.JSONDecodeError:
+            return [value]
+    if isinstance(value, list | dict):
+        return [str(item) for item in value]
+    return [] if value is None or isinstance(value, bool) else [str(value)]
+
+
+def _unfit(text: str) -> str | None:
+    """Why no file, no log and no command line can hold a text."""
+    if "\0" in text:
+        return "holds a zero character, which no command line can carry"
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return "holds half a character (a lone surrogate), which no file can hold"
+    return None
 
 
 def _readable(text: str, kinds: tuple[str, ...]) -> bool:

@@ -27,6 +27,7 @@ from rl.verifiers import VerifierError, get_verifier, usable
 
 OK, NOTE, WARNING, PROBLEM = "ok", "note", "warning", "problem"
 EXAMPLES = 3
+NO_OPINION = "no opinion"
 IN_EVERY_IMAGE = {"torch", "numpy"}
 Finding = tuple[str, str, str]  # what was tried, how it stands, in words
 
@@ -117,6 +118,8 @@ def _tried(name: str, function: Reward, trial: Trial) -> tuple[str, str]:
     said = f"{known} for the known answer, {empty} for an empty one (mean of {len(rows)} rows)"
     if name == "accuracy" and known != "1":
         return WARNING, f"{said}: an answer that is the known one, word for word, must earn 1 everywhere"
+    if known == empty == NO_OPINION and trial.rewards == [name]:
+        return PROBLEM, f"it has {NO_OPINION} (None) on any of {len(rows)} rows, so there is nothing to learn"
     if known == empty:
         return (
             NOTE,
@@ -147,7 +150,7 @@ def _call(name: str, function: Reward, trial: Trial, texts: Sequence[str]) -> li
 
 def _mean(scores: list[float | None]) -> str:
     known = [score for score in scores if score is not None and not math.isnan(score)]
-    return f"{sum(known) / len(known):.3g}" if known else "no opinion"
+    return f"{sum(known) / len(known):.3g}" if known else NO_OPINION
 
 
 if __name__ == "__main__":

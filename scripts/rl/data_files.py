@@ -5,7 +5,9 @@ What cannot be read is refused with file, line and what to do. `rl.own_data` mak
 
 import codecs
 import gzip
+import io
 import json
+import os
 import re
 import zlib
 from collections import Counter
@@ -17,6 +19,7 @@ from rl.data_csv import csv_rows
 from rl.data_tables import given_rows, parquet_rows
 from rl.data_values import DataError
 
+MOST_BYTES = 2_000_000_000  # of one file: its rows are held in memory several times
 KINDS = (".csv", ".tsv", ".json", ".jsonl", ".parquet")
 _SPLIT = re.compile(
     r"(?:^|[^a-z])(train|training|test|testing|validation|valid|val|dev|eval|evaluation)(?![a-z])"
@@ -62,7 +65,7 @@ def files_of(source: Any) -> list[Path]:
     if not isinstance(source, str | Path):
         return []
     path = Path(source).expanduser()
-    return shards(path) if path.is_dir() else [path]
+    return shards(path) if is_folder(path) else [path]
 
 
 def kind_of(path: Path) -> str:
@@ -112,8 +115,7 @@ def _folder_hint(folder: Path, inside: list[Path]) -> str:
 
 def _file_records(path: Path, encoding: str, delimiter: str | None) -> Iterator[Record]:
     kind = kind_of(path)
-    if not path.is_file():
-        raise DataError(f"There is no file {path}.")
+    regular_file(path)
     if not kind:
         hint = "A spreadsheet can be saved as CSV (UTF-8)."
         if path.suffix == ".arrow":
@@ -136,13 +138,43 @@ def _file_records(path: Path, encoding: str, delimiter: str | None) -> Iterator[
         yield from (Record(f"{path}, line {number}", row) for number, row in rows)
 
 
+def is_folder(path: Path) -> bool:
+    """Whether there is such a folder. Raises DataError where the system cannot say."""
+    try:
+        return path.is_dir()
+    except OSError as error:
+        raise DataError(f"{str(path)[:200]} cannot be looked at: {error.strerror}.") from error
+
+
+def regular_file(path: Path) -> Path:
+    """The path, of a file that can be read to its end.
+
+    Raises:
+        DataError: there is none, or it is a folder, a device or a pipe, which one would read for ever.
+    """
+    try:
+        if path.is_file():
+            return path
+        there = os.path.lexists(path)
+    except (OSError, ValueError) as error:
+        raise DataError(f"{str(path)[:200]!r} cannot be looked at: {error}.") from error
+    if there:
+        raise DataError(
+            f"{path} is no file that can be read: a folder, a pipe, a device or a link to nowhere."
+        )
+    raise DataError(f"There is no file {path}.")
+
+
 def file_content(path: Path) -> bytes:
     """A file's bytes, unpacked if its name ends in .gz.
 
     Raises:
-        DataError: it is empty, or not packed as its name says, or damaged.
+        DataError: it is empty, or not packed as its name says, or damaged; it cannot be read, or has more than MOST_BYTES.
     """
-    content = path.read_bytes()
+    try:
+        content = _at_most(path)
+    except OSError as error:
+        raise DataError(f"{path} cannot be read: {error.strerror}.") from error
     packed = content[:2] == b"\x1f\x8b"
     if packed != (path.suffix.lower() == ".gz") and content:
         wrong, right = (
@@ -151,12 +183,33 @@ def file_content(path: Path) -> bytes:
         raise DataError(f"{path} {wrong}, which its name does not say: {right} its name.")
     if packed:
         try:
-            content = gzip.decompress(content)
+            content = _unpacked(path, content)
         except (OSError, EOFError, zlib.error) as error:
             raise DataError(f"{path} is damaged or cut off ({error}). Copy or pack it again.") from error
     if not content.strip():
         raise DataError(f"{path} is empty.")
     return content
+
+
+def _at_most(path: Path) -> bytes:
+    if path.stat().st_size > MOST_BYTES:
+        raise _too_large(path)
+    return path.read_bytes()
+
+
+def _unpacked(path: Path, content: bytes) -> bytes:
+    """Packed, a file of zeros has a thousandth of its size."""
+    with gzip.GzipFile(fileobj=io.BytesIO(content)) as file:
+        unpacked = file.read(MOST_BYTES + 1)
+    if len(unpacked) > MOST_BYTES:
+        raise _too_large(path)
+    return unpacked
+
+
+def _too_large(path: Path) -> DataError:
+    return DataError(
+        f"{path} has more than {MOST_BYTES / 1e9:g} GB, and all rows are held in memory. Take fewer rows, or leave columns out."
+    )
 
 
 def decoded(path: Path, content: bytes, encoding: str = "utf-8") -> str:

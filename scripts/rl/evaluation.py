@@ -16,7 +16,7 @@ from rl.rewards import is_right
 from rl.statistics import Estimate, bootstrap_share, pass_at_k, wilson_interval
 from rl.tasks import DataError, Row
 from rl.templates import opening
-from rl.verifiers import Verifier
+from rl.verifiers import VERIFIERS, Verifier, usable
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -205,10 +205,16 @@ def evaluate(
 
     Raises:
         ValueError: no rows, or samples below 1.
+        DataError: no known answer is one that the verifier, one of rl.verifiers, could ever take.
     """
     if not rows or samples < 1:
         raise ValueError(
             f"an evaluation needs rows and at least one sample; got {len(rows)} rows, {samples} samples"
+        )
+    if verifier in VERIFIERS.values() and not any(usable(verifier, row["answer"]) for row in rows):
+        raise DataError(
+            f"None of {len(rows)} known answers, such as {rows[0]['answer'][:60]!r}, can be reached with the verifier "
+            f"{verifier.__name__}: whatever a model says counts as wrong. Mend the answers, or choose another verifier."
         )
     started = time.perf_counter()
     items = _complete(

@@ -37,6 +37,7 @@ NOT_PASSED = (
     "completions",
     "prompts",
 )  # columns whose names are taken
+LARGEST = 1e18  # of a reward: float32 ends at 3.4e38, and the standard deviation of a group squares it
 TOKEN_ESTIMATE = re.compile(r"[0-9]|[^\W\d]{1,4}|[^\w\s]")
 
 
@@ -114,13 +115,25 @@ def _scores(name: str, result: Any, count: int) -> list[float | None]:
     scores: list[float | None] = []
     for position, value in enumerate(values):
         value = value.tolist() if hasattr(value, "tolist") else value
-        if value is not None and (not isinstance(value, int | float) or not math.isfinite(value)):
+        if value is not None and (not isinstance(value, int | float) or not _is_finite(value)):
             raise RewardError(
                 f"Reward '{name}' gave {value!r} to completion {position}, which is no number. "
                 "Where it has no opinion, return None."
             )
+        if value is not None and abs(value) > LARGEST:
+            raise RewardError(
+                f"Reward '{name}' gave {value:g} to completion {position}: trainers square rewards in 32 bits, and nothing above "
+                f"{LARGEST:g} can be. Scale it; 0 to 1 is usual."
+            )
         scores.append(None if value is None else float(value))
     return scores
+
+
+def _is_finite(value: float) -> bool:
+    try:
+        return math.isfinite(value)
+    except OverflowError:  # a whole number that no float holds
+        return False
 
 
 def _defined(function: Any) -> tuple[str, str]:

@@ -17,7 +17,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypedDict, cast
 
-from rl.data_files import decoded, file_content, jsonl_values, kind_of, parquet_rows
+from rl.data_files import decoded, file_content, is_folder, jsonl_values, kind_of, parquet_rows, regular_file
 from rl.data_golds import reduced
 from rl.data_values import DataError, check_columns, json_value, same_columns
 from rl.environments import till_problem
@@ -47,6 +47,16 @@ FORMAT_INSTRUCTIONS = (
     "inside <answer> and </answer>, and nothing after it."
 )
 FIELDS = {"prompt": list, "question": str, "answer": str, "task": str, "split": str, "index": int}
+# Keyword arguments that TRL calls a reward with besides the columns (GRPOTrainer._calculate_rewards)
+TAKEN = (
+    "prompts",
+    "completions",
+    "completion_ids",
+    "trainer_state",
+    "log_extra",
+    "log_metric",
+    "environments",
+)
 _CHECKED = {
     *FIELDS,
     "chosen",
@@ -241,7 +251,7 @@ def data_file(path: Path) -> Path:
     Raises:
         DataError: there is none, several, or one of another kind.
     """
-    if path.is_dir():
+    if is_folder(path):
         for suffix in (".jsonl", ".parquet"):
             files = sorted(path.glob(f"*{suffix}"))
             if len(files) > 1:
@@ -249,12 +259,11 @@ def data_file(path: Path) -> Path:
                     f"{path} holds several {suffix} files: {', '.join(file.name for file in files)}. {_way_forward(path)}"
                 )
             if files:
-                return files[0]
+                return regular_file(files[0])
         others = [file for file in sorted(path.glob("*")) if kind_of(file)]
         found = f" There is {others[0].name}. {_way_forward(others[0])}" if others else ""
         raise DataError(f"{path} holds no .jsonl or .parquet file.{found}")
-    if not path.is_file():
-        raise DataError(f"There is no file {path}.")
+    regular_file(path)
     if path.suffix not in (".jsonl", ".parquet"):
         raise DataError(f"{path} is neither .jsonl nor .parquet. {_way_forward(path)}")
     return path
@@ -281,6 +290,11 @@ def _check_row(row: Any, where: str) -> None:
             raise DataError(
                 f"{where}: the field '{field}' {wrong}. rl.own_data.{maker} makes such rows of data in other forms."
             )
+    for name in TAKEN:
+        if name in row:
+            raise DataError(
+                f"{where}: a column may not be named '{name}', which trainers give to rewards themselves. Rename it."
+            )
     for field in ("question", "answer"):
         if not row[field].strip():
             raise DataError(f"{where}: the field '{field}' is empty.")
@@ -288,6 +302,8 @@ def _check_row(row: Any, where: str) -> None:
         raise DataError(
             f"{where}: the field 'prompt' must be a list of {{'role': ..., 'content': ...}} with text."
         )
+    if not any(message["content"].strip() for message in row["prompt"]):
+        raise DataError(f"{where}: the field 'prompt' asks nothing: no message in it has a text.")
 
 
 def _is_turn(message: Any) -> bool:

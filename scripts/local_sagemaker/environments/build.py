@@ -122,18 +122,27 @@ def environments_folder() -> Path:
     return Path(home).expanduser().absolute() / "environments"
 
 
-def requirement_lines(path: Path) -> list[str]:
-    """The meaningful lines of a requirements file: without comments and blanks, `-r` and `-c` files included."""
+def requirement_lines(path: Path, above: tuple[Path, ...] = ()) -> list[str]:
+    """The meaningful lines of a requirements file: without comments and blanks, `-r` and `-c` files included.
+
+    `above` are the files that include this one. Raises EnvironmentBuildError for a file that is not there, that includes
+    itself, or that is none (a pipe would be read for ever).
+    """
+    path = Path(path)
+    if path.resolve() in above:
+        raise EnvironmentBuildError(f"Requirements file {path} includes itself: take that line out.")
     try:
-        text = Path(path).read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
+        if path.exists() and not path.is_file():
+            raise OSError("it is no file")
+        text = path.read_text(encoding="utf-8")
+    except (OSError, ValueError, RuntimeError) as error:  # a name with a zero byte; links in a circle
         raise EnvironmentBuildError(f"Requirements file {path} cannot be read: {error}") from error
     lines = []
     for line in text.replace("\\\n", " ").splitlines():
         line = re.sub(r"(^|\s)#.*$", "", line).strip()
         included = re.match(r"(?:-r|--requirement|-c|--constraint)[\s=]+(.+)", line)
         if included:
-            lines += requirement_lines(Path(path).parent / included.group(1).strip())
+            lines += requirement_lines(path.parent / included.group(1).strip(), (*above, path.resolve()))
         elif line:
             lines.append(line)
     return lines

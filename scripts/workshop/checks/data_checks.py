@@ -7,6 +7,7 @@ from tempfile import TemporaryDirectory
 from typing import Any, cast
 
 from botocore.exceptions import BotoCoreError, ClientError
+from rl.data_files import is_folder
 from rl.data_golds import reduced
 from rl.data_report import shortened
 from rl.data_values import normalised
@@ -26,6 +27,7 @@ MODEL_FILES = (
     "adapter_config.json",
     "model.tar.gz",
 )  # a channel with one of them holds no rows
+MOSTLY_DIFFERENT = 0.9  # of the questions in a channel; fewer are no accident
 _LONGEST_ANSWER = 60  # characters; what is longer is a solution
 
 
@@ -52,14 +54,21 @@ def check_data(request: JobRequest, settings: dict[str, Any]) -> Iterator[Check]
             try:
                 path, size = local_path(request, source, Path(copies), left)
                 left -= size
-                if any((path / file).is_file() for file in MODEL_FILES):
+                if is_folder(path) and any((path / file).is_file() for file in MODEL_FILES):
                     yield Check(f"data: {name}", OK, "a model")
                     continue
                 rows = _rows(path, source, pairs)
-            except Unread as error:
-                yield Check(f"data: {name}", error.status, str(error))
+            except (Unread, DataError) as error:
+                yield Check(f"data: {name}", getattr(error, "status", PROBLEM), str(error))
                 continue
         yield Check(f"data: {name}", OK, f"{len(rows):,} rows, task {rows[0]['task']}")
+        different = len({normalised(row["question"]) for row in rows})
+        if different < MOSTLY_DIFFERENT * len(rows) and not pairs:
+            yield Check(
+                f"data: {name}",
+                WARNING,
+                f"the {len(rows):,} rows ask {different:,} different questions: the others stand there several times",
+            )
         if name == "train":
             yield from check_enough(len(rows), *rows_of_a_step(request, settings))
         if not pairs:
@@ -186,10 +195,11 @@ def check_answers(channel: str, rows: list[Row], verifier: Any) -> Iterator[Chec
     if not unreachable:
         return
     examples = ", ".join(repr(shortened(answer)) for answer in unreachable[:3])
+    nothing = len(unreachable) == len(answers)  # could be earned at all
     looked = f"of {sum(counts[answer] for answer in answers):,} answers"
     yield Check(
         f"data: {channel}",
-        WARNING,
+        PROBLEM if nothing else WARNING,
         f"{sum(counts[answer] for answer in unreachable):,} {looked} cannot be reached with the verifier {verifier!r}, such as "
         f"{examples}: whatever a model says earns 0 there. {_advice(answers, unreachable)}",
     )

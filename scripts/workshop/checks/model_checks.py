@@ -46,8 +46,9 @@ def check_model(request: JobRequest, settings: dict[str, Any]) -> Iterator[Check
     """The models a recipe names exist, and the base model can be trained on the data, as far as can be known here."""
     for key in ("base_model", "reward_model"):
         spec = settings.get(key)
-        if not isinstance(spec, str):
+        if spec is None:
             continue
+        spec = str(spec)  # as the job reads 5
         found = _check_spec(key, spec, request)
         yield found
         if key == "base_model" and found.status != PROBLEM:

@@ -5,8 +5,10 @@ trainer.train(input_data_config=channels, wait=False)
 """
 
 import html
-from collections.abc import Callable
+import traceback
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from sagemaker.core.training.configs import InputData
@@ -32,6 +34,7 @@ from workshop.checks.signatures import load_signature
 from workshop.errors import WorkshopError
 from workshop.text_colours import BAD, CAUTION, GOOD, QUIET
 
+UNFORESEEN = "something in this job is as no check foresaw, and a job would stumble over it too:"
 _MARKS = {
     OK: ("\u2713", GOOD),
     NOTE: ("\u2022", QUIET),
@@ -105,31 +108,53 @@ def preflight(
 
 def run_checks(request: JobRequest, recipe: ReadRecipe = recipe_checks.check_recipe) -> list[Check]:
     """All checks, in the order in which a learner meets the things they are about."""
-    settings, checks = recipe(request)
+    try:
+        settings, checks = recipe(request)
+    except Exception as error:
+        return [_unforeseen("check_recipe", error)]
     known = request.script.reads(load_signature) if request.script else {}
     numeric = {key for key, setting in known.items() if {"int", "float"} & set(setting.kinds)}
-    checks += recipe_checks.check_script(request)
-    checks += reward_checks.check_rewards(request, settings)
-    checks += recipe_checks.check_batch(request, settings)
-    checks += model_checks.check_model(request, settings)
-    checks += request_checks.check_channels(request)
-    checks += data_checks.check_data(request, settings)
-    checks += request_checks.check_hyperparameters(request, numeric)
-    checks += request_checks.check_secrets(request)
-    checks += tracking_checks.check_tracking(request)
-    checks += request_checks.check_source(request)
-    checks += network_checks.check_network(request, settings)
-    checks += request_checks.check_packages(request, settings)
-    checks += image_checks.check_image(request, settings)
-    checks += machine_checks.check_machines(request, settings)
-    checks += machine_checks.check_launcher(request, settings)
-    checks += memory_checks.check_memory(request, settings)
-    checks += free_memory.check_free_memory(request, settings)
-    checks += machine_checks.check_disk(request)
-    checks += machine_checks.check_spot(request, settings)
-    checks += machine_checks.check_time_limit(request)
-    checks += duration.check_duration(request, settings)
-    checks += machine_checks.check_quota(request)
-    checks.append(cost.check_cost(request, settings))
-    checks += cost.check_warm_pool(request)
+    checks += _findings(recipe_checks.check_script, request)
+    checks += _findings(reward_checks.check_rewards, request, settings)
+    checks += _findings(recipe_checks.check_batch, request, settings)
+    checks += _findings(model_checks.check_model, request, settings)
+    checks += _findings(request_checks.check_channels, request)
+    checks += _findings(data_checks.check_data, request, settings)
+    checks += _findings(request_checks.check_hyperparameters, request, numeric)
+    checks += _findings(request_checks.check_secrets, request)
+    checks += _findings(tracking_checks.check_tracking, request)
+    checks += _findings(request_checks.check_source, request)
+    checks += _findings(network_checks.check_network, request, settings)
+    checks += _findings(request_checks.check_packages, request, settings)
+    checks += _findings(image_checks.check_image, request, settings)
+    checks += _findings(machine_checks.check_machines, request, settings)
+    checks += _findings(machine_checks.check_launcher, request, settings)
+    checks += _findings(memory_checks.check_memory, request, settings)
+    checks += _findings(free_memory.check_free_memory, request, settings)
+    checks += _findings(machine_checks.check_disk, request)
+    checks += _findings(machine_checks.check_spot, request, settings)
+    checks += _findings(machine_checks.check_time_limit, request)
+    checks += _findings(duration.check_duration, request, settings)
+    checks += _findings(machine_checks.check_quota, request)
+    checks += _findings(cost.check_cost, request, settings)
+    checks += _findings(cost.check_warm_pool, request)
     return checks
+
+
+def _findings(check: Callable[..., Iterable[Check] | Check], *arguments: Any) -> list[Check]:
+    """What a check finds. An input that it was not made for, so that it raises, is a problem like any other."""
+    found: list[Check] = []
+    try:
+        result = check(*arguments)
+        for finding in [result] if isinstance(result, Check) else result:
+            found.append(finding)
+    except Exception as error:
+        found.append(_unforeseen(getattr(check, "__name__", str(check)), error))
+    return found
+
+
+def _unforeseen(check: str, error: Exception) -> Check:
+    at = traceback.extract_tb(error.__traceback__)[-1]
+    where = f"{'/'.join(Path(at.filename).parts[-2:])}:{at.lineno}"
+    said = f"{type(error).__name__}: {str(error)[:300]}"
+    return Check("preflight", PROBLEM, f"{UNFORESEEN} {check} came to {said} (at {where})")

@@ -89,8 +89,9 @@ def check_batch(request: JobRequest, settings: dict[str, Any]) -> Iterator[Check
     processes = request.hosts * request.processes_per_host
     per_device, group = number("per_device_train_batch_size"), number("num_generations")
     accumulation, per_generation = number("gradient_accumulation_steps"), number("steps_per_generation")
-    if per_device is None or group is None or accumulation is None:
-        return  # a value of the wrong kind, which check_recipe reports
+    if group is None or min(per_device or 0, accumulation or 0, processes) < 1:
+        return  # a value of the wrong kind or out of its range, which check_recipe reports
+    assert per_device and accumulation
     batch = number("generation_batch_size") or per_device * processes * (per_generation or accumulation)
     sum_text = f"{batch} completions a step on {processes} process{'es' if processes > 1 else ''}"
     if group < 2:
@@ -118,14 +119,20 @@ def check_script(request: JobRequest) -> Iterator[Check]:
         return
     script = request.source_dir / request.entry_script
     if not script.is_file():
-        yield Check("script", PROBLEM, f"there is no {request.entry_script} in {request.source_dir}")
+        yield Check("script", PROBLEM, f"there is no file {request.entry_script} in {request.source_dir}")
         return
     if script.suffix != ".py":
         yield Check("script", OK, request.entry_script)
         return
     try:
         tree = ast.parse(script.read_text(encoding="utf-8"), str(script))
-    except (SyntaxError, UnicodeDecodeError) as error:
+    except (
+        SyntaxError,
+        ValueError,
+        OSError,
+        RecursionError,
+        MemoryError,
+    ) as error:  # a zero byte is a ValueError
         yield Check("script", PROBLEM, f"{request.entry_script} is not valid Python: {error}")
         return
     yield Check("script", OK, request.entry_script)

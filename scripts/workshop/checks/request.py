@@ -13,6 +13,12 @@ from sagemaker.core.training.configs import InputData
 from sagemaker.core.utils.utils import Unassigned
 from sagemaker.train import ModelTrainer
 
+from workshop.checks.alone import run_alone
+from workshop.folders import SCRIPTS
+
+# The shared code lies beside it in a staged source, else where this file has it.
+_IMPORT = "import sys; sys.path.append(sys.argv[1]); import arguments; print('imported')"
+IMPORT_SECONDS = 20.0  # for arguments.py, which takes a third of one
 OK, NOTE, WARNING, PROBLEM = "ok", "note", "warning", "problem"
 
 
@@ -121,6 +127,8 @@ def read_script(source_dir: Path, entry_script: str) -> Script | None:
     path = source_dir / "arguments.py"
     if not path.is_file():
         return None
+    if problem := _import_problem(source_dir, _sources(source_dir)):
+        raise ImportError(problem)
     spec = importlib.util.spec_from_file_location("staged_arguments", path)
     assert spec and spec.loader
     module = importlib.util.module_from_spec(spec)
@@ -135,6 +143,25 @@ def read_script(source_dir: Path, entry_script: str) -> Script | None:
             if _lies_in(source_dir, sys.modules[name]):
                 del sys.modules[name]  # the next job's file of that name is another
     return getattr(module, "SCRIPTS", {}).get(entry_script)
+
+
+def _sources(source_dir: Path) -> tuple[bytes, ...]:
+    """What the Python files beside arguments.py hold, which decides whether it can be imported."""
+    return tuple(path.read_bytes() for path in sorted(source_dir.glob("*.py")) if path.is_file())
+
+
+_IMPORTED: dict[tuple[bytes, ...], str | None] = {}
+
+
+def _import_problem(source_dir: Path, sources: tuple[bytes, ...]) -> str | None:
+    """Why this process had better not import arguments.py: it never ends, or ends the process; None if it may."""
+    if sources not in _IMPORTED:
+        done = run_alone(["-c", _IMPORT, str(SCRIPTS)], source_dir, IMPORT_SECONDS)
+        problem = f"it did not end in {IMPORT_SECONDS:.0f} s" if done.code is None else None
+        if done.code or (done.code == 0 and not done.answer.endswith("imported")):
+            problem = done.said.splitlines()[-1][-500:] if done.said else f"Python ended with {done.code}"
+        _IMPORTED[sources] = problem
+    return _IMPORTED[sources]
 
 
 def _lies_in(folder: Path, module: ModuleType) -> bool:

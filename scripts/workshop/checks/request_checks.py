@@ -48,6 +48,8 @@ def _hyperparameter_problem(key: str, value: Any, numeric: bool) -> str | None:
         )
     if "'" in text:
         return f"{key!r} holds a ' : the SDK's start script breaks on it (unexpected EOF). Put the text in the recipe"
+    if re.match(r"--[A-Za-z]", text):
+        return f"{key!r} is {text[:40]!r}, which a command line takes for a setting of its own: put it in the recipe"
     if "\0" in text:
         return f"{key!r} holds a NUL character, which no command line can carry"
     if len(text) > MAX_HYPERPARAMETER_LENGTH:

@@ -1,9 +1,6 @@
 """Preflight of rewards and verifier: tried on the first rows, in the staged source, by a process that has nothing else."""
 
 import json
-import os
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -11,13 +8,14 @@ from typing import Any
 
 from rl.tasks import DataError, Row, read_rows
 
+from workshop.checks.alone import run_alone
 from workshop.checks.data_checks import Unread, local_path
 from workshop.checks.length_checks import Limits
 from workshop.checks.recipe_checks import as_list
 from workshop.checks.request import NOTE, OK, PROBLEM, Check, JobRequest
 
 ROWS = 32  # of the training data that rewards are tried on
-SECONDS = 120.0
+SECONDS = 60.0  # the first verdict of math-verify alone takes ten
 
 
 def check_rewards(request: JobRequest, settings: dict[str, Any]) -> Iterator[Check]:
@@ -29,7 +27,12 @@ def check_rewards(request: JobRequest, settings: dict[str, Any]) -> Iterator[Che
         counted = "rewards and the reward model" if settings.get("reward_model") else "rewards"
         problem = f"reward_weights has {len(as_list(weights))} numbers for {functions} {counted}"
         yield Check("rewards", PROBLEM, problem)
-    verifier = str(settings.get("verifier") or "number")
+    if twice := [name for name in dict.fromkeys(names) if names.count(name) > 1]:
+        yield Check(
+            "rewards", PROBLEM, f"{twice[0]!r} stands there twice; weigh it with reward_weights instead"
+        )
+    verifier = settings.get("verifier")
+    verifier = "number" if verifier is None else str(verifier)
     if not names and "verifier" not in settings:
         return
     if request.source_dir is None or not (request.source_dir / "job" / "trial.py").is_file():
@@ -66,20 +69,13 @@ def _first_rows(request: JobRequest) -> list[Row]:
 
 def _try(trial: dict[str, Any], source_dir: Path) -> list[tuple[str, str, str]]:
     """The findings of job.trial, run in the staged folder."""
-    variables = {**os.environ, "PYTHONPATH": str(source_dir), "PYTHONDONTWRITEBYTECODE": "1"}
+    done = run_alone(["-m", "job.trial"], source_dir, SECONDS, json.dumps(trial))
+    tried = ", ".join(trial["rewards"]) or f"verifier {trial['verifier']}"
+    if done.code is None:
+        said = f"scoring {len(trial['rows'])} rows took over {SECONDS:.0f} s"
+        return [("rewards", PROBLEM, f"{said} ({tried}): does one of them wait for something?")]
     try:
-        done = subprocess.run(
-            [sys.executable, "-m", "job.trial"],
-            input=json.dumps(trial),
-            cwd=source_dir,
-            env=variables,
-            capture_output=True,
-            text=True,
-            timeout=SECONDS,
-        )
-    except subprocess.TimeoutExpired:
-        return [("rewards", PROBLEM, f"scoring {len(trial['rows'])} rows took over {SECONDS:.0f} s")]
-    if done.returncode:
-        said = done.stderr.strip()[-500:]
-        return [("rewards", PROBLEM, f"could not be tried: Python ended with {done.returncode}. {said}")]
-    return json.loads(done.stdout)
+        return json.loads(done.answer)
+    except ValueError:  # os._exit, or a signal
+        said = f"Python ended with {done.code}. {done.said[-500:]}".strip()
+        return [("rewards", PROBLEM, f"could not be tried ({tried}): {said}")]
