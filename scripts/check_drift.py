@@ -10,6 +10,7 @@ Exit code 1: something failed, which is what a raised pin has to mend. Standard 
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -88,6 +89,7 @@ def main(chosen: list[str]) -> int:
     if unknown:
         print(f"No set is named {unknown[0]}; there are {', '.join(LIBRARIES)}.", file=sys.stderr)
         return 2
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))  # so that the copy is removed
     passed = [drift(library) for library in chosen or LIBRARIES]
     return 0 if all(passed) else 1
 
