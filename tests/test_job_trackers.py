@@ -9,7 +9,8 @@ import sqlite3
 import subprocess
 import sys
 import threading
-from contextlib import ExitStack, contextmanager
+import time
+from contextlib import ExitStack, closing, contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
@@ -19,7 +20,8 @@ from local_sagemaker.hosts.hosts import free_port
 
 pytestmark = [pytest.mark.job, pytest.mark.timeout(400)]
 STEPS, SECONDS = 20, 0.05  # of the script, and a step's
-PATIENCE = 20  # of the job with a tracker, in seconds
+# One try of a second for each request of MLflow; the job itself waits as long as it does by default, unless a test says less.
+QUICK = {"MLFLOW_HTTP_REQUEST_TIMEOUT": "1", "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1"}
 # A job without a trainer: what 05 does. `go` is awaited after half of the steps.
 JOB = """
 import json, sys, time
@@ -35,7 +37,6 @@ print("STARTED", time.monotonic() - began, flush=True)
 longest = 0.0
 for step in range(1, STEPS + 1):
     if step == STEPS // 2:
-        time.sleep(1.5)  # what was sent before is there
         print("HALF", flush=True)
         sys.stdin.readline()
     began = time.monotonic()
@@ -51,10 +52,10 @@ finish_tracking()
 
 def run_job(folder: Path, *trackers: str, half=lambda: None, **variables: str) -> tuple[dict, str]:
     """Runs it; gives not_tracked of its summary and its log. It must end well, and no step wait for a tracker."""
-    settings = {"SM_OUTPUT_DATA_DIR": str(folder / "data"), "JOB_TRACKING_SECONDS": str(PATIENCE)}
+    settings = QUICK | {"SM_OUTPUT_DATA_DIR": str(folder / "data")} | variables
     process = subprocess.Popen(
         [sys.executable, "-c", JOB, *trackers],
-        env=job_variables(SHARED, **settings, **variables),
+        env=job_variables(SHARED, **settings),
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
@@ -117,12 +118,16 @@ def knocked_only():
 
 
 def rewards(store: Path) -> list[float]:
-    """Of the store's one run."""
-    from mlflow import MlflowClient
+    """What the store has of its runs, in the order of steps."""
+    with closing(sqlite3.connect(store)) as database:
+        return [
+            row[0] for row in database.execute("SELECT value FROM metrics WHERE key = 'reward' ORDER BY step")
+        ]
 
-    client = MlflowClient(f"sqlite:///{store}")
-    (run,) = client.search_runs([item.experiment_id for item in client.search_experiments()])
-    return [metric.value for metric in client.get_metric_history(run.info.run_id, "reward")]
+
+def wait_for_first_half(store: Path) -> None:
+    while len(rewards(store)) < STEPS // 2 - 1:
+        time.sleep(0.1)
 
 
 @contextmanager
@@ -145,16 +150,24 @@ def test_servers_that_are_not_there_move_both_runs_into_the_jobs_output(server, 
     assert list((tmp_path / "data" / "wandb").glob("offline-run-*/run-*.wandb"))
 
 
-def test_a_store_that_is_deleted_in_mid_run_and_a_server_that_falls_silent_after_the_knock(tmp_path):
-    store = tmp_path / "data" / "mlflow.db"
+def test_a_wandb_server_that_falls_silent_after_the_knock(tmp_path):
     with knocked_only() as url:
-        found, log = run_job(
-            tmp_path, "mlflow", "wandb", half=store.unlink, WANDB_BASE_URL=url, WANDB_API_KEY="0" * 40
-        )
-    assert found["mlflow"]["from_step"] >= STEPS // 2 - 1
+        variables = {"WANDB_BASE_URL": url, "WANDB_API_KEY": "0" * 40, "JOB_TRACKING_SECONDS": "6"}
+        found, _ = run_job(tmp_path, "wandb", **variables)
+    assert found["wandb"]["from_step"] == 0 and found["wandb"]["reason"]
+
+
+def test_a_store_that_is_deleted_in_mid_run(tmp_path):
+    store = tmp_path / "data" / "mlflow.db"
+
+    def delete() -> None:
+        wait_for_first_half(store)
+        store.unlink()
+
+    found, log = run_job(tmp_path, "mlflow", half=delete)
+    assert found["mlflow"]["from_step"] >= STEPS // 2 - 1, log
     assert f"{store} is no longer there" in found["mlflow"]["reason"]
     assert log.count("[warning] mlflow: what happens from step ") == 1
-    assert found["wandb"]["from_step"] == 0 and found["wandb"]["reason"]
 
 
 def test_a_store_that_another_process_holds_locked_in_mid_run_and_from_the_start(tmp_path):
@@ -162,6 +175,7 @@ def test_a_store_that_another_process_holds_locked_in_mid_run_and_from_the_start
     with ExitStack() as stack:
 
         def lock(seconds: float = 3) -> None:
+            wait_for_first_half(store)
             held = sqlite3.connect(store, check_same_thread=False)
             held.execute("BEGIN EXCLUSIVE")
             timer = threading.Timer(seconds, held.close)
@@ -174,5 +188,6 @@ def test_a_store_that_another_process_holds_locked_in_mid_run_and_from_the_start
 
         lock(seconds=100)
         (tmp_path / "second").mkdir()
-        found, log = run_job(tmp_path / "second", "mlflow", MLFLOW_TRACKING_URI=f"sqlite:///{store}")
+        variables = {"MLFLOW_TRACKING_URI": f"sqlite:///{store}", "JOB_TRACKING_SECONDS": "6"}
+        found, log = run_job(tmp_path / "second", "mlflow", **variables)
     assert found["mlflow"]["from_step"] == 0 and found["mlflow"]["reason"], log

@@ -216,7 +216,8 @@ def test_mlflow_samples_the_machine(tmp_path, output, monkeypatch):
 def test_two_jobs_may_make_the_same_mlflow_store_at_once(tmp_path):
     """Each job has temporary files of its own, where MLflow keeps the lock that should prevent this."""
     code = "from job.tracking import _start_mlflow; from job.arguments import RunArguments; import sys\n"
-    code += "print('ready', flush=True); sys.stdin.readline(); _start_mlflow(RunArguments(), 'run', {'git_revision': '1'})"
+    code += "print('ready', flush=True); sys.stdin.readline(); _start_mlflow(RunArguments(), 'run', {'git_revision': '1'})\n"
+    code += "from job.tracking import trackers; assert trackers['mlflow'].trouble is None, trackers['mlflow'].trouble"
     store = f"sqlite:///{tmp_path / 'mlflow.db'}"
     jobs = []
     for name in "ab":

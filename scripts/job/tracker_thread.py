@@ -62,11 +62,12 @@ class Tracker:
         self._step = self._step if step is None else step
         self._calls.put((self._step, call))
 
-    def close(self, end: Callable[[], object]) -> None:
-        """Has all calls made, `end` last, for as long as `patience` says; nothing the second time."""
+    def close(self, end: Callable[[], object], step: int | None = None) -> None:
+        """Has all calls made, `end` last, for as long as `patience` says; nothing the second time. `step`: the first one that
+        may be missing if that fails; without it the last one."""
         if self._closing.is_set() or self._thread is None:
             return
-        self.send(end)
+        self.send(end, step)
         self._calls.put(None)
         self._closing.set()
         self._thread.join(patience())

@@ -267,6 +267,7 @@ def finish_tracking() -> None:
     if troubles and summary.is_file():
         record = json.loads(summary.read_text()) | {"not_tracked": troubles}
         summary.write_text(json.dumps(record, indent=2) + "\n")
+    trackers.clear()
 
 
 def _end_runs(succeeded: bool) -> None:
@@ -278,11 +279,18 @@ def _end_runs(succeeded: bool) -> None:
     def end_wandb() -> None:
         import wandb
 
-        wandb.finish(exit_code=0 if succeeded else 1)
+        folder = Path(wandb.run.dir).parent if wandb.run else None
+        try:
+            wandb.finish(exit_code=0 if succeeded else 1)
+        except TimeoutError as error:
+            raise TimeoutError(
+                f"W&B has not taken all of it. `wandb sync {folder}` uploads the rest"
+            ) from error
 
-    for name, end in (("mlflow", end_mlflow), ("wandb", end_wandb)):
+    # W&B does not say which steps it has: of an online run that ends without an answer any may be missing.
+    for name, end, step in (("mlflow", end_mlflow, None), ("wandb", end_wandb, 0)):
         if name in trackers:
-            trackers[name].close(end)
+            trackers[name].close(end, step)
 
 
 def log_metrics(metrics: dict[str, Any], step: int) -> None:

@@ -2,7 +2,8 @@
 
 The figures are for the tiny models, with which all is code and hardly anything weights. For 01 to 04 they are the peak of one
 process (the results table in README.md). verl spreads a job over some thirty processes, which share most of their pages, so
-it was measured as a whole: the greatest sum of their proportional set sizes, on Linux, in November 2026.
+it was measured as a whole: the greatest sum of their proportional set sizes, on Linux, in November 2026. The recipe tiny took
+5.4 GB on one host (29 processes) and 5.7 GB on two (36).
 """
 
 from collections.abc import Iterator
