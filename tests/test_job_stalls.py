@@ -101,6 +101,7 @@ def test_a_reward_that_sleeps_for_ever_in_one_of_two_processes_ends_the_job(tmp_
             "eval_max_new_tokens": 4,
             "report_to": "none",
             "rewards": ["my_rewards.sleeper"],
+            "reward_weights": [1.0],
         },
         timeout=400,
     )
@@ -108,7 +109,7 @@ def test_a_reward_that_sleeps_for_ever_in_one_of_two_processes_ends_the_job(tmp_
         processes=2,
         fails=True,
         environment={
-            "JOB_STALL_SECONDS": "10",
+            "JOB_STALL_SECONDS": "20",
             "PYTHONPATH": os.pathsep.join(map(str, [tmp_path / "work", SHARED])),
         },
     )

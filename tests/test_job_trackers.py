@@ -10,7 +10,7 @@ import subprocess
 import sys
 import threading
 import time
-from contextlib import ExitStack, closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager, suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
@@ -119,14 +119,17 @@ def knocked_only():
 
 def rewards(store: Path) -> list[float]:
     """What the store has of its runs, in the order of steps."""
-    with closing(sqlite3.connect(store)) as database:
+    with closing(sqlite3.connect(f"file:{store}?mode=ro", uri=True)) as database:
         return [
             row[0] for row in database.execute("SELECT value FROM metrics WHERE key = 'reward' ORDER BY step")
         ]
 
 
 def wait_for_first_half(store: Path) -> None:
-    while len(rewards(store)) < STEPS // 2 - 1:
+    while True:
+        with suppress(sqlite3.OperationalError):  # the tables are yet to come
+            if len(rewards(store)) >= STEPS // 2 - 1:
+                return
         time.sleep(0.1)
 
 

@@ -114,10 +114,16 @@ class StepClock:
                     f"{STALLED} {self._told(silent)} The job ends after {end:.0f} s. All stacks follow."
                 )
                 faulthandler.dump_traceback(sys.stderr, all_threads=True)
-                if self._others:
-                    self._others()
+                self._ask_others()
             if silent > end + (GRACE_S if _waits_for_others() else 0.0):
                 self._end(silent)
+
+    def _ask_others(self) -> None:
+        try:
+            if self._others:
+                self._others()
+        except Exception as error:  # the watch must go on
+            print_line(f"{STALLED} The other processes could not be asked: {type(error).__name__}: {error}")
 
     def _told(self, silent: float) -> str:
         usual = f", where a step usually takes {statistics.median(self._times):.1f} s" if self._times else ""
