@@ -145,7 +145,7 @@ def test_other_trainers_configs_work(parse):
         ({"reward_weights": ["heavy"]}, "'reward_weights' must be list.float., not .\"heavy\""),
         ({"rewards": []}, "nothing to learn from: name at least one of accuracy"),
         ({"dtype": "int8"}, "'dtype' must be one of float32, bfloat16, float16, not \"int8\""),
-        ({"lora_rank": -1}, "'lora_rank' is -1: it must be 0 or more"),
+        ({"lora_rank": -1}, "'lora_rank' is -1: it must be from 0 to 4096"),
         ({"eval_samples": 0}, "'eval_samples' is 0: it must be 1 or more"),
         ({"eval_problems": 0}, "'eval_problems' is 0: it must be 1 or more"),
         ({"quantization": "nf4"}, "a 4-bit base is frozen, so it needs adapters: set lora_rank too"),

@@ -14,7 +14,7 @@ from rl.evaluation import Evaluation, evaluate, greedy_pass_at_1, score_completi
 from rl.generation import Generated
 from rl.statistics import bootstrap_mean, mcnemar, pass_at_k, wilson_interval
 from rl.tasks import DataError, make_splits
-from rl.verifiers import number
+from rl.verifiers import exact, number
 from tiny import tiny_model
 
 TESTS = Path(__file__).parent
@@ -235,10 +235,18 @@ def words(given, gold):
 def test_the_verifier_decides(rows):
     asked = [{**row, "answer": "the red  fox"} for row in rows]
     answer = Scripted("<think></think><answer>the red fox</answer>")
-    for verifier, value in ((words, 1.0), (number, 0.0)):
+    for verifier, value in ((words, 1.0), (exact, 0.0)):  # which counts the spaces
         settings = {**SETTINGS, "verifier": verifier}
         result = evaluate(*tiny_model(), asked, generate=answer, **settings)
         assert (result.greedy.value, result.sampled.value) == (value, value)
+
+
+def test_answers_none_of_which_can_be_reached_are_refused(rows):
+    asked = [{**row, "answer": "nan"} for row in rows]
+    with pytest.raises(
+        DataError, match="None of 7 known answers, such as 'nan', can be reached with the verifier number"
+    ):
+        evaluate(*tiny_model(), asked, generate=Scripted(""), **{**SETTINGS, "verifier": number})
 
 
 OPENS = (

@@ -153,7 +153,7 @@ def test_arguments_that_cannot_be_imported_are_a_problem_and_no_traceback(tmp_pa
     from workshop.checks.request import read_script
 
     (tmp_path / "arguments.py").write_text("import no_such_module\n")
-    with pytest.raises(ModuleNotFoundError):
+    with pytest.raises(ImportError, match="ModuleNotFoundError: No module named 'no_such_module'"):
         read_script(tmp_path, "train.py")
     request = request_for(
         "02_grpo_trl_accelerate", "train.py", None, script_problem="arguments.py cannot be imported"

@@ -21,7 +21,7 @@ from sagemaker.train.distributed import Torchrun
 from workshop.checks.preflight import PreflightError, preflight
 
 from bad_inputs.cases import BEFORE, Case, Tried
-from bad_inputs.places import Ground, Place, overrides
+from bad_inputs.places import Place, overrides
 
 IMAGE = "763104351884.dkr.ecr.us-east-1.amazonaws.com/pytorch-training:2.10.0-cpu-py312"
 SECONDS = 100.0  # for one preflight; rewards alone may take 120
@@ -116,7 +116,7 @@ def _child(case: Case, place: Place, answers: Any) -> None:
         answers.send(("raised", f"{type(error).__name__}: {error}"[:600]))
 
 
-def try_before(case: Case, ground: Ground, place: Place) -> Tried | None:
+def try_before(case: Case, place: Place) -> Tried | None:
     """The case as the notebook tries it; None if nothing stands in its way.
 
     Raises:

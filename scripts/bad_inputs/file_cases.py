@@ -126,6 +126,18 @@ def _no_rows(rows: Rows) -> bytes:
     return file.getvalue()
 
 
+# Why a job that completes with such data is right to.
+RIGHT = {
+    "one answer to all": "nobody but the author can know that they are wrong; the rewards show it",
+    "an unknown role": "which roles there are, the chat template decides, and that of the tiny model writes any",
+    "a prompt that ends with the assistant": "the beginning of an answer, which the model goes on with",
+    "the same row throughout": "one may want to see a model learn one row by heart. Preflight warns",
+    "each row twice": "the rows are seen twice as often. Preflight warns",
+    "one index for all": "the number of a problem, which training does not read",
+    "a line of 50 MB": "a column of one's own may be long, and no prompt is",
+    "a byte order mark": "it is taken off",
+    "a zero character in a question": "a character like others to a tokenizer of bytes",
+}
 # what is bad -> bad_file.py, which the recipe names as reward bad_file.mine
 REWARDS = {
     "raises": "def mine(completions, **kwargs):\n    raise KeyError('gold')",
@@ -175,6 +187,11 @@ REWARDS = {
     "a file that is no UTF-8": b"# caf\xe9\ndef mine(completions, **kwargs):\n    return [1.0] * len(completions)\n",
     "a file with zero bytes": b"\0\0\0",
 }  # fmt: skip
+REWARDS_RIGHT = {
+    "reward: the same for all": "whether it can tell good from bad, only completions show; the log of the job says that it did not",
+    "verifier: never says yes": "a gold may be a rule and no answer. Preflight warns, and so does the job",
+    "verifier: never says no": "likewise",
+}
 # likewise, of verifier: bad_file.mine
 VERIFIERS = {
     "raises": "def mine(given, gold):\n    raise ValueError('no')",
@@ -384,7 +401,7 @@ REQUESTS: dict[str, dict[str, Any]] = {
 def file_cases() -> Iterator[Case]:
     """A case for each of the above."""
     for what, file in DATA.items():
-        yield Case("02", "data", what, train=file)
+        yield Case("02", "data", what, train=file, right=RIGHT.get(what, ""))
     yield Case("02", "data", "test has the rows of train", test=("test.jsonl", jsonl))
     yield Case("02", "data", "an empty test", test=("test.jsonl", lambda rows: b""))
     for what, changes in {
@@ -409,7 +426,10 @@ def file_cases() -> Iterator[Case]:
                 if kind == "reward"
                 else {"verifier": "bad_file.mine"}
             )
-            yield Case("02", "reward", f"{kind}: {what}", settings=value, files={"bad_file.py": content})
+            right = REWARDS_RIGHT.get(f"{kind}: {what}", "")
+            yield Case(
+                "02", "reward", f"{kind}: {what}", settings=value, files={"bad_file.py": content}, right=right
+            )
             if what in ("raises", "returns NaN", "returns None", "sleeps for ever", "returns a text"):
                 keys = {f"job.{key}": found for key, found in value.items()}
                 yield Case("05", "reward", f"{kind}: {what}", settings=keys, files={"bad_file.py": content})

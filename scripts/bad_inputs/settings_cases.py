@@ -121,7 +121,20 @@ NEEDS: dict[tuple[str, str], dict[str, Any]] = {
     ("04", "num_train_epochs"): {"max_steps": -1},
 }
 # Why a job that completes all the same is right to: (module, key, value as JSON)
-RIGHT: dict[tuple[str, str, str], str] = {}
+RIGHT: dict[tuple[str, str, str], str] = {
+    ("02", "max_completion_length", "1000000000"): "a limit that none reaches: a completion ends with its end token. Preflight warns",
+    ("02", "eval_max_new_tokens", "1000000000"): "likewise",
+    ("02", "lr_scheduler_kwargs", '{"nonsense": 1}'): "the scheduler of this recipe, constant_with_warmup, reads none of them",
+    ("02", "optim_args", "nonsense=1"): "the optimizer of this recipe, AdamW, reads none of them",
+    ("02", "epsilon_high", "0.1"): "to clip one side more is a choice",
+    ("02", "bf16", "true"): "a CPU computes in bfloat16 too",
+    ("02", "use_cpu", "false"): "there is no GPU to be used",
+    ("02", "chat_template_kwargs", '{"no_such_variable": 1}'): "a template says nowhere which variables it reads",
+    ("02", "run_name", "a\nb"): "a name, which no file and no address is made of",
+    ("02", "experiment", ""): "no tracker is asked for, so nobody reads it",
+    ("02", "module", "../../etc"): "a label in the results, of which no path is made",
+    ("03", "save_strategy", "no"): "the trained model is saved all the same; only spot needs checkpoints, and refuses this",
+}  # fmt: skip
 RECIPES: dict[str, str | bytes] = {
     "a key twice": "max_steps: 1\nmax_steps: 2\n",
     "a list": "- a\n- b\n",

@@ -106,6 +106,7 @@ SAMPLING = {
     "max_completion_length": COUNT,
     "vllm_gpu_memory_utilization": Range(above=0, most=1),
     "vllm_tensor_parallel_size": COUNT,
+    "vllm_max_model_length": COUNT,
 }
 # trl.GRPOConfig and RLOOConfig
 GROUPS = SAMPLING | {
