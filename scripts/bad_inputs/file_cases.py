@@ -1,7 +1,5 @@
-"""Files that are not as they should be: data, rewards and verifiers, models, sources; and requests."""
+"""Models, sources and requests that are not as they should be; and the cases of all files."""
 
-import gzip
-import io
 import json
 import os
 import shutil
@@ -10,202 +8,9 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from bad_inputs.cases import Case, Rows, Spoil
-
-Make = Callable[[Rows], bytes]
-
-
-def jsonl(rows: Rows) -> bytes:
-    return "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows).encode()
-
-
-def each(**changes: Any) -> Make:
-    """All rows with these columns changed; ... leaves a column out."""
-    return lambda rows: jsonl(
-        [{key: value for key, value in {**row, **changes}.items() if value is not ...} for row in rows]
-    )
-
-
-def parquet(rows: Rows) -> bytes:
-    import pyarrow
-    import pyarrow.parquet
-
-    file = io.BytesIO()
-    pyarrow.parquet.write_table(pyarrow.Table.from_pylist(rows), file)
-    return file.getvalue()
-
-
-def _csv(rows: Rows) -> bytes:
-    return b"question,answer\n" + "".join(f"{row['question']},{row['answer']}\n" for row in rows).encode()
-
-
-# what is bad -> file name, content. Of module 02, whose rows are problems.
-DATA: dict[str, tuple[str, Make]] = {
-    "an empty file": ("train.jsonl", lambda rows: b""),
-    "white space alone": ("train.jsonl", lambda rows: b"\n \n\t\n"),
-    "rows without columns": ("train.jsonl", lambda rows: b"{}\n" * 40),
-    "other columns": ("train.jsonl", lambda rows: b'{"text": "hello"}\n' * 40),
-    "prompts alone": (
-        "train.jsonl",
-        each(question=..., answer=..., task=..., split=..., index=...),
-    ),
-    "no answers": ("train.jsonl", each(answer=...)),
-    "empty answers": ("train.jsonl", each(answer=" ")),
-    "null answers": ("train.jsonl", each(answer=None)),
-    "NaN answers": (
-        "train.jsonl",
-        lambda rows: jsonl([{**row, "answer": float("nan")} for row in rows]),
-    ),
-    "the text nan as answers": ("train.jsonl", each(answer="nan")),
-    "numbers as answers": ("train.jsonl", each(answer=7)),
-    "lists as answers": ("train.jsonl", each(answer=["7"])),
-    "answers with units": ("train.jsonl", each(answer="7 apples")),
-    "one answer to all": ("train.jsonl", each(answer="7")),
-    "prompts that are texts": ("train.jsonl", each(prompt="What is 1 + 1?")),
-    "empty prompts": ("train.jsonl", each(prompt=[])),
-    "prompts without a text": ("train.jsonl", each(prompt=[{"role": "user", "content": ""}])),
-    "an unknown role": ("train.jsonl", each(prompt=[{"role": "wizard", "content": "What is 1 + 1?"}])),
-    "messages without a role": ("train.jsonl", each(prompt=[{"content": "What is 1 + 1?"}])),
-    "a prompt that ends with the assistant": (
-        "train.jsonl",
-        each(prompt=[{"role": "user", "content": "1 + 1?"}, {"role": "assistant", "content": "2"}]),
-    ),
-    "the same row throughout": ("train.jsonl", lambda rows: jsonl(rows[:1] * 40)),
-    "each row twice": ("train.jsonl", lambda rows: jsonl(rows + rows)),
-    "one row": ("train.jsonl", lambda rows: jsonl(rows[:1])),
-    "one index for all": ("train.jsonl", each(index=0)),
-    "an index that is a text": ("train.jsonl", each(index="0")),
-    "prompts of a megabyte": (
-        "train.jsonl",
-        lambda rows: jsonl(
-            [{**row, "prompt": [{"role": "user", "content": f"{n} + 1 " * 120_000}]} for n, row in enumerate(rows[:8])]
-        ),
-    ),
-    "prompts longer than the model's context": (
-        "train.jsonl",
-        each(prompt=[{"role": "user", "content": "1 + 1 + " * 400 + "1"}]),
-    ),
-    "a line that is no JSON": ("train.jsonl", lambda rows: jsonl(rows[:20]) + b"{oops\n" + jsonl(rows[20:])),
-    "cut off in the last line": ("train.jsonl", lambda rows: jsonl(rows)[:-30]),
-    "a list over several lines": ("train.jsonl", lambda rows: json.dumps(rows, indent=1).encode()),
-    "a key twice in a row": ("train.jsonl", lambda rows: b'{"answer": "1", "answer": "2"}\n' * 40),
-    "a line of 50 MB": ("train.jsonl", lambda rows: jsonl([{**rows[0], "extra": "x" * 50_000_000}, *rows[1:]])),
-    "20,000 brackets": ("train.jsonl", lambda rows: b"[" * 20_000 + b"\n"),
-    "Latin-1": ("train.jsonl", lambda rows: jsonl([{**row, "extra": "caf\xe9"} for row in rows]).decode().encode("latin-1")),
-    "UTF-16": ("train.jsonl", lambda rows: jsonl(rows).decode().encode("utf-16")),
-    "a byte order mark": ("train.jsonl", lambda rows: b"\xef\xbb\xbf" + jsonl(rows)),
-    "surrogates": ("train.jsonl", lambda rows: json.dumps({**rows[0], "question": "\ud800"}).encode() + b"\n" + jsonl(rows[1:])),
-    "a zero character in a question": ("train.jsonl", each(question="1 + \0 1")),
-    "numbers of 5,000 digits": ("train.jsonl", lambda rows: b'{"index": ' + b"9" * 5000 + b"}\n"),
-    "columns of two types": (
-        "train.jsonl",
-        lambda rows: jsonl([{**row, "level": n if n % 2 else "hard"} for n, row in enumerate(rows)]),
-    ),
-    "a column named completions": ("train.jsonl", each(completions="x")),
-    "a column named trainer_state": ("train.jsonl", each(trainer_state="x")),
-    "columns of infinities": ("train.jsonl", lambda rows: jsonl([{**row, "level": float("inf")} for row in rows])),
-    "a .txt": ("train.txt", jsonl),
-    "a CSV": ("train.csv", _csv),
-    "a CSV with ragged rows": ("train.csv", lambda rows: _csv(rows) + b"1,2,3,4\n"),
-    "a JSONL named .json": ("train.json", jsonl),
-    "a JSONL named .parquet": ("train.parquet", jsonl),
-    "a parquet named .jsonl": ("train.jsonl", parquet),
-    "a gzip named .jsonl": ("train.jsonl", lambda rows: gzip.compress(jsonl(rows))),
-    "a parquet cut off": ("train.parquet", lambda rows: parquet(rows)[:-100]),
-    "a parquet of zeros within": ("train.parquet", lambda rows: (found := parquet(rows))[:200] + bytes(200) + found[400:]),
-    "a parquet without rows": ("train.parquet", lambda rows: parquet(rows)[:0] + _no_rows(rows)),
-}  # fmt: skip
-
-
-def _no_rows(rows: Rows) -> bytes:
-    import pyarrow
-    import pyarrow.parquet
-
-    file = io.BytesIO()
-    pyarrow.parquet.write_table(pyarrow.Table.from_pylist(rows).slice(0, 0), file)
-    return file.getvalue()
-
-
-# Why a job that completes with such data is right to.
-RIGHT = {
-    "one answer to all": "nobody but the author can know that they are wrong; the rewards show it",
-    "an unknown role": "which roles there are, the chat template decides, and that of the tiny model writes any",
-    "a prompt that ends with the assistant": "the beginning of an answer, which the model goes on with",
-    "the same row throughout": "one may want to see a model learn one row by heart. Preflight warns",
-    "each row twice": "the rows are seen twice as often. Preflight warns",
-    "one index for all": "the number of a problem, which training does not read",
-    "a line of 50 MB": "a column of one's own may be long, and no prompt is",
-    "a byte order mark": "it is taken off",
-    "a zero character in a question": "a character like others to a tokenizer of bytes",
-}
-# what is bad -> bad_file.py, which the recipe names as reward bad_file.mine
-REWARDS = {
-    "raises": "def mine(completions, **kwargs):\n    raise KeyError('gold')",
-    "returns None": "def mine(completions, **kwargs):\n    pass",
-    "returns None for each": "def mine(completions, **kwargs):\n    return [None] * len(completions)",
-    "returns NaN": "def mine(completions, **kwargs):\n    return [float('nan')] * len(completions)",
-    "returns infinities": "def mine(completions, **kwargs):\n    return [float('inf')] * len(completions)",
-    "returns numbers too large for a float": "def mine(completions, **kwargs):\n    return [10**400] * len(completions)",
-    "returns numbers too large to compute with": "def mine(completions, **kwargs):\n    return [1e300 * n for n, _ in enumerate(completions)]",
-    "returns texts": "def mine(completions, **kwargs):\n    return ['1'] * len(completions)",
-    "returns one number": "def mine(completions, **kwargs):\n    return 1.0",
-    "returns a list that is too short": "def mine(completions, **kwargs):\n    return [1.0]",
-    "returns a list that is too long": "def mine(completions, **kwargs):\n    return [1.0] * (len(completions) + 1)",
-    "returns lists": "def mine(completions, **kwargs):\n    return [[1.0]] * len(completions)",
-    "returns complex numbers": "def mine(completions, **kwargs):\n    return [1j] * len(completions)",
-    "returns a dict": "def mine(completions, **kwargs):\n    return dict.fromkeys(range(len(completions)), 1.0)",
-    "is a generator": "def mine(completions, **kwargs):\n    yield from [1.0] * len(completions)",
-    "is an async generator": "async def mine(completions, **kwargs):\n    yield 1.0",
-    "returns a coroutine": "async def one(n):\n    return [1.0] * n\ndef mine(completions, **kwargs):\n    return one(len(completions))",
-    "an async one that raises": "async def mine(completions, **kwargs):\n    raise ValueError('no')",
-    "returns a matrix": "import torch\ndef mine(completions, **kwargs):\n    return torch.ones(len(completions), 2)",
-    "takes nothing": "def mine():\n    return [1.0]",
-    "takes no keywords": "def mine(completions):\n    return [1.0] * len(completions)",
-    "asks for a column that is not there": "def mine(completions, solution, **kwargs):\n    return [1.0] * len(completions)",
-    "takes answers by position alone": "def mine(completions, answer, /):\n    return [1.0] * len(completions)",
-    "is a class": "class mine:\n    def __init__(self, completions, **kwargs): pass",
-    "is a number": "mine = 5",
-    "is not there": "def yours(completions, **kwargs):\n    return [1.0] * len(completions)",
-    "a syntax error": "def mine(completions, **kwargs)\n    return 1",
-    "an import that is not there": "import no_such_package_at_all\ndef mine(completions, **kwargs): return [1.0]",
-    "an import that calls sys.exit": "import sys\nsys.exit(0)",
-    "an import that calls os._exit": "import os\nos._exit(0)",
-    "an import that raises": "raise RuntimeError('no')",
-    "an import that prints a megabyte": "print('x' * 2**20)\nraise RuntimeError('y' * 2**20)",
-    "calls sys.exit": "import sys\ndef mine(completions, **kwargs):\n    sys.exit(0)",
-    "calls os._exit": "import os\ndef mine(completions, **kwargs):\n    os._exit(0)",
-    "kills itself": "import os\ndef mine(completions, **kwargs):\n    os.kill(os.getpid(), 9)",
-    "raises KeyboardInterrupt": "def mine(completions, **kwargs):\n    raise KeyboardInterrupt",
-    "calls itself for ever": "def mine(completions, **kwargs):\n    return mine(completions, **kwargs)",
-    "sleeps for ever": "import time\ndef mine(completions, **kwargs):\n    time.sleep(10**6)",
-    "an import that never ends": "import time\ntime.sleep(10**6)",
-    "an async one that never ends": "import asyncio\nasync def mine(completions, **kwargs):\n    await asyncio.sleep(10**6)",
-    "leaves a process that never ends": (
-        "import subprocess\nsubprocess.Popen(['sleep', '600'])\ndef mine(completions, **kwargs):\n    return [1.0]"
-    ),
-    "the same for all": "def mine(completions, **kwargs):\n    return [0.0] * len(completions)",
-    "a file that is no UTF-8": b"# caf\xe9\ndef mine(completions, **kwargs):\n    return [1.0] * len(completions)\n",
-    "a file with zero bytes": b"\0\0\0",
-}  # fmt: skip
-REWARDS_RIGHT = {
-    "reward: the same for all": "whether it can tell good from bad, only completions show; the log of the job says that it did not",
-    "verifier: never says yes": "a gold may be a rule and no answer. Preflight warns, and so does the job",
-    "verifier: never says no": "likewise",
-}
-# likewise, of verifier: bad_file.mine
-VERIFIERS = {
-    "raises": "def mine(given, gold):\n    raise ValueError('no')",
-    "returns a text": "def mine(given, gold):\n    return 'yes'",
-    "returns None": "def mine(given, gold):\n    pass",
-    "returns 0.5": "def mine(given, gold):\n    return 0.5",
-    "takes one text": "def mine(given):\n    return True",
-    "is async": "async def mine(given, gold):\n    return True",
-    "never says yes": "def mine(given, gold):\n    return False",
-    "never says no": "def mine(given, gold):\n    return True",
-    "is a number": "mine = 5",
-    "sleeps for ever": "import time\ndef mine(given, gold):\n    time.sleep(10**6)",
-    "calls os._exit": "import os\ndef mine(given, gold):\n    os._exit(0)",
-}
+from bad_inputs.cases import Case, Spoil
+from bad_inputs.code_cases import REWARDS, REWARDS_RIGHT, VERIFIERS
+from bad_inputs.data_cases import DATA, RIGHT, each, jsonl
 
 
 def edit(name: str, **changes: Any) -> Spoil:
@@ -217,11 +22,11 @@ def edit(name: str, **changes: Any) -> Spoil:
 
 
 def write(name: str, content: bytes) -> Spoil:
-    return lambda folder: (folder / name).write_bytes(content) and None  # ty: ignore[invalid-return-type]
+    return lambda folder: (folder / name).write_bytes(content) and None  # ty: ignore[invalid-explicit-return]
 
 
 def remove(*names: str) -> Spoil:
-    return lambda folder: [(folder / name).unlink() for name in names] and None  # ty: ignore[invalid-return-type]
+    return lambda folder: [(folder / name).unlink() for name in names] and None  # ty: ignore[invalid-explicit-return]
 
 
 def cut(name: str, size: int) -> Spoil:

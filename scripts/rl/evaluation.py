@@ -211,10 +211,11 @@ def evaluate(
         raise ValueError(
             f"an evaluation needs rows and at least one sample; got {len(rows)} rows, {samples} samples"
         )
-    if verifier in VERIFIERS.values() and not any(usable(verifier, row["answer"]) for row in rows):
+    known = next((name for name, function in VERIFIERS.items() if function is verifier), None)
+    if known and not any(usable(verifier, row["answer"]) for row in rows):
         raise DataError(
             f"None of {len(rows)} known answers, such as {rows[0]['answer'][:60]!r}, can be reached with the verifier "
-            f"{verifier.__name__}: whatever a model says counts as wrong. Mend the answers, or choose another verifier."
+            f"{known}: whatever a model says counts as wrong. Mend the answers, or choose another verifier."
         )
     started = time.perf_counter()
     items = _complete(

@@ -129,9 +129,10 @@ def requirement_lines(path: Path, above: tuple[Path, ...] = ()) -> list[str]:
     itself, or that is none (a pipe would be read for ever).
     """
     path = Path(path)
-    if path.resolve() in above:
-        raise EnvironmentBuildError(f"Requirements file {path} includes itself: take that line out.")
     try:
+        own = path.resolve()
+        if own in above:
+            raise EnvironmentBuildError(f"Requirements file {path} includes itself: take that line out.")
         if path.exists() and not path.is_file():
             raise OSError("it is no file")
         text = path.read_text(encoding="utf-8")
@@ -142,7 +143,7 @@ def requirement_lines(path: Path, above: tuple[Path, ...] = ()) -> list[str]:
         line = re.sub(r"(^|\s)#.*$", "", line).strip()
         included = re.match(r"(?:-r|--requirement|-c|--constraint)[\s=]+(.+)", line)
         if included:
-            lines += requirement_lines(path.parent / included.group(1).strip(), (*above, path.resolve()))
+            lines += requirement_lines(path.parent / included.group(1).strip(), (*above, own))
         elif line:
             lines.append(line)
     return lines

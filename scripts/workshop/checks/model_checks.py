@@ -159,6 +159,11 @@ def _model_folder(
         _OutOfReach: it cannot be seen.
     """
     folder = _small_files(spec, request, copies / str(len(adapters)))
+    for path in sorted(folder.iterdir()):
+        if path.name.endswith(_SMALL) and path.is_file() and path.stat().st_size > _SMALL_BYTES:
+            raise _Missing(
+                f"its {path.name} has {path.stat().st_size:,} bytes, and such files have a few million"
+            )
     base = adapter_base(folder)
     if base is None:
         if not (folder / "config.json").is_file():

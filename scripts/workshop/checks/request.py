@@ -1,6 +1,7 @@
 """A training job as preflight sees it: read from the ModelTrainer, before anything is sent."""
 
 import importlib.util
+import os
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -126,6 +127,10 @@ def read_script(source_dir: Path, entry_script: str) -> Script | None:
     """What an entry script reads, from SCRIPTS in the file arguments.py beside it; None if there is no such entry."""
     path = source_dir / "arguments.py"
     if not path.is_file():
+        if os.path.lexists(path):
+            raise ImportError(
+                "it is no file that can be read: a folder, a pipe, a device or a link to nowhere"
+            )
         return None
     if problem := _import_problem(source_dir, _sources(source_dir)):
         raise ImportError(problem)

@@ -30,6 +30,9 @@ def weight_problems(folder: Path) -> Iterator[str]:
     if not files:
         yield "it has no weights: there is no .safetensors file"
         return
+    if odd := [path.name for path in files if not path.is_file()]:
+        yield f"{_some(odd)} is no file that can be read: a folder, a pipe, a device or a link to nowhere"
+        return
     index = folder / "model.safetensors.index.json"
     named = set(_json(index).get("weight_map", {}).values()) if index.is_file() else set()
     if missing := sorted(named - {path.name for path in files}):
