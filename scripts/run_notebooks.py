@@ -287,6 +287,8 @@ def main(arguments: list[str] | None = None) -> int:
         return 2
     except KeyboardInterrupt:
         print("\nInterrupted: the kernel and the endpoint of this run were stopped.", file=sys.stderr)
+        if runs:
+            print(f"What ran until then: {output / PAGE}", file=sys.stderr)
         return 130
     finally:
         if runs:  # also when it was interrupted

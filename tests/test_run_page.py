@@ -156,6 +156,9 @@ def test_jobs_are_read_from_the_endpoints_files(tmp_path):
     assert seen.history[-1] == {"step": 2, "reward": 0.75, "eval_pass_at_1": 1}
     assert seen.seconds(BEGIN + timedelta(seconds=30)) == 20
     assert read_jobs(tmp_path / "nothing", BEGIN) == []
+    assert read_jobs(tmp_path, BEGIN, BEGIN + timedelta(minutes=5), known=[seen])[0] is not seen
+    over = job(name=seen.name)
+    assert read_jobs(tmp_path, BEGIN, BEGIN + timedelta(minutes=5), known=[over]) == [over]
 
 
 def test_the_time_left_is_that_of_the_last_run_from_the_last_moment_on_that_both_have():

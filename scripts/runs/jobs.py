@@ -5,6 +5,7 @@ Files, and no requests: they say the same while a job runs, after it, and when t
 
 import json
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
@@ -49,14 +50,21 @@ class Job:
         return ((self.ended or now) - self.created).total_seconds()
 
 
-def read_jobs(home: Path, since: datetime, until: datetime | None = None) -> list[Job]:
+def read_jobs(
+    home: Path, since: datetime, until: datetime | None = None, known: Iterable[Job] = ()
+) -> list[Job]:
     """The jobs created on the endpoint of `home` in that time, oldest first.
+
+    Those of `known` (of an earlier call for the same time) that are over are not read again: verl's logs are long.
 
     An endpoint that was running before may get others' jobs meanwhile: these are among them, since no request says
     which notebook sent it.
     """
-    jobs = []
+    over = {job.name: job for job in known if job.is_over}
+    jobs = list(over.values())
     for file in (home / "jobs").glob("*/job.json"):
+        if file.parent.name in over:
+            continue
         record: JobFile = json.loads(file.read_text(encoding="utf-8"))
         created = datetime.fromisoformat(record["created"])
         if created < since or (until and created > until):

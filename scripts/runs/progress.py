@@ -77,6 +77,10 @@ def _time_text(elapsed: timedelta, left: float | None) -> str:
     return f"{text}, about {in_words(left)} left" if left >= 1 else f"{text}, longer than the last time"
 
 
+def _from_here(path: Path) -> Path:
+    return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
+
+
 def _measure(job: Job) -> str:
     """ ", reward 0.83": the newest value of what it optimizes."""
     for name in _SHOWN:
@@ -124,7 +128,9 @@ class Progress:
         self._screen.say(
             f"{self.now.names[number]}: notebook {number + 1} of {len(self.now.names)}; {before}"
         )
-        self._screen.say(f"{self.now.names[number]}: what its cells print is in {log}", may_be_left_out=True)
+        self._screen.say(
+            f"{self.now.names[number]}: what its cells print is in {_from_here(log)}", may_be_left_out=True
+        )
         return self.now.notebook_started
 
     def end(self, failed: bool) -> list[float]:
@@ -151,7 +157,7 @@ class Progress:
     def _look(self) -> None:
         """Read the jobs, and say what has happened to them."""
         assert self.now.notebook_started
-        self.now.jobs = read_jobs(self._home, self.now.notebook_started)
+        self.now.jobs = read_jobs(self._home, self.now.notebook_started, known=self.now.jobs)
         time, notebook = datetime.now(UTC), self.now.names[self.now.number]
         for number, job in enumerate(self.now.jobs, 1):
             name = f"{notebook}: job {number}, {job.label}"
