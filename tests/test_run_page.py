@@ -188,7 +188,7 @@ def test_the_block_names_notebook_job_step_and_the_time_left():
     lines = block(now, BEGIN + timedelta(seconds=40), 80)
     assert lines[0] == "notebook 1 of 2  01_a: 40 s, about 1 min 00 s left"
     assert lines[1] == "job 1 of 1       grpo: Training, 30 s"
-    assert lines[2].startswith("training steps   3/4 ") and lines[2].endswith(", reward 0.3")
+    assert lines[2].startswith("training steps   3/4, reward 0.3  \u2588\u2588")
     assert lines[3] == "whole run        40 s, about 1 min 50 s left"
     assert max(map(len, lines)) < 80 and "#" in block(now, BEGIN, 80, ascii_only=True)[2]
 

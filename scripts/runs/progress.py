@@ -58,12 +58,16 @@ def block(now: Now, time: datetime, columns: int, ascii_only: bool = False) -> l
             f"job {len(now.jobs)}{of}".ljust(17) + f"{job.label}: {state}, {in_words(job.seconds(time))}"
         )
         if job.steps:
-            measure = _measure(job)
+            done = f"{'training steps':17}{job.step}/{job.steps}{_measure(job)}  "
             bar = tqdm.format_meter(
-                job.step, job.steps, 0, bar_format="{n_fmt}/{total_fmt} {bar}",
-                ncols=min(columns - 18 - len(measure), 60), ascii=ascii_only,
-            )  # fmt: skip
-            lines.append(f"{'training steps':17}{bar.rstrip()}{measure}")
+                job.step,
+                job.steps,
+                0,
+                bar_format="{bar}",
+                ncols=min(columns - 1 - len(done), 40),
+                ascii=ascii_only,
+            )
+            lines.append(done + bar)
     else:
         lines.append(f"{'job':17}none yet")
     lines.append(f"{'whole run':17}" + _time_text(time - now.started, now.run_left(time)))
