@@ -90,7 +90,7 @@ def lab(copy: Path, tmp_path: Path):
         f"--IdentityProvider.token={TOKEN}",
         "--LabApp.expose_app_in_browser=True",
     ]
-    command += ["--LabApp.news_url=", "--LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate"]
+    command += ["--LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate"]
     with open(tmp_path / "lab.log", "w") as log:
         server = subprocess.Popen(
             command, cwd=copy, env=environment, stdout=log, stderr=log, stdin=subprocess.DEVNULL

@@ -7,6 +7,7 @@ from datetime import UTC, datetime, timedelta
 from html.parser import HTMLParser
 from pathlib import Path
 
+import draw_terminal
 import pytest
 from runs.drawings import curve, intervals
 from runs.jobs import Job, read_jobs
@@ -220,6 +221,29 @@ def test_a_terminal_gets_one_block_that_is_rewritten_below_what_stays(monkeypatc
     erased = "\x1b[2F\x1b[J"
     shown = re.sub(r"\d\d:\d\d:\d\d", "now", out.getvalue())
     assert shown == f"one\n{'x' * 19}\n{erased}now  done\none\n{'x' * 19}\n{erased}"
+
+
+def test_a_recorded_terminal_is_drawn_as_it_was_at_one_moment(tmp_path, monkeypatch):
+    monkeypatch.setenv("TERM", "xterm")
+    screen = Screen(out := Terminal())
+    for step in range(3):
+        screen.show(["notebook <1>", f"step {step}"])
+        screen.say(f"said {step}")
+    recording, drawing = tmp_path / "recording", tmp_path / "drawing.svg"
+    recording.write_text(f"Script started on today\n{out.getvalue()}\nScript done on today\n")
+    assert draw_terminal.main([str(recording), str(drawing), "--contains", "step 1"]) == 0
+    texts = [
+        text
+        for text in Page(drawing.read_text()).text.splitlines()
+        if re.search(r"said \d|step \d|notebook <", text)
+    ]
+    assert [re.sub(r".*  ", "", text.strip()) for text in texts] == [
+        "said 0",
+        "said 1",
+        "notebook <1>",
+        "step 1",
+    ]
+    assert draw_terminal.main([str(recording), str(drawing), "--contains", "step 9"]) == 2
 
 
 def test_a_log_gets_lines_without_control_characters_and_not_many(monkeypatch):
