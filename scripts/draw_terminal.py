@@ -1,7 +1,7 @@
 """Draw what a terminal showed at one moment of a recorded `make run`, as an SVG for a document: docs/make_run.svg.
 
-    COLUMNS=90 script -qc "make run ARGS='01 -p recipe=smoke'" -O build/run.typescript
-    python scripts/draw_terminal.py build/run.typescript docs/make_run.svg --contains "step 41"
+    script -qc "stty cols 90; make run ARGS='01 -p recipe=smoke'" -O build/run.typescript
+    python scripts/draw_terminal.py build/run.typescript docs/make_run.svg --contains "training steps   2/3"
 
 `script` (util-linux) gives the run a terminal and keeps every byte. Of the escape codes, those are understood that
 scripts/runs/screen.py writes. The moment shown is the last one at which a line contains the words asked for.
