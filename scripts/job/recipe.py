@@ -20,7 +20,7 @@ from rl.spelling import unknown_name
 
 from job.arguments import RecipeError, Script
 from job.container import host_count, process_count
-from job.ranges import PASSED_OVER
+from job.ranges import PASSED_OVER, SAMPLING
 from job.settings import Setting, describe_config, problem_with
 
 # A recipe has a hundred lines; YAML's aliases can make a few bytes into more values than memory holds.
@@ -145,6 +145,12 @@ def setting_problems(
             )
         elif problem := problem_with(value, reads[key]):
             problems.append(f"{origin} '{key}' {problem}")
+        elif key == "generation_kwargs":
+            found = _from_json(value, reads[key])
+            for name, given in found.items() if isinstance(found, dict) else ():
+                if name in SAMPLING and isinstance(given, int | float):
+                    problem = SAMPLING[name].problem([given])
+                    problems += [f"{origin} '{key}': {name} {problem}"] if problem else []
     return problems
 
 
