@@ -10,6 +10,7 @@ from job.model_files import tokenizer_problems
 from preflight_findings import findings
 from preflight_fixtures import ROOT, TINY, edit, no_template
 from rl.tasks import FORMAT_INSTRUCTIONS, make_splits, write_splits
+from workshop.checks import tokenizer_checks
 
 CHATML = (TINY / "chat_template.jinja").read_text()
 
@@ -113,6 +114,12 @@ WANTS_PARTS = CHATML.replace(
 def test_models_that_cannot_be_trained(model, data, change, message):
     change(model)
     assert f"\nx base_model: {message}" in findings({"model": model, **data})
+
+
+def test_a_template_that_never_ends_holds_nobody_up(model, data, monkeypatch):
+    monkeypatch.setattr(tokenizer_checks, "TEMPLATE_S", 5.0)
+    template("{% for a in range(99999) %}{% for b in range(99999) %}{% endfor %}{% endfor %}")(model)
+    assert "x base_model: its chat template does not end within 5 s" in findings({"model": model, **data})
 
 
 @pytest.mark.parametrize(

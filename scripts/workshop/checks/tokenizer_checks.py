@@ -12,10 +12,12 @@ from rl.answers import END_THINK
 from rl.templates import opening, render
 
 from workshop.checks.request import NOTE, OK, PROBLEM, WARNING, Check
+from workshop.checks.time_limit import Overtime, time_limit
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
+TEMPLATE_S = 15.0  # for all that is rendered; a second is much
 MOST_ROWS = 400  # of the training data, rendered and counted
 _SAMPLE = {"prompt": [{"role": "user", "content": "What is 2 + 6?"}]}  # where there is no data yet
 _ADVICE = "TRANSFORMERS_NO_ADVISORY_WARNINGS"
@@ -67,6 +69,20 @@ def check_tokenizer(
     except Exception as error:  # tokenizers raises nothing more specific for a file that it cannot read
         problem = f"its tokenizer or its configuration cannot be read: {type(error).__name__}: {error}"
         return None, [], [Check(key, PROBLEM, problem)]
+    try:
+        with time_limit(TEMPLATE_S):
+            return _check_texts(key, model, rows, chat_template_kwargs)
+    except Overtime:
+        problem = (
+            f"its chat template does not end within {TEMPLATE_S:.0f} s: is there a loop in it that never ends? Take the "
+            "template of the model that it is made of"
+        )
+        return None, [], [Check(key, PROBLEM, problem)]
+
+
+def _check_texts(
+    key: str, model: Model, rows: list[dict[str, Any]], chat_template_kwargs: Mapping[str, Any] | None
+) -> tuple[Model | None, list[int], list[Check]]:
     problems = tokenizer_problems(model.tokenizer)
     texts: list[str] = []
     if not problems:
