@@ -39,7 +39,7 @@ BEFORE_A_JOB = {
     "02 model: 10 GB of nothing for tokenizer.json": "10,737,418,240 bytes",
     "02 source: arguments.py that calls sys.exit": "arguments.py cannot be imported",
     "02 source: requirements that include themselves": "includes itself",
-    "02 request: data at a path with a zero byte": "cannot be looked at",
+    "02 request: data at a path with a zero byte": "train: There is no file",
 }
 
 

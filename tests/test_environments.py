@@ -353,3 +353,15 @@ def test_the_command_line_prints_the_folder_or_the_reason(tmp_path, requirements
     builder = start_builder(tmp_path / "absent.txt", cache)
     out, err = builder.communicate(timeout=60)
     assert builder.returncode == 1 and out == "" and err.startswith("error: Requirements file")
+
+
+def test_the_files_of_a_package_in_a_folder_count_as_content(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    package = tmp_path / "own"
+    package.mkdir()
+    (package / "pyproject.toml").write_text("[project]\n")
+    requirements = tmp_path / "requirements.txt"
+    requirements.write_text("./own\n")
+    one = build._content([], [requirements])
+    (package / "own.py").write_text("a = 1\n")
+    assert build._content([], [requirements]) != one

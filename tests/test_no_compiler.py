@@ -14,12 +14,17 @@ ROOT = Path(__file__).resolve().parents[1]
 
 
 @pytest.fixture(scope="module")
-def itersolve():
+def pycosat():
     path = ROOT / "scripts" / "pycosat_from_sympy" / "pycosat.py"
     spec = importlib.util.spec_from_file_location("pycosat_from_sympy", path)
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
-    return module.itersolve
+    return module
+
+
+@pytest.fixture
+def itersolve(pycosat):
+    return pycosat.itersolve
 
 
 def compiled_here(environment: Path) -> list[str]:
@@ -68,6 +73,17 @@ def test_the_solver_finds_every_solution_once(itersolve):
         some += bool(found)
     assert 10 < some < 60  # solvable ones among them, and others
     assert list(itersolve([])) == [[]] and list(itersolve([[1], []])) == []
+
+
+def test_sympy_finds_its_solver_behind_it(pycosat, monkeypatch):
+    """Its `satisfiable` asks a pycosat that can be imported, and cfn-lint (tests/test_aws_template.py) asks that."""
+    from sympy import symbols
+    from sympy.logic.inference import satisfiable
+
+    monkeypatch.setitem(sys.modules, "pycosat", pycosat)
+    a, b = symbols("a b")
+    assert satisfiable(a & ~b) == {a: True, b: False} and satisfiable(a & ~a) is False
+    assert len(list(satisfiable(a | b, all_models=True))) == 3
 
 
 def test_a_zebra_puzzle_has_the_one_answer_that_it_says(itersolve, monkeypatch):

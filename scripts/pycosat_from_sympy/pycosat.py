@@ -1,4 +1,4 @@
-"""pycosat.itersolve by sympy's solver, for reasoning-gym's zebra puzzles.
+"""pycosat by sympy's own solver, for reasoning-gym's zebra puzzles, and for sympy itself, which asks pycosat where there is one.
 
 The interface is that of https://github.com/conda/pycosat.
 """
@@ -7,6 +7,11 @@ from collections.abc import Iterable, Iterator
 
 from sympy.assumptions.cnf import EncodedCNF
 from sympy.logic.inference import satisfiable
+
+
+def solve(clauses: Iterable[Iterable[int]]) -> list[int] | str:
+    """The first of `itersolve`, or "UNSAT" where there is none."""
+    return next(itersolve(clauses), "UNSAT")
 
 
 def itersolve(clauses: Iterable[Iterable[int]]) -> Iterator[list[int]]:

@@ -160,11 +160,20 @@ def link_environment(link: Path, environment: Path) -> None:
     fresh.replace(link)
 
 
+def _local_files(line: str) -> list[str]:
+    """The text of the files of a package that lies in a folder, such as ./scripts/name, which pip reads from here too."""
+    folder = Path(line)
+    if not line.startswith(("./", "../")) or not (folder / "pyproject.toml").is_file():
+        return []
+    return [path.read_text(encoding="utf-8") for path in sorted(folder.glob("*")) if path.is_file()]
+
+
 def _content(first: Sequence[str], requirements: list[Path]) -> dict:
     """Everything that decides what an environment holds."""
 
     def lines(item: str | Path) -> list[str]:
-        return requirement_lines(Path(item)) if Path(item).is_file() else [str(item)]
+        found = requirement_lines(Path(item)) if Path(item).is_file() else [str(item)]
+        return [text for line in found for text in (line, *_local_files(line))]
 
     missing = [str(path) for path in requirements if not Path(path).is_file()]
     if missing:
