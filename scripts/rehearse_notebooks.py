@@ -119,6 +119,7 @@ def _endpoint(output: Path) -> Iterator[client.Endpoint]:
     finally:
         del os.environ["LOCAL_SAGEMAKER_RECORD_CALLS"]
         client.shutdown(home)
+        shutil.rmtree(home / "s3", ignore_errors=True)  # no other endpoint serves this home
 
 
 def requests_of(endpoint: client.Endpoint) -> list[dict]:

@@ -14,6 +14,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -187,7 +188,10 @@ def _head(source: str) -> str:
 
 @contextlib.contextmanager
 def own_endpoint(output: Path) -> Iterator[Path]:
-    """Give this run an endpoint of its own, and stop it with its jobs at the end, unless one is running; yields its home."""
+    """Give this run an endpoint of its own, and stop it with its jobs at the end, unless one is running; yields its home.
+
+    Its buckets end with it, since no other endpoint serves that home: gigabytes, which lie in the jobs' folders as well.
+    """
     if client.find_endpoint():
         yield home_folder()
         return
@@ -200,6 +204,7 @@ def own_endpoint(output: Path) -> Iterator[Path]:
         yield home
     finally:
         client.shutdown(home)
+        shutil.rmtree(home / "s3", ignore_errors=True)
         if before is None:
             del os.environ["LOCAL_SAGEMAKER_HOME"]
         else:
