@@ -86,7 +86,7 @@ def test_watch_shows_what_the_job_says_until_the_next_step():
 def test_a_reward_that_sleeps_for_ever_in_one_of_two_processes_ends_the_job(tmp_path):
     data = write_splits(make_splits("chain_sum", {"train": 32, "test": 2}), tmp_path / "data")
     (tmp_path / "work").mkdir()
-    (tmp_path / "work" / "my_rewards.py").write_text(SLEEPER)
+    (tmp_path / "work" / "stalling_rewards.py").write_text(SLEEPER)
     job = ScriptJob(
         ROOT / "02_grpo_trl_accelerate" / "scripts" / "train.py",
         tmp_path,
@@ -100,7 +100,7 @@ def test_a_reward_that_sleeps_for_ever_in_one_of_two_processes_ends_the_job(tmp_
             "eval_samples": 1,
             "eval_max_new_tokens": 4,
             "report_to": "none",
-            "rewards": ["my_rewards.sleeper"],
+            "rewards": ["stalling_rewards.sleeper"],
             "reward_weights": [1.0],
         },
         timeout=400,
@@ -116,7 +116,7 @@ def test_a_reward_that_sleeps_for_ever_in_one_of_two_processes_ends_the_job(tmp_
     assert job.steps() == [1, 2]
     reason = job.failure.read_text()
     assert reason.startswith("JobStalled: Process 1 of 2: no step for "), reason[:300]
-    assert "after step 2" in reason and "It is in work/my_rewards.py:" in reason
+    assert "after step 2" in reason and "It is in work/stalling_rewards.py:" in reason
     assert "sleeper: time.sleep(10_000)" in reason[:600]
     # The other says where it waits, too.
     assert "[stall] Process 0 of 2: no step for " in job.log and "torch/distributed" in job.log
