@@ -11,6 +11,7 @@ _REFUSED = re.compile(
 )
 _NAMED = re.compile(re.escape(CONTAINER_ROOT) + r"(/[\w.+-]+)*")
 _WRITTEN = ("model", "output", "checkpoints")  # by jobs; a notebook's machine has other things in its /opt/ml
+_LONGEST_LINE = 300  # characters: FailureReason has room for other things
 _INSTEAD = (
     f"Jobs have no {CONTAINER_ROOT} on this machine (path rewriting). Let the script take its folders from SM_CHANNEL_<NAME>,"
     " SM_MODEL_DIR, SM_OUTPUT_DATA_DIR and SM_CHECKPOINT_DIR, which are right here and on AWS."
@@ -19,8 +20,11 @@ _INSTEAD = (
 
 def missed_path(lines: Iterable[str]) -> str | None:
     """The sentence about the last path below /opt/ml that a line of the log says could not be had; None if none does."""
-    found = [named for line in lines if _REFUSED.search(line) and (named := _NAMED.search(line))]
-    return f"The script names {found[-1].group()} itself. {_INSTEAD}" if found else None
+    found = [(named, line) for line in lines if _REFUSED.search(line) and (named := _NAMED.search(line))]
+    if not found:
+        return None
+    named, line = found[-1]
+    return f"The script names {named.group()} itself. {_INSTEAD} It got: {line.strip()[:_LONGEST_LINE]}"
 
 
 def strayed_files(since: float, root: Path = Path(CONTAINER_ROOT)) -> str | None:
