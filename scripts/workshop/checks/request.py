@@ -90,6 +90,8 @@ def read_request(trainer: ModelTrainer, channels: list[InputData]) -> JobRequest
     if source_dir and source.entry_script:
         try:
             script = read_script(source_dir, source.entry_script)
+        except ImportError as error:  # as read_script says it
+            script_problem = f"arguments.py cannot be imported: {error}"
         except Exception as error:  # whatever its code raises, the learner is told
             script_problem = f"arguments.py cannot be imported: {type(error).__name__}: {error}"
     return JobRequest(
