@@ -6,7 +6,8 @@
 
 Executed copies are kept under build/notebooks/, what their cells print under build/logs/, the figures of every run in
 build/results.json; build/run.html shows this run. An endpoint that is already running is used and left running;
-otherwise this run starts its own and stops it at the end, so that runs side by side do not meet. Exit code: 0, 1 if a notebook failed, 2 for a wrong command line, 130 after Ctrl-C.
+otherwise this run starts its own and stops it at the end, so that runs side by side do not meet. Exit code: 0, 1 if a
+notebook failed, 2 for a wrong command line, 130 after Ctrl-C.
 """
 
 from __future__ import annotations

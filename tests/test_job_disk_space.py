@@ -43,9 +43,8 @@ def test_the_failure_reason_begins_with_it(writer, checkpoints):
         try:
             WRITERS[writer](checkpoints / "weights")
         finally:
-            fill(
-                checkpoints / "more"
-            )  # whatever the library removes: the failure has the room that was kept for it
+            # Whatever the library removes: the failure has the room that was kept for it.
+            fill(checkpoints / "more")
     shown = (checkpoints.parent / "output" / "failure").read_text()[:SHOWN]
     assert shown.startswith(f"No space left on {checkpoints} (0.0 of 4 MB are free). On SageMaker: raise"), (
         shown

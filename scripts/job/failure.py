@@ -58,9 +58,8 @@ def _keep_room() -> Path:
     """A file beside the failure file that is there only to make room for it: a disk that is full is full for both."""
     room = _room(failure_file())
     if "TRAINING_JOB_NAME" in os.environ:
-        with contextlib.suppress(
-            OSError
-        ):  # another process of the host has made it, or there is no space from the start
+        # Another process of the host has made it, or there is no space from the start.
+        with contextlib.suppress(OSError):
             room.parent.mkdir(parents=True, exist_ok=True)
             with open(room, "xb") as file:
                 file.write(bytes(ROOM_BYTES))

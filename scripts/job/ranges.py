@@ -174,6 +174,10 @@ _TRAINING_WORDS = {
     "report_to": _TRACKERS,
     "fsdp_config": _FSDP,
 }
+_DPO_LOSSES = (
+    *("sigmoid", "sigmoid_norm", "hinge", "ipo", "exo_pair", "nca_pair", "robust", "bco_pair", "sppo_hard", "aot"),
+    *("aot_unpaired", "apo_zero", "apo_down", "discopop", "sft"),
+)  # fmt: skip
 _SAMPLING_WORDS = {"vllm_mode": ("colocate", "server"), "generation_kwargs": _GENERATION}
 # The words that settings take which say so in no type of theirs; of a mapping, its keys. Of trl.GRPOTrainer and
 # trl.DPOTrainer (TRL 1.16), where they ask for them.
@@ -189,21 +193,7 @@ WORDS = {
     "trl.RLOOConfig": _TRAINING_WORDS | _SAMPLING_WORDS,
     "trl.DPOConfig": _TRAINING_WORDS
     | {
-        "loss_type": (
-            *(
-                "sigmoid",
-                "sigmoid_norm",
-                "hinge",
-                "ipo",
-                "exo_pair",
-                "nca_pair",
-                "robust",
-                "bco_pair",
-                "sppo_hard",
-                "aot",
-            ),
-            *("aot_unpaired", "apo_zero", "apo_down", "discopop", "sft"),
-        ),
+        "loss_type": _DPO_LOSSES,
         "f_divergence_type": ("reverse_kl", "forward_kl", "js_divergence", "alpha_divergence"),
         "truncation_mode": ("keep_start", "keep_end"),
     },

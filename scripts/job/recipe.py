@@ -42,11 +42,7 @@ def read_recipe(path: Path | str) -> dict[str, Any]:
         if (size := path.stat().st_size) > MOST_BYTES:
             raise RecipeError(f"{path} has {size:,} bytes, which is no recipe: those have a few thousand.")
         content = yaml.load(path.read_text(encoding="utf-8"), _UniqueKeys)
-    except (
-        yaml.YAMLError,
-        RecursionError,
-        ValueError,
-    ) as error:  # a number may have too many digits for Python
+    except (yaml.YAMLError, RecursionError, ValueError) as error:  # a number may have too many digits
         raise RecipeError(f"{path} is not valid YAML: {error}") from error
     except OSError as error:
         raise RecipeError(f"{path} cannot be read: {error}") from error

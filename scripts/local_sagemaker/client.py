@@ -143,9 +143,8 @@ def end_of(url: str, home: Path | str | None = None) -> str | None:
     try:
         record: EndpointFile = json.loads((folder / "endpoint.json").read_text())
         with open(folder / "serve.lock") as handle:
-            fcntl.flock(
-                handle, fcntl.LOCK_SH | fcntl.LOCK_NB
-            )  # which a process that lives holds (api/server.py)
+            # Which a process that lives holds (api/server.py).
+            fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except (OSError, ValueError):
         return None
     return KILLED if record["url"] == url else None

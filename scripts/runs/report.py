@@ -13,15 +13,8 @@ from seeds.machine import machine_name, revision
 
 from runs.jobs import Job
 
-PACKAGES = (
-    "sagemaker",
-    "boto3",
-    "moto",
-    "transformers",
-    "mlflow",
-    "jupyterlab",
-    "papermill",
-)  # of the notebook side
+# Of the notebook side.
+PACKAGES = ("sagemaker", "boto3", "moto", "transformers", "mlflow", "jupyterlab", "papermill")
 _ESCAPE_CODE = re.compile(r"\x1b\[[0-9;]*m")
 
 

@@ -35,9 +35,8 @@ def take_over(jobs_folder: Path) -> None:
     for folder in jobs_folder.iterdir() if jobs_folder.exists() else ():
         try:
             if not (folder / "request.json").exists():
-                shutil.rmtree(
-                    folder
-                )  # the endpoint ended while it took the request: nothing was answered, nothing begun
+                # The endpoint ended while it took the request: nothing was answered, nothing begun.
+                shutil.rmtree(folder)
                 continue
             body = json.loads((folder / "request.json").read_text())
             file: JobFile = json.loads((folder / "job.json").read_text())

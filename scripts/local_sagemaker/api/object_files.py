@@ -117,10 +117,8 @@ class BucketFiles:
         with self._lock, open(self._lines, "ab", buffering=0) as file:
             end = file.tell()
             try:
-                if file.write(text) < len(
-                    text
-                ):  # what else was there to write fails for the same reason, and says it
-                    file.write(text)
+                if file.write(text) < len(text):
+                    file.write(text)  # the rest fails for the same reason, and says it
             except OSError:
                 file.truncate(end)
                 raise

@@ -13,10 +13,8 @@ from pathlib import Path
 from local_sagemaker.compat import mpi_launch
 from local_sagemaker.compat.driver_master import UnknownDrivers
 
-TRAIN_SCRIPT, DRIVER = (
-    "sm_train.sh",
-    "mpi_driver.py",
-)  # the first, below the channel sm_drivers, starts the second
+# The first, below the channel sm_drivers, starts the second.
+TRAIN_SCRIPT, DRIVER = "sm_train.sh", "mpi_driver.py"
 UTILS = "distributed_drivers/mpi_utils.py"
 REPLACED = """
     write_env_vars_to_file start_sshd_daemon bootstrap_worker_node bootstrap_master_node write_status_file_to_workers

@@ -149,15 +149,13 @@ class Attempt:
         reason = self._failure_reason(codes) if order is None and any(codes) else None
         try:
             if self._checkpoints:
-                self._checkpoints.sync(
-                    everything=order is not Order.INTERRUPT
-                )  # a lost machine sends no more
+                # A lost machine sends no more.
+                self._checkpoints.sync(everything=order is not Order.INTERRUPT)
         except Exception as error:
             if reason is None:
                 raise
-            raise JobFailed(
-                reason
-            ) from error  # why the job failed comes before that its checkpoints could not be sent
+            # Why the job failed comes before that its checkpoints could not be sent.
+            raise JobFailed(reason) from error
         if reason:
             raise JobFailed(reason)
         return order

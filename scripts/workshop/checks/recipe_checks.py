@@ -126,13 +126,8 @@ def check_script(request: JobRequest) -> Iterator[Check]:
         return
     try:
         tree = ast.parse(script.read_text(encoding="utf-8"), str(script))
-    except (
-        SyntaxError,
-        ValueError,
-        OSError,
-        RecursionError,
-        MemoryError,
-    ) as error:  # a zero byte is a ValueError
+    # A zero byte is a ValueError.
+    except (SyntaxError, ValueError, OSError, RecursionError, MemoryError) as error:
         yield Check("script", PROBLEM, f"{request.entry_script} is not valid Python: {error}")
         return
     yield Check("script", OK, request.entry_script)

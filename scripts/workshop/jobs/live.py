@@ -68,8 +68,9 @@ def watch(job: Any, *, refresh: float | None = None) -> list[Metrics]:
 
     Waits on while AWS is asked too often, does not answer, or no longer takes the credentials: for ten minutes, in local
     mode for half a minute (jobs/outages.py). Raises JobFailed with the job's own reason, JobNotFound, ConnectionLost (of
-    which EndpointEnded is one, at once: the local endpoint is gone) or SessionExpired when waiting does not help, and WatchInterrupted on Ctrl-C; these leave the job running. A job that was
-    stopped on purpose returns what it logged until then.
+    which EndpointEnded is one, at once: the local endpoint is gone) or SessionExpired when waiting does not help, and
+    WatchInterrupted on Ctrl-C; these leave the job running. A job that was stopped on purpose returns what it logged until
+    then.
     """
     name = job_name(job)
     try:

@@ -147,8 +147,8 @@ def open_session(
         tracking_uri: MLflow store for jobs (an ARN on AWS); default: a database under build/ in local mode,
             inside the job's own output otherwise.
 
-    Raises FolderError when build/ cannot be written, SessionError when the mode is unknown, or credentials, region, role or bucket cannot be had; AccountError when
-    aws.yaml is not right.
+    Raises FolderError when build/ cannot be written, SessionError when the mode is unknown, or credentials, region, role or
+    bucket cannot be had; AccountError when aws.yaml is not right.
     """
     if mode not in MODES:
         raise SessionError(f"mode={mode!r} is unknown: use one of {', '.join(map(repr, MODES))}.")
