@@ -29,9 +29,8 @@ _MESSAGES = {
 }
 
 
-ROOM_BYTES = (
-    16_384  # kept for the last version of job.json, so that a full disk does not hide how a job ended
-)
+# Kept for the last version of job.json, so that a full disk does not hide how a job ended.
+ROOM_BYTES = 16_384
 
 
 class JobRecord:
