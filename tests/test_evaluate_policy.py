@@ -151,3 +151,30 @@ def test_a_job_leaves_the_evaluation_of_the_model_in_its_channel(tmp_path):
     (run,) = client.search_runs([client.get_experiment_by_name("rl-workshop").experiment_id])
     assert run.info.status == "FINISHED" and run.data.params["job.prefill"] == "<think>"
     assert run.data.metrics["before/pass_at_1_greedy"] == found.greedy.value
+
+
+@pytest.mark.job
+@pytest.mark.timeout(400)
+def test_a_training_takes_the_evaluation_of_its_base_from_a_channel(tmp_path):
+    """From a job that measured the base alone; another verdict, model or decoding is refused, and says what differs."""
+    problems = make_splits("chain_sum", {"train": 20, "test": 20})
+    channels = dict(write_splits(problems, tmp_path / "data"))
+    few = {"eval_samples": 1, "eval_batch_size": 10, "report_to": "none"}
+    measured = ScriptJob(SCRIPTS / "evaluate_policy.py", tmp_path / "base", {"test": channels["test"]}, few)
+    measured.run()
+    base = Evaluation.load(measured.output / "evaluation_before.json")
+
+    few |= {"max_steps": 1, "per_device_train_batch_size": 8}
+    job = ScriptJob(SCRIPTS / "train.py", tmp_path / "job", {**channels, "base": measured.output}, few)
+    job.run()
+    assert Evaluation.load(job.output / "evaluation_before.json") == base
+    assert "that of the channel base, not made again" in job.log
+    summary = job.output_json("summary.json")
+    assert set(summary["phases_seconds"]) == {"train", "evaluate_after"}
+    assert summary["base"]["greedy"]["value"] == base.greedy.value
+
+    job = ScriptJob(SCRIPTS / "train.py", tmp_path / "other", {**channels, "base": measured.output}, few)
+    job.run(fails=True, eval_problems=10, verifier="exact")
+    said = job.failure.read_text()
+    assert "problems: 20 (" in said and "there, 10 (" in said and "verifier: number there, exact here" in said
+    assert "Leave the channel out" in said

@@ -15,11 +15,13 @@ quantization); on several processes DDP, or FSDP2 where the recipe says `fsdp: f
 """
 
 import json
+from functools import partial
 from typing import Any
 
 from arguments import SCRIPTS, TrainArguments
 from compat.fsdp_fused_head import end_begun_groups
 from compat.fsdp_on_cpu import enable_fsdp_on_cpu
+from job.base_evaluation import base_evaluation
 from job.checkpoints import CheckpointMarker, newest_complete, train
 from job.container import channel, checkpoint_dir, model_dir, output_data_dir
 from job.failure import report_failure
@@ -104,7 +106,7 @@ def main() -> None:
         "batch_size": job.eval_batch_size,
         "seed": config.seed,
     }
-    before = evaluate(policy, tokenizer, test_rows, **decoding)
+    before = base_evaluation(partial(evaluate, policy, tokenizer), test_rows, job, made_of, **decoding)
     log_evaluation("before", before)
 
     trainer = PassAtOneDPOTrainer(

@@ -10,9 +10,13 @@ which may be all that was learned. Kojima et al. 2022 (https://arxiv.org/abs/220
 
 from arguments import SCRIPTS  # isort: skip  # before accelerate: it names the folders of caches (job.caches)
 
+from functools import partial
+
 from accelerate.utils import gather_object
+from job.base_evaluation import base_evaluation
 from job.container import channel, is_main_process, process_count
 from job.failure import report_failure
+from job.fingerprints import fingerprints
 from job.models import load_base
 from job.recipe import parse_arguments
 from job.summary import peak_rss, write_record
@@ -27,10 +31,11 @@ def main() -> None:
     rows, verifier = read_rows(channel("test"))[: job.eval_problems], get_verifier(job.verifier)
     start_tracking(job, job, data_fingerprint=fingerprint(rows))
     policy, tokenizer = load_base(job.base_model, job.dtype)
-    measured = evaluate(
-        policy,
-        tokenizer,
+    measured = base_evaluation(
+        partial(evaluate, policy, tokenizer),
         rows,
+        job,
+        fingerprints(job, rows),
         verifier=verifier,
         samples=job.eval_samples,
         max_new_tokens=job.eval_max_new_tokens,

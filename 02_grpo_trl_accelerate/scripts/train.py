@@ -11,8 +11,11 @@ not with a loss. GRPO: Shao et al. 2024, https://arxiv.org/abs/2402.03300; the l
 that of DAPO: Yu et al. 2025, https://arxiv.org/abs/2503.14476.
 """
 
+from functools import partial
+
 from arguments import SCRIPTS
 from datasets import Dataset
+from job.base_evaluation import base_evaluation
 from job.checkpoints import CheckpointMarker, newest_complete, train
 from job.container import channel, checkpoint_dir, model_dir
 from job.failure import report_failure
@@ -63,7 +66,7 @@ def main() -> None:
         "seed": config.seed,
         "chat_template_kwargs": config.chat_template_kwargs,
     }
-    before = evaluate(policy, tokenizer, test_rows, **decoding)
+    before = base_evaluation(partial(evaluate, policy, tokenizer), test_rows, job, made_of, **decoding)
     log_evaluation("before", before)
 
     trainer = trainer_class(

@@ -9,8 +9,11 @@ https://arxiv.org/abs/2306.13649, with all completions from the student (lambda 
     python train_distilled.py --config recipes/distilled.yaml
 """
 
+from functools import partial
+
 from arguments import SCRIPTS
 from datasets import Dataset
+from job.base_evaluation import base_evaluation
 from job.checkpoints import CheckpointMarker, newest_complete, train
 from job.container import channel, checkpoint_dir, model_dir
 from job.failure import report_failure
@@ -51,7 +54,7 @@ def main() -> None:
         "seed": config.seed,
         "chat_template_kwargs": config.chat_template_kwargs,
     }
-    before = evaluate(student, tokenizer, test_rows, **decoding)
+    before = base_evaluation(partial(evaluate, student, tokenizer), test_rows, job, made_of, **decoding)
     log_evaluation("before", before)
 
     trainer = DistillationTrainer(

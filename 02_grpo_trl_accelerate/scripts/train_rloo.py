@@ -7,8 +7,11 @@ train.py has a ratio for each token. REINFORCE leave-one-out: Ahmadian et al. 20
     python train_rloo.py --config recipes/tiny.yaml
 """
 
+from functools import partial
+
 from arguments import SCRIPTS
 from datasets import Dataset
+from job.base_evaluation import base_evaluation
 from job.checkpoints import CheckpointMarker, newest_complete, train
 from job.container import channel, checkpoint_dir, model_dir
 from job.failure import report_failure
@@ -54,7 +57,7 @@ def main() -> None:
         "seed": config.seed,
         "chat_template_kwargs": config.chat_template_kwargs,
     }
-    before = evaluate(policy, tokenizer, test_rows, **decoding)
+    before = base_evaluation(partial(evaluate, policy, tokenizer), test_rows, job, made_of, **decoding)
     log_evaluation("before", before)
 
     trainer = RLOOTrainer(

@@ -10,10 +10,13 @@ The recipe decides between all weights, LoRA (lora_rank) and QLoRA (quantization
 goes on from its newest complete checkpoint, and ends with the weights that it would have had without the break.
 """
 
+from functools import partial
+
 from arguments import SCRIPTS
 from compat.fsdp_fused_head import end_begun_groups
 from compat.fsdp_on_cpu import enable_fsdp_on_cpu
 from datasets import Dataset
+from job.base_evaluation import base_evaluation
 from job.checkpoints import CheckpointMarker, newest_complete, train
 from job.container import channel, checkpoint_dir, model_dir
 from job.failure import report_failure
@@ -64,7 +67,7 @@ def main() -> None:
         "seed": config.seed,
         "chat_template_kwargs": config.chat_template_kwargs,
     }
-    before = evaluate(policy, tokenizer, test_rows, **decoding)
+    before = base_evaluation(partial(evaluate, policy, tokenizer), test_rows, job, made_of, **decoding)
     log_evaluation("before", before)
 
     trainer = GRPOTrainer(

@@ -12,11 +12,14 @@ QLoRA: Dettmers et al. 2023, https://arxiv.org/abs/2305.14314.
 
 from unsloth_first import FastLanguageModel  # isort: skip
 
+from functools import partial
+
 import torch
 from arguments import SCRIPTS, AdapterArguments, TrainArguments
 from compat.float32_adapters import keep_adapters_in_float32
 from datasets import Dataset
 from engine_evaluation import evaluate
+from job.base_evaluation import base_evaluation
 from job.checkpoints import CheckpointMarker, newest_complete, train
 from job.container import channel, checkpoint_dir, model_dir
 from job.failure import report_failure
@@ -72,7 +75,7 @@ def main() -> None:
         "seed": config.seed,
         "chat_template_kwargs": config.chat_template_kwargs,
     }
-    before = evaluate(policy, tokenizer, test_rows, **decoding)
+    before = base_evaluation(partial(evaluate, policy, tokenizer), test_rows, job, made_of, **decoding)
     log_evaluation("before", before)
 
     trainer = GRPOTrainer(

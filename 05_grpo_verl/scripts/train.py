@@ -8,14 +8,15 @@ verl: Sheng et al. 2024, https://arxiv.org/abs/2409.19256; GRPO: Shao et al. 202
 """
 
 import argparse
-import functools
 import json
 import os
 import tempfile
 import time
 from pathlib import Path
+from typing import Any
 
 import ray
+from job.base_evaluation import base_evaluation
 from job.checkpoints import newest_complete
 from job.container import channel, checkpoint_dir, host_count, model_dir, output_data_dir, print_line
 from job.failure import report_failure
@@ -24,9 +25,9 @@ from job.models import load_tokenizer, local_source, save_model
 from job.summary import write_record
 from job.time_cap import is_capped, time_for
 from job.tracking import finish_tracking, log_evaluation, start_tracking
-from rl.evaluation import evaluate
+from rl.evaluation import Evaluation, evaluate
 from rl.rewards import compute_score
-from rl.tasks import fingerprint, read_rows
+from rl.tasks import Row, fingerprint, read_rows
 from rl.templates import opening
 from rl.verifiers import get_verifier
 from verl_arguments import VerlJob
@@ -76,6 +77,7 @@ def main() -> None:
     compute_score(row["task"], "<answer>0</answer>", row["answer"], columns, **reward_kwargs)
 
     made_of = fingerprints(job, train_rows, reward_weights=job.reward_weights)
+    made_of["tools"] = ", ".join(schema["function"]["name"] for schema in schemas) or "none"
     checkpoint = newest_complete(checkpoint_dir(), prefix="global_step_", fingerprints=made_of)
     history = History(checkpoint)
     source = local_source(job.base_model)
@@ -91,23 +93,24 @@ def main() -> None:
         made_of=made_of,
         variables=variables,
     )
-    measure = functools.partial(
-        evaluate,
-        tokenizer=tokenizer,
-        rows=test_rows,
-        verifier=verifier,
-        samples=job.eval_samples,
-        max_new_tokens=job.eval_max_new_tokens,
-        batch_size=job.eval_batch_size,
-        seed=config.data.seed,
-        chat_template_kwargs=template,
-        generate=evaluation_generate(config, tools),
-    )
+    decoding = {
+        "verifier": verifier,
+        "samples": job.eval_samples,
+        "max_new_tokens": job.eval_max_new_tokens,
+        "batch_size": job.eval_batch_size,
+        "seed": config.data.seed,
+        "chat_template_kwargs": template,
+        "generate": evaluation_generate(config, tools),
+    }
 
     start_tracking(job, job, data_fingerprint=fingerprint(train_rows))
     dtype = "float32" if job.device == "cpu" else "bfloat16"
-    # Nothing refers to the model after this line: verl's processes need the GPUs that it is on.
-    before = measure(open_model(source, dtype, name=job.base_model))
+
+    def measure_base(rows: list[Row], **how: Any) -> Evaluation:
+        # Nothing refers to the model after this line: verl's processes need the GPUs that it is on.
+        return evaluate(open_model(source, dtype, name=job.base_model), tokenizer, rows, **how)
+
+    before = base_evaluation(measure_base, test_rows, job, made_of, **decoding)
     log_evaluation("before", before)
     free_gpus()
 
@@ -123,7 +126,8 @@ def main() -> None:
 
     reached = max(done, history.last_step if is_capped() else steps)
     trained = merged_model(checkpoint_dir() / f"global_step_{reached}", dtype)
-    after = measure(trained) if time_for(before.seconds + history.save_seconds) else None
+    in_time = time_for(before.seconds + history.save_seconds)
+    after = evaluate(trained, tokenizer, test_rows, **decoding) if in_time else None
     log_evaluation("after", after)
     save_model(trained, tokenizer, model_dir(), base_spec=job.base_model)
     write_record(

@@ -30,6 +30,11 @@ def channel(name: str) -> Path:
     )
 
 
+def has_channel(name: str) -> bool:
+    """Whether the job was started with such an input channel."""
+    return bool(os.environ.get(f"SM_CHANNEL_{name.upper()}"))
+
+
 def input_config_dir() -> Path:
     """Folder of the files in which the service describes the job (hyperparameters.json and others)."""
     return Path(os.environ.get("SM_INPUT_CONFIG_DIR", "/opt/ml/input/config"))

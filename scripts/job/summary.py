@@ -13,8 +13,9 @@ from accelerate.utils import gather_object
 from rl.evaluation import Evaluation
 from transformers import Trainer
 
+from job.base_evaluation import CHANNEL as BASE
 from job.checkpoints import Training
-from job.container import host_count, is_main_process, output_data_dir, process_count
+from job.container import has_channel, host_count, is_main_process, output_data_dir, process_count
 from job.record import SUMMARY
 from job.time_cap import STOPPED_BY
 
@@ -82,7 +83,8 @@ def write_record(
         tokens: trained on since the script started, prompts and completions, all processes.
     """
     sides = {"base": before} | ({"trained": after} if after else {})
-    phases = {"evaluate_before": before.seconds, "train": train_seconds}
+    phases = {} if has_channel(BASE) else {"evaluate_before": before.seconds}
+    phases |= {"train": train_seconds}
     phases |= {"evaluate_after": after.seconds} if after else {}
     record = {
         "module": job.module,

@@ -69,6 +69,7 @@ class Evaluation:
             Empty in files of an earlier version, which did not count them.
         completions: all completions, each with what was judged of it.
         seconds: how long `evaluate` took.
+        of: model, problems and decoding, in texts to compare, of a base model's (job.base_evaluation); else empty.
     """
 
     greedy: PassAtOne
@@ -78,6 +79,7 @@ class Evaluation:
     completions: list[Completion]
     cut_off: dict[str, float] = dataclasses.field(default_factory=dict)
     seconds: float = dataclasses.field(default=0.0, compare=False)
+    of: dict[str, str] = dataclasses.field(default_factory=dict, compare=False)
 
     @property
     def samples(self) -> int:
