@@ -41,6 +41,7 @@ def measured(weights: int) -> dict:
         "weights_bytes": weights,
         "peak_bytes": {"imported": 600_000_000, "loaded": 810_000_000, "trained": 900_000_000},
         "step_seconds": 0.25,
+        "timed_steps": 2,
         "loss": 2.5,
     }
 
@@ -146,6 +147,17 @@ def test_measurements_are_shown():
     plot = plot_measurements({"tiny": MEASUREMENTS, "small": MEASUREMENTS})
     assert "small: fp32 0.004 MB, at most 900 MB held, 0.25 s" in repr(plot)
     assert plot._repr_png_().startswith(b"\x89PNG")
+
+
+def test_a_time_that_is_of_one_step_only_is_said():
+    slow = {
+        **MEASUREMENTS,
+        "precisions": {**MEASUREMENTS["precisions"], "bf16": {**measured(2000), "timed_steps": 0}},
+    }
+    assert "too slow" not in repr(measurement_table({"tiny": MEASUREMENTS}))
+    assert "small in bf16: the time is that of the first step" in repr(
+        measurement_table({"tiny": MEASUREMENTS, "small": slow})
+    )
 
 
 def test_lost_training_is_marked():

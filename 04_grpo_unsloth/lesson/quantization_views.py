@@ -87,9 +87,19 @@ def measurement_table(reports: dict[str, dict[str, Any]]) -> HtmlView:
         for precision, found in report["precisions"].items()
     ]
     devices = ", ".join(sorted({report["device"] for report in reports.values()}))
-    return table(
-        header, rows, caption=f"measured on {devices}; loss: of one fixed batch, before any training"
-    )
+    caption = f"measured on {devices}; loss: of one fixed batch, before any training"
+    slow = [
+        f"{title} in {precision}"
+        for title, report in reports.items()
+        for precision, found in report["precisions"].items()
+        if not found["timed_steps"]
+    ]
+    if slow:
+        caption += (
+            f". {', '.join(slow)}: the time is that of the first step, which the others would have been below; this "
+            "machine was too slow to time them"
+        )
+    return table(header, rows, caption=caption)
 
 
 def plot_measurements(reports: dict[str, dict[str, Any]]) -> Plot:

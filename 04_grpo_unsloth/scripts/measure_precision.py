@@ -7,8 +7,6 @@ precisions.
 from train import load_policy  # isort: skip  # first of all, since it loads Unsloth
 
 import dataclasses
-import statistics
-import time
 from typing import Any
 
 import torch
@@ -22,6 +20,7 @@ from job.sharding import held_bytes
 from job.summary import peak_rss, versions
 from peft import PeftModel
 from rl.tasks import Row, read_rows
+from step_timing import time_steps
 from transformers import PreTrainedTokenizerBase
 
 PRECISIONS: dict[str, dict[str, Any]] = {
@@ -30,7 +29,6 @@ PRECISIONS: dict[str, dict[str, Any]] = {
     # What is not packed, and the arithmetic, is bfloat16.
     "nf4": {"dtype": "bfloat16", "quantization": "nf4"},
 }
-STEPS = 2  # timed, after one that is not
 TOKENS = 64  # of each sequence; longer ones are cut
 
 Batch = dict[str, torch.Tensor]
@@ -57,7 +55,7 @@ def measure(precision: str, arguments: list[str]) -> tuple[dict[str, Any], dict[
     batch = fixed_batch(tokenizer, rows[: config.per_device_train_batch_size], policy.device)
     with torch.no_grad():
         loss = policy(**batch).loss.item()
-    step_seconds, states = train(policy, batch)
+    step_seconds, timed, states = train(policy, batch)
     peak["trained"] = peak_bytes()
 
     about = {
@@ -73,6 +71,7 @@ def measure(precision: str, arguments: list[str]) -> tuple[dict[str, Any], dict[
         "state_bytes": states,
         "peak_bytes": peak,
         "step_seconds": step_seconds,
+        "timed_steps": timed,
         "loss": loss,
     }
     print_line(
@@ -107,23 +106,24 @@ def fixed_batch(tokenizer: PreTrainedTokenizerBase, rows: list[Row], device: tor
     return {key: batch[key].to(device) for key in ("input_ids", "attention_mask", "labels")}
 
 
-def train(policy: PeftModel, batch: Batch) -> tuple[float, dict[str, int]]:
-    """Median seconds of a training step, and the bytes that adapters, gradients and optimizer take."""
+def train(policy: PeftModel, batch: Batch) -> tuple[float, int, dict[str, int]]:
+    """Seconds of a training step, how many were timed (step_timing.time_steps), and the bytes that adapters, gradients
+    and optimizer take."""
     adapters = [parameter for parameter in policy.parameters() if parameter.requires_grad]
     optimizer = torch.optim.AdamW(adapters, lr=1e-4)
     policy.train()
-    times = []
-    for _ in range(1 + STEPS):
-        started = time.perf_counter()
+
+    def step() -> None:
         optimizer.zero_grad()
         policy(**batch).loss.backward()
         optimizer.step()
         if torch.cuda.is_available():
             torch.cuda.synchronize()
-        times.append(time.perf_counter() - started)
+
+    seconds, timed = time_steps(step)
     held = held_bytes(policy, optimizer)
     states = {"adapters": sum(parameter.nbytes for parameter in adapters)}
-    return statistics.median(times[1:]), states | {key: held[key] for key in ("gradients", "optimizer")}
+    return seconds, timed, states | {key: held[key] for key in ("gradients", "optimizer")}
 
 
 def peak_bytes() -> int:

@@ -16,8 +16,8 @@ from rl.tasks import DataError, Row, fingerprint
 from job.arguments import VerdictArguments, WeightsArguments
 from job.container import channel, has_channel, is_main_process, print_line
 from job.fingerprints import SHOWN, verifier_fingerprint
+from job.record import BASE_CHANNEL, EVALUATION_BEFORE
 
-CHANNEL, FILE = "base", "evaluation_before.json"
 DECODED_BY = ("samples", "max_new_tokens", "seed", "chat_template_kwargs", "prefill")
 
 
@@ -44,20 +44,20 @@ def base_evaluation(
         "verifier": verifier_fingerprint(job.verifier),
         **{name: _text(decoding.get(name)) for name in DECODED_BY},
     }
-    if not has_channel(CHANNEL):
+    if not has_channel(BASE_CHANNEL):
         return dataclasses.replace(evaluate(rows, **decoding), of=of)
-    known = Evaluation.load(channel(CHANNEL) / FILE)
+    known = Evaluation.load(channel(BASE_CHANNEL) / EVALUATION_BEFORE)
     if differences := [
         f"{name}: {known.of.get(name, 'not said')} there, {value} here"
         for name, value in of.items()
         if known.of.get(name) != value
     ]:
         raise DataError(
-            f"The channel {CHANNEL!r} brings the evaluation of something else ({'; '.join(differences)}). Leave the "
+            f"The channel {BASE_CHANNEL!r} brings the evaluation of something else ({'; '.join(differences)}). Leave the "
             "channel out: then the job evaluates its base model itself."
         )
     if is_main_process():
-        print_line(f"[evaluation] of the base model: that of the channel {CHANNEL}, not made again")
+        print_line(f"[evaluation] of the base model: that of the channel {BASE_CHANNEL}, not made again")
     return known
 
 

@@ -2,7 +2,8 @@
 
 from typing import Any, NotRequired, TypedDict
 
-SUMMARY = "summary.json"  # in the job's outputs
+SUMMARY, EVALUATION_BEFORE = "summary.json", "evaluation_before.json"  # in the job's outputs
+BASE_CHANNEL = "base"  # may bring the latter to another job (job.base_evaluation)
 
 
 class NotTracked(TypedDict):

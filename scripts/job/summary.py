@@ -13,10 +13,9 @@ from accelerate.utils import gather_object
 from rl.evaluation import Evaluation
 from transformers import Trainer
 
-from job.base_evaluation import CHANNEL as BASE
 from job.checkpoints import Training
 from job.container import has_channel, host_count, is_main_process, output_data_dir, process_count
-from job.record import SUMMARY
+from job.record import BASE_CHANNEL, EVALUATION_BEFORE, SUMMARY
 from job.time_cap import STOPPED_BY
 
 PACKAGES = ("torch", "transformers", "trl", "peft", "accelerate", "unsloth", "verl", "ray", "vllm")
@@ -83,7 +82,7 @@ def write_record(
         tokens: trained on since the script started, prompts and completions, all processes.
     """
     sides = {"base": before} | ({"trained": after} if after else {})
-    phases = {} if has_channel(BASE) else {"evaluate_before": before.seconds}
+    phases = {} if has_channel(BASE_CHANNEL) else {"evaluate_before": before.seconds}
     phases |= {"train": train_seconds}
     phases |= {"evaluate_after": after.seconds} if after else {}
     record = {
@@ -109,7 +108,7 @@ def write_record(
     }
     folder = output_data_dir()
     folder.mkdir(parents=True, exist_ok=True)
-    before.save(folder / "evaluation_before.json")
+    before.save(folder / EVALUATION_BEFORE)
     if after:
         after.save(folder / "evaluation_after.json")
     path = folder / SUMMARY

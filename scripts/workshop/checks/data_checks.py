@@ -7,6 +7,7 @@ from tempfile import TemporaryDirectory
 from typing import Any, cast
 
 from botocore.exceptions import BotoCoreError, ClientError
+from job.record import BASE_CHANNEL
 from rl.data_files import is_folder
 from rl.data_golds import reduced
 from rl.data_report import shortened
@@ -47,7 +48,7 @@ def check_data(request: JobRequest, settings: dict[str, Any]) -> Iterator[Check]
     left = MOST_BYTES
     config = request.script.config if request.script else None
     for name, source in request.channels:
-        if name in models:
+        if name in models or name == BASE_CHANNEL:
             continue
         pairs = config == "trl.DPOConfig" and name in PAIR_CHANNELS
         with TemporaryDirectory(prefix="preflight-") as copies:

@@ -15,6 +15,7 @@ from sagemaker.core.training.configs import InputData
 from sagemaker.train import ModelTrainer
 
 from workshop.checks import (
+    base_checks,
     cost,
     data_checks,
     duration,
@@ -120,6 +121,7 @@ def run_checks(request: JobRequest, recipe: ReadRecipe = recipe_checks.check_rec
     checks += _findings(model_checks.check_model, request, settings)
     checks += _findings(request_checks.check_channels, request)
     checks += _findings(data_checks.check_data, request, settings)
+    checks += _findings(base_checks.check_base_evaluation, request, settings)
     checks += _findings(request_checks.check_hyperparameters, request, numeric)
     checks += _findings(request_checks.check_secrets, request)
     checks += _findings(tracking_checks.check_tracking, request)
