@@ -3,8 +3,8 @@
     python -m bench.timed_run RESULT.json SCRIPT [arguments of the script]
 
 RESULT.json, written by the first process: wall and CPU seconds (user and system, all threads of the process) of the training,
-peak memory of the process by its end, seconds of a step's parts, and the accuracy that each step logged. With BENCH_UNTIL=0.8 the
-training ends when the mean accuracy of the last five steps has reached that.
+peak memory of the process by its end, seconds of a step's parts, and the accuracy that each step logged. With
+BENCH_UNTIL=0.8 the training ends when the mean accuracy of the last BENCH_MEAN_OF generations has reached that.
 """
 
 import json
@@ -20,7 +20,6 @@ from typing import Any
 from transformers import Trainer, TrainerCallback
 
 ACCURACY = "rewards/accuracy/mean"
-STEPS_OF_A_MEAN = 5
 # Methods of TRL's GRPOTrainer. Rewards are gathered from all processes, so the faster ones wait there for the slowest rollout.
 PARTS = {
     "_generate_single_turn": "rollout",
@@ -32,8 +31,8 @@ PARTS = {
 class Clock(TrainerCallback):
     """Notes the time at which each step is logged, and ends a training that has learned enough."""
 
-    def __init__(self, until: float | None) -> None:
-        self.until, self.steps = until, []
+    def __init__(self, until: float | None, mean_of: int) -> None:
+        self.until, self.mean_of, self.steps = until, mean_of, []
         self._wall, self._cpu = time.perf_counter(), time.process_time()
 
     def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, Any], **kwargs: Any) -> None:
@@ -47,11 +46,9 @@ class Clock(TrainerCallback):
             control.should_training_stop = True
 
     def recent(self) -> float | None:
-        """Mean accuracy of the last steps; None before there are so many."""
-        values = [step["accuracy"] for step in self.steps[-STEPS_OF_A_MEAN:]]
-        return (
-            sum(values) / STEPS_OF_A_MEAN if len(values) == STEPS_OF_A_MEAN and None not in values else None
-        )
+        """Mean accuracy of the last generations; None before there are so many. A step that generates nothing has none."""
+        values = [step["accuracy"] for step in self.steps if step["accuracy"] is not None][-self.mean_of :]
+        return sum(values) / self.mean_of if len(values) == self.mean_of else None
 
 
 def main(result: Path, script: str) -> None:
@@ -60,7 +57,7 @@ def main(result: Path, script: str) -> None:
 
     def timed(self: Trainer, *args: Any, **kwargs: Any) -> Any:
         parts = _time_parts(self)
-        clock = Clock(float(until) if until else None)
+        clock = Clock(float(until) if until else None, int(os.environ.get("BENCH_MEAN_OF", "5")))
         self.add_callback(clock)
         wall, cpu = time.perf_counter(), time.process_time()
         output = train(self, *args, **kwargs)
