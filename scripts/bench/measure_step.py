@@ -2,6 +2,7 @@
 
     PYTHONPATH=scripts python -m bench.measure_step                          # a GPU if there is one, else the CPU
     PYTHONPATH=scripts python -m bench.measure_step --models Qwen3-0.6B --answer 512 --repeats 5
+    ... >> docs/bench/steps.jsonl && make bench ARGS=page                    # onto the page
 
 Weights are random and of a known model's shape, so nothing is downloaded and every completion runs to its last token. Rollouts
 by transformers' generate; log-probabilities without gradient; forward, backward and AdamW on all weights, in micro batches.
@@ -20,6 +21,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict
+from datetime import UTC, datetime
 from typing import Any
 
 import torch
@@ -95,6 +97,7 @@ def measure(
         if device == "cuda"
         else f"CPU, {torch.get_num_threads()} threads",
         "dtype": str(dtype).removeprefix("torch."),
+        "measured": f"{datetime.now(UTC):%Y-%m-%d}",
         "torch": torch.__version__,
         "transformers": transformers.__version__,
         "speeds": asdict(speeds) | {"link": None},

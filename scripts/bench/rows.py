@@ -6,7 +6,7 @@ import os
 import platform
 import statistics
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -35,8 +35,8 @@ class Row:
 
 def here(row: Row) -> Row:
     """The row with this machine, its load, the versions, the date and the revision."""
-    made = _here() | {"measured": f"{datetime.now(UTC):%Y-%m-%d}", "load": f"{os.getloadavg()[0]:.1f}"}
-    return Row(**asdict(row) | made)
+    today, load = f"{datetime.now(UTC):%Y-%m-%d}", f"{os.getloadavg()[0]:.1f}"
+    return replace(row, **_here(), measured=today, load=load)
 
 
 @functools.cache
@@ -66,7 +66,7 @@ def read_rows(bench: str, folder: Path = FOLDER) -> list[Row]:
     if not path.is_file():
         return []
     with open(path, newline="", encoding="utf-8") as file:
-        return [Row(**row | {"value": float(row["value"])}) for row in csv.DictReader(file)]
+        return [Row(**{**row, "value": float(row["value"])}) for row in csv.DictReader(file)]
 
 
 def by_case(rows: Iterable[Row], quantity: str) -> dict[str, list[float]]:

@@ -75,7 +75,7 @@ def main(result: Path, script: str) -> None:
             result.write_text(json.dumps(found))
         return output
 
-    Trainer.train = timed  # ty: ignore[invalid-assignment]
+    Trainer.train = timed
     sys.path.insert(0, str(Path(script).parent))
     runpy.run_path(script, run_name="__main__")
 
