@@ -1,6 +1,7 @@
 # make run    the notebooks in local mode: no AWS account, no GPU, no Docker
 # make rehearse  the notebooks as in SageMaker Studio, against the local endpoint posing as AWS
 # make seeds  the comparisons that notebooks rest on, with three seeds each: what is missing of NN_*/recorded
+# make bench  what training costs beside plain TRL, how it grows and scales: an hour, docs/bench.md
 # make lab    JupyterLab with everything installed
 # make studio the same for a JupyterLab that is there already, as in SageMaker Studio: an environment and a kernel
 #
@@ -30,7 +31,7 @@ LINT = .venv-dev/bin/ruff check --quiet . && .venv-dev/bin/ruff format --check -
 TYPES = .venv-dev/bin/ty check --output-format concise
 BUILD_ENVIRONMENT = PYTHONPATH=scripts $(PYTHON) -m local_sagemaker.environments
 
-.PHONY: help setup setup-dev run rehearse seeds check test lint types drift lab studio clean
+.PHONY: help setup setup-dev run rehearse seeds bench check test lint types drift lab studio clean
 
 help:
 	@sed -n 's/^# \{0,1\}//p' Makefile | sed '/^Environments/,$$d'
@@ -53,6 +54,10 @@ rehearse: setup
 # make seeds ARGS="02 rates": docs/recorded-runs.md
 seeds: setup
 	@.venv/bin/python scripts/record_seeds.py $(ARGS)
+
+# make bench ARGS=growth, or library, learning, scaling, page; nothing else should run meanwhile
+bench: setup-dev
+	@PYTHONPATH=scripts .venv-dev/bin/python -m bench $(ARGS)
 
 # Torch's threads would only wait for each other where each worker has one core.
 check: setup-dev

@@ -26,8 +26,17 @@ TRAINING = {
     "unsloth",
     "bitsandbytes",
 }
-NOTEBOOK_SIDE = {"workshop", "lesson", "launchers", "local_sagemaker", "sagemaker", "matplotlib", "IPython"}
-SHARED = {"rl", "job", "compat", "workshop", "lesson", "launchers"}
+NOTEBOOK_SIDE = {
+    "workshop",
+    "lesson",
+    "launchers",
+    "local_sagemaker",
+    "sagemaker",
+    "matplotlib",
+    "IPython",
+    "bench",
+}
+SHARED = {"rl", "job", "compat", "workshop", "lesson", "launchers", "bench"}
 
 # part of the tree -> what nothing in it may import
 FORBIDDEN = {
@@ -38,11 +47,13 @@ FORBIDDEN = {
     "scripts/launchers/*.py": SHARED - {"launchers"} | {"local_sagemaker"} | TRAINING,
     "scripts/launchers/drivers/*.py": SHARED | {"local_sagemaker", "sagemaker"},
     # Preflight reads tokenizers, which needs no torch; it loads the library when it is asked for (see below).
-    "scripts/workshop/**/*.py": {"lesson", "launchers", "compat"} | TRAINING - {"transformers"},
-    "scripts/seeds/**/*.py": {"lesson", "launchers", "compat"} | TRAINING,
-    "[0-9][0-9]_*/lesson/*.py": {"launchers", "compat"} | TRAINING,
+    "scripts/workshop/**/*.py": {"lesson", "launchers", "compat", "bench"} | TRAINING - {"transformers"},
+    "scripts/seeds/**/*.py": {"lesson", "launchers", "compat", "bench"} | TRAINING,
+    # It measures all of the others, and nothing imports it.
+    "scripts/bench/**/*.py": {"lesson", "launchers", "compat"},
+    "[0-9][0-9]_*/lesson/*.py": {"launchers", "compat", "bench"} | TRAINING,
     "[0-9][0-9]_*/scripts/**/*.py": NOTEBOOK_SIDE,
-    "[0-9][0-9]_*/*.ipynb": {"local_sagemaker", "compat"} | TRAINING,
+    "[0-9][0-9]_*/*.ipynb": {"local_sagemaker", "compat", "bench"} | TRAINING,
 }
 
 
@@ -213,7 +224,8 @@ def test_the_blockade_works():
 
 
 @pytest.mark.parametrize(
-    "module", ["local_sagemaker.environments", "local_sagemaker.environments.image_build"]
+    "module",
+    ["local_sagemaker.environments", "local_sagemaker.environments.image_build", "bench.phases"],
 )
 def test_what_runs_before_anything_is_installed_needs_the_standard_library_only(module):
     result = run_python(f"import sys; sys.path.insert(0, {str(SCRIPTS)!r}); import {module}", "-I", "-S")

@@ -66,9 +66,9 @@ def _run(runner: str, problems: Channels, folder: Path, settings: dict[str, Any]
     settings = {"max_steps": uses * COMPLETIONS // batch, **settings}
     goal = {"BENCH_UNTIL": str(GOAL), "BENCH_MEAN_OF": str(math.ceil(MEAN_OVER / (batch * at_once)))}
     if runner == "ours":
-        found = run_ours(GRPO, problems, folder / "run", settings | SMALL_EVALUATION, **goal)
+        found = run_ours(GRPO, problems, folder / "run", settings | SMALL_EVALUATION, variables=goal)
     else:
-        found = run_plain(GRPO, problems, folder / "run", settings, **goal)
+        found = run_plain(GRPO, problems, folder / "run", settings, variables=goal)
     shutil.rmtree(folder / "run")
     return found | {"accuracy": _last_accuracy(found, int(goal["BENCH_MEAN_OF"]))}
 

@@ -9,6 +9,7 @@ import json
 import re
 import sys
 from pathlib import Path
+from typing import Any
 
 import yaml
 from datasets import load_dataset
@@ -38,11 +39,13 @@ def form(completions, **_) -> list[float]:
     return [float(bool(pattern.fullmatch(text(completion)))) for completion in completions]
 
 
-fields = {name: value for name, value in settings.items() if name in GRPOConfig.__dataclass_fields__}
+fields: dict[str, Any] = {"output_dir": folder} | {
+    name: value for name, value in settings.items() if name in GRPOConfig.__dataclass_fields__
+}
 trainer = GRPOTrainer(
     model=AutoModelForCausalLM.from_pretrained(model),
     reward_funcs=[accuracy, form],
-    args=GRPOConfig(**fields | {"output_dir": folder}),
+    args=GRPOConfig(**fields),
     train_dataset=load_dataset("json", data_files=data, split="train", cache_dir=f"{folder}/cache"),
     processing_class=AutoTokenizer.from_pretrained(model),
 )

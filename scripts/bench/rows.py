@@ -66,7 +66,7 @@ def read_rows(bench: str, folder: Path = FOLDER) -> list[Row]:
     if not path.is_file():
         return []
     with open(path, newline="", encoding="utf-8") as file:
-        return [Row(**{**row, "value": float(row["value"])}) for row in csv.DictReader(file)]
+        return [Row(value=float(row.pop("value")), **row) for row in csv.DictReader(file)]
 
 
 def by_case(rows: Iterable[Row], quantity: str) -> dict[str, list[float]]:

@@ -4,7 +4,7 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -46,21 +46,25 @@ def run_ours(
     *,
     script: Path | None = None,
     launcher: Sequence[str] = PYTHON,
-    **variables: str,
+    variables: Mapping[str, str] | None = None,
 ) -> dict[str, Any]:
     """A module's script with its tiny recipe, changed by `settings`; what bench.timed_run found, nothing without a trainer."""
     script = script or REPOSITORY / module / "scripts" / "train.py"
     places = {"MODEL_DIR": "model", "OUTPUT_DATA_DIR": "data", "CHECKPOINT_DIR": "checkpoints"}
-    variables |= {f"SM_{name}": str(folder / place) for name, place in places.items()}
-    variables |= {f"SM_CHANNEL_{name.upper()}": str(path) for name, path in channels.items()}
-    variables["SM_OUTPUT_FAILURE"] = str(folder / "failure")
+    given = dict(variables or {}) | {f"SM_{name}": str(folder / place) for name, place in places.items()}
+    given |= {f"SM_CHANNEL_{name.upper()}": str(path) for name, path in channels.items()}
+    given["SM_OUTPUT_FAILURE"] = str(folder / "failure")
     recipe = script.parent / "recipes" / "tiny.yaml"
     arguments = [f"--{name}={_as_text(value)}" for name, value in settings.items()]
-    return _run(launcher, [str(script), "--config", str(recipe), *arguments], folder, variables)
+    return _run(launcher, [str(script), "--config", str(recipe), *arguments], folder, given)
 
 
 def run_plain(
-    module: str, channels: Channels, folder: Path, settings: dict[str, Any], **variables: str
+    module: str,
+    channels: Channels,
+    folder: Path,
+    settings: dict[str, Any],
+    variables: Mapping[str, str] | None = None,
 ) -> dict[str, Any]:
     """plain_dpo.py or plain_grpo.py with the values of the same recipe, changed by `settings`."""
     script, names = (
@@ -69,7 +73,7 @@ def run_plain(
     files = [str(next(channels[name].glob("*.jsonl"))) for name in names]
     recipe = REPOSITORY / module / "scripts" / "recipes" / "tiny.yaml"
     command = [str(HERE / script), str(recipe), *files, str(folder), json.dumps(settings)]
-    return _run(PYTHON, command, folder, variables)
+    return _run(PYTHON, command, folder, dict(variables or {}))
 
 
 def _run(
