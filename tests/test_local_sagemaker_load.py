@@ -1,10 +1,14 @@
 """A lot of it: many lines, a large model, many jobs."""
 
+import io
+import weakref
 from datetime import datetime
 
 import boto3
 import pytest
 from endpoint_fixtures import describe, launch, log_lines, wait_end
+from local_sagemaker.api.calls import CallLog
+from local_sagemaker.api.server import BODIES_HELD, Application
 
 pytestmark = pytest.mark.endpoint
 ENDPOINT_OPTIONS = ("--max-jobs", "4")
@@ -35,6 +39,25 @@ def test_a_line_longer_than_an_event_may_be(endpoint, make_trainer):
     assert sum(line.count("x") for line in lines if set(line) == {"x"}) == 700_000
     assert max(map(len, lines)) < 262_144
     assert lines[lines.index("after") - 1] == " ", "an empty line stays a line"
+
+
+def test_bodies_of_requests_are_freed_however_few_they_are(tmp_path):
+    alive = weakref.WeakSet()
+
+    class Request:  # as moto's, which holds its body and is held by itself
+        def __init__(self):
+            self.itself = self
+            alive.add(self)
+
+    application = Application({}, lambda: None, CallLog(tmp_path / "calls.jsonl"), tmp_path)
+    application._aws = lambda environ, start_response: [str(Request()).encode()]
+    most = 0
+    for _ in range(40):
+        part = {"REQUEST_METHOD": "PUT", "PATH_INFO": "/bucket/key", "CONTENT_LENGTH": str(8 << 20)}
+        part |= {"REMOTE_ADDR": "127.0.0.1", "HTTP_HOST": "127.0.0.1", "wsgi.input": io.BytesIO()}
+        assert application(part, lambda *_: None)[0].startswith(b"<"), "it was refused"
+        most = max(most, len(alive))
+    assert most <= BODIES_HELD / (8 << 20) + 1
 
 
 def test_a_model_of_200_mb(endpoint, make_trainer, tmp_path):

@@ -4,6 +4,7 @@ import importlib
 import sys
 import time
 
+from bench.page import write_page
 from bench.rows import Row, here, write_rows
 
 BENCHES = ("library", "learning", "growth", "scaling")  # modules of this package
@@ -22,11 +23,10 @@ def main(names: list[str]) -> int:
         rows: list[Row] = []
         for row in importlib.import_module(f"bench.{name}").measure():
             rows.append(here(row))
+            write_rows(name, rows)  # what there is, if it is interrupted
             print(f"{row.case}: {row.quantity} {row.value:.4g} {row.unit}", flush=True)
         rows.append(here(Row("this bench", "wall time of all", time.perf_counter() - began, "s")))
         print(write_rows(name, rows))
-    from bench.page import write_page
-
     write_page()
     return 0
 

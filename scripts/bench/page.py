@@ -265,7 +265,10 @@ def _measured_steps(steps: Path) -> Iterator[str]:
     )
     yield ""
     where = sorted(
-        {f"torch {run['torch']}, transformers {run['transformers']}, {run.get('measured', 'no date')}" for run in measured}
+        {
+            f"torch {run['torch']}, transformers {run['transformers']}, {run.get('measured', 'no date')}"
+            for run in measured
+        }
     )
     yield f"Measured with {'; '.join(where)}."
 

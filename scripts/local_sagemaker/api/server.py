@@ -2,6 +2,7 @@
 
 import contextlib
 import fcntl
+import gc
 import json
 import logging
 import os
@@ -35,6 +36,10 @@ from local_sagemaker.jobs.job_queue import JobQueue
 
 NO_SPACE = "LocalModeNoSpace"  # no error of AWS's, where disks do not end
 
+# moto's requests are circles that hold their bodies. Python looks for circles after so many new objects, however large they
+# are: an upload of 1 GB, in parts of 8 MB, once held 0.8 GB.
+BODIES_HELD = 64 << 20  # bytes
+
 
 class CannotServe(RuntimeError):
     """The endpoint cannot be started; the message says what to do."""
@@ -66,6 +71,7 @@ class Application:
         self._actions = actions
         self._calls, self._home = calls, home
         self._shutdown = shutdown
+        self._bodies = 0  # bytes, since garbage was collected
         self.last_request = time.monotonic()
 
     def __call__(self, environ: dict, start_response: Callable) -> Iterable[bytes]:
@@ -76,6 +82,7 @@ class Application:
             self.last_request = time.monotonic()
             asked = read_request(environ)
             self._calls.add(environ, asked)
+            self._collect(environ.get("CONTENT_LENGTH") or "0")
             wrong = refusal(asked)
             if wrong is None:
                 try:
@@ -104,6 +111,13 @@ class Application:
         except ValueError as error:
             start_response("400 Bad Request", [("Content-Type", "text/plain; charset=utf-8")])
             return [str(error).encode()]
+
+    def _collect(self, size: str) -> None:
+        """Free the bodies of earlier requests once they come to BODIES_HELD, with this one, of `size` bytes."""
+        self._bodies += int(size) if size.isdigit() else 0
+        if self._bodies > BODIES_HELD:
+            self._bodies = 0
+            gc.collect()
 
 
 def _answer(start_response: Callable, status: str, body: dict) -> Iterable[bytes]:
