@@ -79,7 +79,7 @@ def page(known: dict[str, Tried]) -> str:
     lines = [
         "# Kills",
         "",
-        "What becomes of a job that is killed. Each of these is a job of a notebook's recipe `smoke`, four steps long and with a",
+        "What becomes of a job that is killed. Each of these is a job of a notebook's recipe `smoke`, six steps long and with a",
         "checkpoint after each second step, on the local endpoint with real processes. It is killed at a named moment; then the",
         "same job is started again with the same checkpoint address (after a spot interruption the job goes on by itself). Holds",
         "says that all of this was so:",

@@ -42,6 +42,17 @@ def test_what_torchrun_says_of_a_process_that_was_killed(tmp_path):
         ),
         ("exitcode  : -15 (pid: 77)  (SIGTERM)", 1, None),
         (
+            "Root Cause (first observed failure):\n[0]:\n  exitcode  : -15 (pid: 77)",
+            1,
+            "SIGTERM ended process 77: somebody asked it to end",
+        ),
+        ("SignalException: Process 47 got signal: 15", 1, "SIGTERM ended process 47"),
+        (
+            "CalledProcessError: Command '['python']' died with <Signals.SIGTERM: 15>.",
+            1,
+            "SIGTERM ended a process",
+        ),
+        (
             "killed due to memory pressure (OOM)",
             1,
             "Ray ended a process because the machine ran out of memory",
@@ -53,7 +64,7 @@ def test_what_torchrun_says_of_a_process_that_was_killed(tmp_path):
     ],
 )
 def test_which_signal(line, code, words):
-    found = ended_by_signal(["before", line, "after"], code)
+    found = ended_by_signal(["before", *line.splitlines(), "after"], code)
     assert found is None if words is None else found.startswith(words)
 
 

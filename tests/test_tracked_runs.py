@@ -7,12 +7,9 @@ that server by its own variable SAGEMAKER_MLFLOW_CUSTOM_ENDPOINT. What AWS itsel
 import hashlib
 import json
 import os
-import signal
 import subprocess
 import sys
 import time
-import urllib.request
-from contextlib import suppress
 from pathlib import Path
 
 import mlflow
@@ -20,6 +17,7 @@ import pytest
 from job.tracking_uri import uri_problem
 from job_requests import job_request
 from local_sagemaker.hosts.hosts import free_port
+from tracker_servers import mlflow_server
 from workshop.checks.tracking_checks import check_tracking
 from workshop.jobs.outputs import JobOutput
 from workshop.views.tracked_runs import TrackedRunError, browse_runs, open_run, tracked_runs, tracking_store
@@ -195,27 +193,8 @@ def test_proper_uris_are_taken():
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory):
-    """A real MLflow server; the artifacts of its runs are written by the client, as with SageMaker's (to S3)."""
-    folder, port = tmp_path_factory.mktemp("server"), free_port()
-    command = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port)]
-    command += ["--backend-store-uri", f"sqlite:///{folder / 'server.db'}", "--workers", "1"]
-    command += ["--no-serve-artifacts", "--default-artifact-root", (folder / "artifacts").as_uri()]
-    settings = os.environ | {
-        "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"
-    }  # six processes that nothing here asks for
-    with open(folder / "log", "w") as log:
-        process = subprocess.Popen(command, env=settings, stdout=log, stderr=log, start_new_session=True)
-    try:
-        until = time.monotonic() + 90
-        while True:
-            with suppress(OSError), urllib.request.urlopen(f"http://127.0.0.1:{port}/health", timeout=2):
-                break
-            assert process.poll() is None and time.monotonic() < until, (folder / "log").read_text()
-            time.sleep(0.3)
-        yield f"http://127.0.0.1:{port}"
-    finally:
-        os.killpg(process.pid, signal.SIGKILL)  # asked in order, it waits for connections
-        process.wait(timeout=30)
+    with mlflow_server(tmp_path_factory.mktemp("server")) as (url, _):
+        yield url
 
 
 def aws_variables(custom_endpoint: str) -> dict[str, str]:

@@ -115,11 +115,18 @@ class CheckpointMarker(TrainerCallback):
 
     Sharded (FSDP's SHARDED_STATE_DICT), a checkpoint lies on as many hosts as trained: each process writes its part under a
     name of its own, SageMaker copies those of all hosts to one place in S3, and from there all of them to every host. What is
-    deleted on a host is deleted in S3 too. transformers deletes what is beyond save_total_limit, but on the first host only.
+    deleted on a host is deleted in S3 too. transformers deletes what is beyond save_total_limit on the first host only, and
+    before the new checkpoint is marked: with a limit of 1 a job killed in between would have none. So it is done here.
     """
 
     def __init__(self, fingerprints: Fingerprints | None = None) -> None:
         self._fingerprints = fingerprints
+        self._limit: int | None = None
+
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: object
+    ) -> None:
+        self._limit, args.save_total_limit = args.save_total_limit, None
 
     def on_save(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: object
@@ -129,8 +136,7 @@ class CheckpointMarker(TrainerCallback):
         folder = Path(args.output_dir) / f"checkpoint-{state.global_step}"
         if distributed.is_local_main_process and folder.is_dir():
             mark_complete(folder, self._fingerprints)
-            if not args.should_save:  # the first process of another host
-                rotate_checkpoints(args.output_dir, args.save_total_limit)
+            rotate_checkpoints(args.output_dir, self._limit)
 
 
 def mark_complete(folder: Path, fingerprints: Fingerprints | None = None) -> None:

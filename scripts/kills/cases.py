@@ -5,16 +5,16 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-# Moments of a job of four steps with a checkpoint after each second one.
+# Moments of a job of six steps with a checkpoint after each second one.
 BEFORE_STEPS = "before the first step"
 BEFORE_SAVES = "before the first checkpoint"
-IN_SAVE = "in the middle of the second checkpoint"
-BETWEEN = "after the first checkpoint"
+BETWEEN = "once the first checkpoint is in S3"
+IN_SAVE = "in the middle of the last checkpoint"
+ROTATING = "once an older checkpoint is deleted for the last"
 EVALUATING = "in the evaluation after the last step"
 SAVING_MODEL = "as the trained model is saved"
-ROTATING = "once the first checkpoint is deleted for the second"
-# What the job that follows must at least go on from.
-FROM = {BEFORE_STEPS: 0, BEFORE_SAVES: 0, BETWEEN: 2, IN_SAVE: 2, ROTATING: 2, EVALUATING: 4, SAVING_MODEL: 4}
+# The step from which the job that follows must at least go on.
+FROM = {BEFORE_STEPS: 0, BEFORE_SAVES: 0, BETWEEN: 2, IN_SAVE: 4, ROTATING: 6, EVALUATING: 6, SAVING_MODEL: 6}
 
 # Who is killed. A job's processes are, from the outside in: the endpoint, the host's supervisor, the SDK's driver, the
 # launcher (torchrun, accelerate, Ray), and the processes of the script.

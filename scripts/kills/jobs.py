@@ -30,8 +30,8 @@ from workshop.session.staging import stage_source
 IMAGE = "763104351884.dkr.ecr.us-east-1.amazonaws.com/pytorch-training:2.10.0-cpu-py312"
 SPLITS = {"train": 64, "test": 8}
 LONGEST_S = 900
-STOP_GRACE_S = 2.0  # SageMaker's are 120: a job of four steps would be over
-STEPS, SAVE_STEPS = 4, 2
+STOP_GRACE_S = 2.0  # SageMaker's are 120: a job of six steps would be over
+STEPS, SAVE_STEPS = 6, 2
 SHORT: dict[str, Any] = {
     "max_steps": STEPS,
     "save_steps": SAVE_STEPS,

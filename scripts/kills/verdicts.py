@@ -3,6 +3,7 @@
 import itertools
 import json
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -31,6 +32,7 @@ from kills.cases import (
 from kills.jobs import LONGEST_S, SAVE_STEPS, STEPS, Job, Workplace
 from kills.processes import left_over, send, victim
 
+MARKER = "complete-0.json"  # the last file of a checkpoint
 TRIES = 3  # to hit a moment of a few milliseconds
 END_S = 60.0  # that a job may take to end; of module 05, END_VERL_S: its watch looks every 5 s, and Ray has to be ended
 END_VERL_S = 90.0
@@ -76,7 +78,7 @@ def try_kill(kill: Kill, place: Workplace, undisturbed: Result) -> Tried:
 
 
 def _follow(kill: Kill, place: Workplace, undisturbed: Result, job: Job, uri: str, began: float) -> Tried:
-    _wait_for(kill, job)
+    _wait_for(kill, job, uri)
     kept = _strike(kill, job, place)
     struck = time.monotonic()
     faults = []
@@ -99,7 +101,7 @@ def _follow(kill: Kill, place: Workplace, undisturbed: Result, job: Job, uri: st
         faults += [] if kill.matches(said) else [f"the reason does not say {kill.says}"]
         faults += left_over(job.name) + _damaged(job, place.folder / "killed")
     stored, whole = _stored(uri, place.folder / "stored" / job.name)
-    if kill.whom == RECLAIM:  # another attempt writes there meanwhile
+    if kill.whom in (RECLAIM, ENDPOINT):  # what was saved in the last second may not have been sent
         kept = {}
     faults += [
         f"{name}, which was whole, is not any more: {stored.get(name, 'gone')}"
@@ -131,7 +133,7 @@ def _compared(
     )
     step = int(went_on.rpartition("_" if kill.module == "05" else "-")[2] or 0)
     # A machine that is lost sends no more: what it saved last may not have come.
-    least = min(FROM[kill.when], SAVE_STEPS) if kill.whom == RECLAIM else FROM[kill.when]
+    least = FROM[kill.when] - (SAVE_STEPS if kill.whom == RECLAIM and kill.when == EVALUATING else 0)
     if step < least:
         faults.append(f"it went on from step {step} and not from {least}")
     if kill.whom != RECLAIM and went_on != (whole[-1] if whole else ""):
@@ -148,10 +150,17 @@ def _compared(
     return Tried(ended_s, said, went_on if status else "", faults, time.monotonic() - began)
 
 
-def _wait_for(kill: Kill, job: Job) -> None:
+def _wait_for(kill: Kill, job: Job, uri: str) -> None:
     """Until the moment. Raises Missed."""
+    bucket, _, prefix = uri.removeprefix("s3://").partition("/")
+    s3 = boto3.client("s3")
+
+    def stored() -> set[str]:
+        found = s3.list_objects_v2(Bucket=bucket, Prefix=f"{prefix}/").get("Contents", [])
+        return {item["Key"].removeprefix(f"{prefix}/") for item in found}
+
     deadline = time.monotonic() + LONGEST_S
-    while not _reached(kill, job):
+    while not _reached(kill, job, stored):
         if job.is_over:
             raise Missed(f"the job was over before: {_said(job)}")
         if time.monotonic() > deadline:
@@ -159,27 +168,28 @@ def _wait_for(kill: Kill, job: Job) -> None:
         time.sleep(0.001)
 
 
-def _reached(kill: Kill, job: Job) -> bool:
-    first, second = (_checkpoint(kill, job, step) for step in (SAVE_STEPS, STEPS))
+def _reached(kill: Kill, job: Job, stored: Callable[[], set[str]]) -> bool:
+    last = _checkpoint(kill, job, STEPS)
     if kill.when == BEFORE_STEPS:
         return "[evaluation] before" in job.log
     if kill.when == BEFORE_SAVES:
         return "[metrics] step=1/" in job.log
     if kill.when == BETWEEN:
-        return "[metrics] step=3/" in job.log and (first / "complete-0.json").exists()
+        first = _checkpoint(kill, job, SAVE_STEPS)
+        return (first / MARKER).exists() and f"{first.name}/{MARKER}" in stored()
     if kill.when == IN_SAVE:
-        return second.is_dir() and any(second.iterdir())
+        return last.is_dir() and any(last.iterdir())
     if kill.when == ROTATING:
-        return second.is_dir() and not first.exists()
+        return last.is_dir() and not _checkpoint(kill, job, STEPS - SAVE_STEPS).exists()
     if kill.when == EVALUATING:
-        return (second / "complete-0.json").exists()
+        return (last / MARKER).exists()
     assert kill.when == SAVING_MODEL
-    return any((job.ml / "model").iterdir()) if (job.ml / "model").is_dir() else False
+    return (job.ml / "model").is_dir() and any((job.ml / "model").iterdir())
 
 
 def _strike(kill: Kill, job: Job, place: Workplace) -> dict[str, None]:
     """Kills; gives the checkpoints that were whole on the host then. Raises Missed."""
-    second = _checkpoint(kill, job, STEPS)
+    last = _checkpoint(kill, job, STEPS)
     if kill.whom == RECLAIM:
         client.call(place.endpoint.url, "interrupt", name=job.name)
     elif kill.whom == STOP:
@@ -189,9 +199,9 @@ def _strike(kill: Kill, job: Job, place: Workplace) -> dict[str, None]:
         if pid is None:
             raise Missed(f"there is no {kill.whom}")
         send(pid, kill.signal)
-    if kill.when in (IN_SAVE, ROTATING) and (second / "complete-0.json").exists():
+    if kill.when == IN_SAVE and (last / MARKER).exists():
         raise Missed("the checkpoint was whole already")
-    return {path.parent.name: None for path in sorted(second.parent.glob("*/complete-0.json"))}
+    return {path.parent.name: None for path in sorted(last.parent.glob(f"*/{MARKER}"))}
 
 
 def _logged(job: Job) -> list[dict[str, Any]]:

@@ -17,11 +17,17 @@ _CAUSES = {
     "SIGABRT": "compiled code gave up; the lines before say why",
     "SIGBUS": "shared memory (/dev/shm) or a disk is full",
     "SIGILL": "it holds instructions that this processor does not know",
+    "SIGTERM": "somebody asked it to end",
 }
-# torchrun's summary, accelerate's launcher, a driver that reports 128 + signal.
+# torchrun's summary of its processes, and its mark before the one that failed first.
+_EXIT_CODE = re.compile(r"exitcode\s*: -(?P<number>\d+) \(pid: (?P<pid>\d+)\)")
+_FIRST = "Root Cause (first observed failure)"
 _REPORTS = (
-    re.compile(r"exitcode\s*: -(?P<number>\d+) \(pid: (?P<pid>\d+)\)"),
+    _EXIT_CODE,
+    # a driver, of what it has started
     re.compile(r"died with <Signals\.(?P<name>SIG\w+): \d+>"),
+    # torchrun, or accelerate's launcher, of itself
+    re.compile(r"SignalException: Process (?P<pid>\d+) got signal: (?P<number>\d+)"),
 )
 _SAID = "No space left on /"  # the first words of scripts/job/failure.py
 SPACE_LINES = 80  # a traceback with its causes; what was said earlier did not end the job
@@ -33,14 +39,15 @@ _MEMORY_MONITOR = re.compile(
 def ended_by_signal(lines: Iterable[str], exit_code: int) -> str | None:
     """The sentence about the process that a signal ended, out of the log's lines; None if none was.
 
-    SIGTERM is left out: with it a launcher ends the others.
+    Where torchrun lists it, SIGTERM counts for the process that failed first alone: with it a launcher ends the others.
 
     Args:
         exit_code: of the host. Where a signal ended the script itself it is 128 more (a shell's), or 256 less it (what is
             left of the negative number with which the SDK's driver exits).
     """
-    found = None
+    found, first = None, False
     for line in lines:
+        first = first or _FIRST in line
         if _MEMORY_MONITOR.search(line):
             return (
                 "Ray ended a process because the machine ran out of memory; the log says how much each held."
@@ -48,9 +55,11 @@ def ended_by_signal(lines: Iterable[str], exit_code: int) -> str | None:
         for match in filter(None, (report.search(line) for report in _REPORTS)):
             named = match.groupdict()
             name = named.get("name") or _name(int(named["number"]))
-            if name and name != "SIGTERM":
+            if name and (name != "SIGTERM" or first or match.re is not _EXIT_CODE):
                 found = _sentence(f"process {named['pid']}" if "pid" in named else "a process", name)
-    if found is None and (name := _name(exit_code - 128) or _name(256 - exit_code)) in _CAUSES:
+    if found is None and (name := _name(exit_code - 128) or _name(256 - exit_code)) in _CAUSES.keys() - {
+        "SIGTERM"
+    }:
         found = _sentence("the script", name)
     return found
 
