@@ -3,6 +3,7 @@
     python scripts/try_bad_inputs.py              # all of them: half an hour on two cores; writes docs/bad-inputs.md
     python scripts/try_bad_inputs.py 02 reward    # those of module 02 whose names have this word
 
+It needs what requirements-dev.txt installs: the jobs of modules 01 to 03 run in the same environment.
 What was tried is kept in build/bad-inputs.jsonl and not tried again: delete that file to begin anew. The list is in bad_inputs/.
 Exit code: 0; 1 if preflight raised or hung, or if a job completed and nobody has said why that is right.
 """
@@ -122,7 +123,10 @@ def _in_jobs(cases: list[Case], ground: Ground) -> Iterator[Tried]:
 
 
 def _keep(tried: Tried) -> None:
-    print(f"{tried.seconds:5.1f} s  {tried.outcome:21} {tried.case.name}: {tried.words[:160]}", flush=True)
+    print(
+        _shown(f"{tried.seconds:5.1f} s  {tried.outcome:21} {tried.case.name}: {tried.words[:160]}"),
+        flush=True,
+    )
     RESULTS.parent.mkdir(exist_ok=True)
     with RESULTS.open("a", encoding="utf-8") as file:
         line = [tried.case.name, tried.case.script, tried.outcome, tried.words, tried.seconds]
@@ -188,8 +192,13 @@ def page(all_tried: list[Tried]) -> str:
     return "\n".join(lines) + "\n"
 
 
+def _shown(text: str) -> str:
+    """What no file and no terminal takes is written as \\ud800."""
+    return text.encode(errors="backslashreplace").decode()
+
+
 def _cell(text: str) -> str:
-    return " ".join(text.split()).replace("|", "\\|").replace("<", "&lt;")
+    return " ".join(_shown(text).split()).replace("|", "\\|").replace("<", "&lt;")
 
 
 if __name__ == "__main__":

@@ -149,7 +149,7 @@ def test_other_trainers_configs_work(parse):
         ({"eval_samples": 0}, "'eval_samples' is 0: it must be 1 or more"),
         ({"eval_problems": 0}, "'eval_problems' is 0: it must be 1 or more"),
         ({"quantization": "nf4"}, "a 4-bit base is frozen, so it needs adapters: set lora_rank too"),
-        ({"quantization": "int8", "lora_rank": 8}, "'quantization' must be one of nf4"),
+        ({"quantization": "int8", "lora_rank": 8}, "'quantization' must be nf4"),
         ({"hub_token": "hf_abc"}, "'hub_token': a secret belongs in no recipe"),
         ("max_steps: 1\nmax_steps: 2\n", "'max_steps' stands there twice"),
         ("max_steps: [1\n", "not valid YAML.*line"),

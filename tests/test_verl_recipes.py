@@ -15,6 +15,11 @@ from verl_recipes import ACTOR, FITS, MODEL, MODULE, ON_CPU, RECIPES, ROLLOUT
 # (recipe, hosts, GPUs on each) -> what is broken, and words of the sentence that refuses it
 BROKEN = {
     ("tiny", 1, 2): [
+        ("algoritm.gamma=1", "unknown key of verl 'algoritm'; did you mean 'algorithm'?"),
+        ("data.shuffel=true", "did you mean 'data.shuffle'?"),
+        ("algorithm.use_kl_in_reward=perhaps", "is 'perhaps': write true or false"),
+        (f"{ACTOR}.ppo_max_grad=1", "unknown key of verl"),
+        ("trainer.balance_batch.x=1", "write true or false"),
         (f"{ROLLOUT}.name=vllm", "which is for GPUs, but job.device is cpu"),
         (f"{ROLLOUT}.n=1", "compared with others to the same prompt"),
         ("data.train_batch_size=6", "not a multiple of ppo_mini_batch_size 8"),
@@ -111,8 +116,8 @@ BROKEN = {
         (f"{ROLLOUT}.tensor_model_parallel_size=16", "choose a divisor of 8"),
     ],
 }
-# What only verl can know, in the order of the answers.
-REFUSED_BY_VERL = [
+# Keys that verl does not have, in the order of the answers: the job refuses them as preflight does.
+REFUSED_BY_THE_JOB = [
     ("tiny", 1, 2, "data.train_bach_size=8", "train_bach_size"),
     ("megatron", 2, 8, f"{ACTOR}.megatron.tensor_model_paralel_size=8", "tensor_model_paralel_size"),
 ]
@@ -137,6 +142,7 @@ import json
 from hydra import compose, initialize_config_module
 from omegaconf import OmegaConf
 from verl_keys import DEFAULTS
+from verl_known_keys import installed_keys
 answer = {}
 for engine in ("dp", "megatron"):
     with initialize_config_module("verl.trainer.config", version_base=None):
@@ -147,6 +153,7 @@ for engine in ("dp", "megatron"):
         for key in DEFAULTS
         for value in [OmegaConf.select(config, key)]
     }
+answer["keys"] = installed_keys()
 print("ANSWER " + json.dumps(answer))
 """
 
@@ -199,18 +206,20 @@ def test_defaults_are_those_of_verl():
         engines = ("dp",) if of_one else ("megatron",) if of_other else ("dp", "megatron")
         for engine in engines:
             assert verl[engine][key] == default, (engine, key)
+    known = json.loads((MODULE / "verl_known_keys.json").read_text())
+    assert known == verl["keys"], "run `python verl_known_keys.py` in the environment of this module's jobs"
 
 
 @pytest.mark.job
 @pytest.mark.timeout(900)
 def test_verl_takes_every_recipe_and_refuses_what_it_does_not_know():
     cases = [(name, *fit, "") for name, fits in FITS.items() for fit in fits]
-    cases += [case[:4] for case in REFUSED_BY_VERL]
+    cases += [case[:4] for case in REFUSED_BY_THE_JOB]
     answers = answer_of(COMPOSE, json.dumps(cases), scripts=MODULE, **ON_CPU)
     for case, answer in zip(cases, answers, strict=True):
-        refused = next((words for *start, words in REFUSED_BY_VERL if tuple(start) == tuple(case)), None)
+        refused = next((words for *start, words in REFUSED_BY_THE_JOB if tuple(start) == tuple(case)), None)
         if refused:
-            assert answer.startswith("verl refuses this recipe") and refused in answer, (case, answer)
+            assert "unknown key of verl" in answer and refused in answer, (case, answer)
         else:
             megatron = case[0] in ("megatron", "tiny_tensor", "tiny_pipeline")
             engine = "megatron" if megatron else "fsdp2"

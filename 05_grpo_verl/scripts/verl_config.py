@@ -26,21 +26,10 @@ from verl.trainer.ppo.utils import need_critic, need_reference_policy
 from verl.utils.config import omega_conf_to_dataclass, validate_config
 from verl_arguments import VerlJob
 from verl_keys import Settings, value_of
+from verl_known_keys import OPEN_SECTIONS
 from verl_layout import TRANSFORMER_ON_CPU
 from verl_recipe import recipe_problems, score_arguments
 
-# Sections that verl keeps open: a recipe may put any key there, everywhere else only what verl knows.
-OPEN_SECTIONS = (
-    "ray_kwargs.ray_init",
-    "actor_rollout_ref.model.override_config",
-    "actor_rollout_ref.rollout.engine_kwargs",
-    "actor_rollout_ref.actor.fsdp_config",
-    "actor_rollout_ref.ref.fsdp_config",
-    "actor_rollout_ref.actor.megatron.override_transformer_config",
-    "actor_rollout_ref.actor.optim.override_optimizer_config",
-    "reward.custom_reward_function",
-    "data.apply_chat_template_kwargs",
-)
 # Ray gives its processes a priority 15 lower than the job's, so that they wait for all else that runs on the machine; and
 # verl's log has a line for each file that it writes.
 RAY_VARIABLES = {"RAY_worker_niceness": "0", "VERL_LOGGING_LEVEL": "WARNING"}

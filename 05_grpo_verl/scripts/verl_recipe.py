@@ -21,6 +21,7 @@ from job.recipe import read_recipe
 from rl.spelling import unknown_name
 from verl_arguments import VerlJob
 from verl_keys import ACTOR, DEFAULTS, ESTIMATORS, ROLLOUT, Settings, key_problems, value_of
+from verl_known_keys import unknown_keys
 from verl_layout import gpus_per_copy, layout_problems
 
 ROLLOUTS = {"vllm": "GPUs", "sglang": "GPUs", "trtllm": "GPUs", "hf": "CPU, with job.device: cpu"}
@@ -111,7 +112,17 @@ def recipe_problems(job: VerlJob, settings: Settings, *, hosts: int, gpus_per_ho
     gpus = hosts * gpus_per_host
     if problems := list(key_problems(settings)):
         return problems  # the other checks reckon with these values
-    checks = (_legacy_rewards, _rollout, _rollout_parts, _tools, layout_problems, _batches, _lengths, _lora)
+    checks = (
+        _legacy_rewards,
+        _unknown,
+        _rollout,
+        _rollout_parts,
+        _tools,
+        layout_problems,
+        _batches,
+        _lengths,
+        _lora,
+    )
     problems = [problem for check in checks for problem in check(job, settings, gpus, gpus_per_host)]
     if hosts > 1 and job.base_model.startswith("pypi:"):
         problems.append(
@@ -143,6 +154,11 @@ def _legacy_rewards(job: VerlJob, settings: Settings, gpus: int, per_host: int) 
                 f"'{key}' at the top level is verl's old name; verl 0.9 reads it without a word and ignores it. Rewards "
                 f"belong in job.rewards; other settings of this kind below 'reward' (reward.{key})."
             )
+
+
+def _unknown(job: VerlJob, settings: Settings, gpus: int, per_host: int) -> Problems:
+    own = {key: value for key, value in settings.items() if key not in _LEGACY_REWARDS}
+    yield from unknown_keys(own, value_of(settings, "model_engine"))
 
 
 def _rollout(job: VerlJob, settings: Settings, gpus: int, per_host: int) -> Problems:

@@ -17,7 +17,7 @@ from typing import Any, ClassVar
 
 from rl.rewards import REWARDS
 
-from job.ranges import LORA_RANK, RANGES, WORDS, Range
+from job.ranges import LORA_RANK, RANGES, REASONS, WORDS, Range
 from job.settings import Setting, describe_config, problem_with
 
 DTYPES = ("float32", "bfloat16", "float16")
@@ -241,7 +241,10 @@ class Script:
         ranges, words = RANGES.get(self.config or "", {}), WORDS.get(self.config or "", {})
         of_config = {
             key: dataclasses.replace(
-                setting, range=ranges.get(key), choices=setting.choices or words.get(key, ())
+                setting,
+                range=ranges.get(key),
+                choices=words.get(key) or setting.choices,
+                reason=REASONS.get(key) if key in words else None,
             )
             for key, setting in of_config.items()
             if key not in self.lacks

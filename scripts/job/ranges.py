@@ -178,6 +178,8 @@ _DPO_LOSSES = (
     *("sigmoid", "sigmoid_norm", "hinge", "ipo", "exo_pair", "nca_pair", "robust", "bco_pair", "sppo_hard", "aot"),
     *("aot_unpaired", "apo_zero", "apo_down", "discopop", "sft"),
 )  # fmt: skip
+# The scripts with these trainers have no validation data to give them.
+_NOT_EVALUATED = {"eval_strategy": ("no",)}
 _SAMPLING_WORDS = {"vllm_mode": ("colocate", "server"), "generation_kwargs": _GENERATION}
 # The words that settings take which say so in no type of theirs; of a mapping, its keys. Of trl.GRPOTrainer and
 # trl.DPOTrainer (TRL 1.16), where they ask for them.
@@ -185,12 +187,13 @@ WORDS = {
     "transformers.TrainingArguments": _TRAINING_WORDS,
     "trl.GRPOConfig": _TRAINING_WORDS
     | _SAMPLING_WORDS
+    | _NOT_EVALUATED
     | {
         "loss_type": ("grpo", "bnpo", "dr_grpo", "dapo", "cispo", "sapo", "luspo", "vespo"),
         "importance_sampling_level": ("token", "sequence"),
         "scale_rewards": ("group", "batch", "none", "true", "false"),
     },
-    "trl.RLOOConfig": _TRAINING_WORDS | _SAMPLING_WORDS,
+    "trl.RLOOConfig": _TRAINING_WORDS | _SAMPLING_WORDS | _NOT_EVALUATED,
     "trl.DPOConfig": _TRAINING_WORDS
     | {
         "loss_type": _DPO_LOSSES,
@@ -198,7 +201,11 @@ WORDS = {
         "truncation_mode": ("keep_start", "keep_end"),
     },
     "trl.RewardConfig": _TRAINING_WORDS,
-    "trl.DistillationConfig": _TRAINING_WORDS | {"vllm_mode": ("colocate", "server")},
+    "trl.DistillationConfig": _TRAINING_WORDS | _NOT_EVALUATED | {"vllm_mode": ("colocate", "server")},
+}
+# Why a setting takes fewer words than its library knows
+REASONS = {
+    "eval_strategy": "the script gives its trainer no validation data; it evaluates the model itself, before and after training"
 }
 # Settings that the training scripts would pass over without a word -> what does what they are meant for
 PASSED_OVER = {

@@ -33,12 +33,14 @@ class Setting:
         choices: the texts it takes, in a list too; of a mapping, the keys; empty: any.
         default: its default, if JSON can hold it.
         range: the numbers it takes; None: any that can be computed with.
+        reason: why it takes no others, where that needs to be said.
     """
 
     kinds: tuple[str, ...]
     choices: tuple[str, ...] = ()
     default: Any = None
     range: Range | None = None
+    reason: str | None = None
 
 
 def describe_config(config: type[Any]) -> dict[str, Setting]:
@@ -74,7 +76,10 @@ def problem_with(value: Any, setting: Setting) -> str | None:
         return f"begins like JSON, which it is not: {json.dumps(value)}"
     for word in _words(value) if setting.choices else ():
         if word != "null" and word not in setting.choices:
-            return f"must be one of {', '.join(filter(None, setting.choices))}, not {json.dumps(word)}"
+            known = [choice for choice in setting.choices if choice]
+            wanted = f"one of {', '.join(known)}" if len(known) > 1 else known[0]
+            why = f": {setting.reason}" if setting.reason else ""
+            return f"must be {wanted}, not {json.dumps(word)}{why}"
     if isinstance(value, str) and (unfit := _unfit(value)):
         return unfit
     return (setting.range or Range()).problem(_numbers(value)) if _takes_numbers(setting.kinds) else None

@@ -1,7 +1,7 @@
 """Tries a job's rewards and verifier on its first rows, in the source as the job will have it.
 
 Preflight runs this file in the staged folder, in a process of its own: what only the notebook's kernel knows is not
-there, as it will not be in the job. A JSON object in (see `Trial`), a list of findings out:
+there, as it will not be in the job. A JSON object in (see `Trial`), one finding a line out:
 
     python -m job.trial < trial.json
 """
@@ -26,6 +26,10 @@ from rl.tasks import Row
 from rl.verifiers import VerifierError, get_verifier, usable
 
 OK, NOTE, WARNING, PROBLEM = "ok", "note", "warning", "problem"
+TRYING, END = (
+    "trying",
+    "end",
+)  # said before something is tried, and behind all: what is missing then did not come back
 EXAMPLES = 3
 NO_OPINION = "no opinion"
 IN_EVERY_IMAGE = {"torch", "numpy"}
@@ -52,6 +56,7 @@ class Trial:
 
 def findings(trial: Trial) -> Iterator[Finding]:
     """All that was found; what needs a package that is only in the job is said to be untried."""
+    yield f"verifier {trial.verifier}", TRYING, ""
     try:
         verifier = get_verifier(trial.verifier)
     except VerifierError as error:
@@ -67,6 +72,7 @@ def findings(trial: Trial) -> Iterator[Finding]:
             yield "verifier", PROBLEM, str(error)
             return
     for name in trial.rewards:
+        yield f"reward {name}", TRYING, ""
         try:
             (function,) = get_rewards([name], verifier=verifier, **trial.bound)
         except RewardError as error:
@@ -156,4 +162,6 @@ def _mean(scores: list[float | None]) -> str:
 if __name__ == "__main__":
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)  # what rewards print is no finding
-    json.dump(list(findings(Trial(**json.load(sys.stdin)))), answers)
+    for finding in findings(Trial(**json.load(sys.stdin))):
+        print(json.dumps(finding), file=answers, flush=True)
+    print(json.dumps(("", END, "")), file=answers, flush=True)

@@ -18,8 +18,14 @@ class Run(NamedTuple):
     said: str
 
 
-def run_alone(arguments: list[str], source_dir: Path, seconds: float, text: str = "") -> Run:
-    """Python with these arguments in a job's source folder; `text` is its standard input.
+PATIENCE = 5.0  # seconds, before it is said what is waited for
+
+
+def run_alone(
+    arguments: list[str], source_dir: Path, seconds: float, text: str = "", *, waiting: str = ""
+) -> Run:
+    """Python with these arguments in a job's source folder; `text` is its standard input; `waiting` is printed
+    if it takes long.
 
     Its output goes to files: a process that it leaves behind would keep a pipe open. That process is ended too.
     """
@@ -37,7 +43,7 @@ def run_alone(arguments: list[str], source_dir: Path, seconds: float, text: str 
             start_new_session=True,
         )
         try:
-            code = process.wait(seconds)
+            code = _wait(process, seconds, waiting)
         except subprocess.TimeoutExpired:
             code = None
         finally:
@@ -45,6 +51,15 @@ def run_alone(arguments: list[str], source_dir: Path, seconds: float, text: str 
                 os.killpg(process.pid, signal.SIGKILL)
             process.wait()
         return Run(code, _end(answer), _end(said))
+
+
+def _wait(process: subprocess.Popen[bytes], seconds: float, waiting: str) -> int:
+    if waiting and seconds > PATIENCE:
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            return process.wait(PATIENCE)
+        print(waiting, flush=True)
+        seconds -= PATIENCE
+    return process.wait(seconds)
 
 
 def _end(file: IO[bytes], most: int = 1_000_000) -> str:

@@ -94,8 +94,11 @@ def launcher_file(request: JobRequest) -> dict[str, Any]:
     name = request.launcher.get("config_file")
     if request.source_dir is None or not name:
         return {}
+    path = request.source_dir / name
+    if not path.is_file():  # nor a pipe, from which one could read for ever
+        return {}
     try:
-        content = yaml.safe_load((request.source_dir / name).read_text(encoding="utf-8"))
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, yaml.YAMLError):
         return {}
     return content if isinstance(content, dict) else {}

@@ -6,6 +6,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+from job.trial import END, TRYING
 from rl.tasks import DataError, Row, read_rows
 
 from workshop.checks.alone import run_alone
@@ -69,13 +70,16 @@ def _first_rows(request: JobRequest) -> list[Row]:
 
 def _try(trial: dict[str, Any], source_dir: Path) -> list[tuple[str, str, str]]:
     """The findings of job.trial, run in the staged folder."""
-    done = run_alone(["-m", "job.trial"], source_dir, SECONDS, json.dumps(trial))
-    tried = ", ".join(trial["rewards"]) or f"verifier {trial['verifier']}"
+    tried, rows = ", ".join([*trial["rewards"], f"verifier {trial['verifier']}"]), len(trial["rows"])
+    waiting = f"Preflight is trying {tried} on {rows} rows, for {SECONDS:.0f} s at most; to leave it, interrupt this cell."
+    done = run_alone(["-m", "job.trial"], source_dir, SECONDS, json.dumps(trial), waiting=waiting)
+    said = [json.loads(line) for line in done.answer.splitlines()]
+    found = [(name, status, detail) for name, status, detail in said if status not in (TRYING, END)]
+    if said and said[-1][1] == END:
+        return found
+    name = next((name for name, status, _ in reversed(said) if status == TRYING), "rewards")
     if done.code is None:
-        said = f"scoring {len(trial['rows'])} rows took over {SECONDS:.0f} s"
-        return [("rewards", PROBLEM, f"{said} ({tried}): does one of them wait for something?")]
-    try:
-        return json.loads(done.answer)
-    except ValueError:  # os._exit, or a signal
-        said = f"Python ended with {done.code}. {done.said[-500:]}".strip()
-        return [("rewards", PROBLEM, f"could not be tried ({tried}): {said}")]
+        late = f"it has not come back from {rows} rows in {SECONDS:.0f} s: does it wait for something?"
+        return [*found, (name, PROBLEM, late)]
+    ended = f"Python ended with {done.code}. {done.said[-500:]}".strip()  # os._exit, or a signal
+    return [*found, (name, PROBLEM, f"could not be tried: {ended}")]
