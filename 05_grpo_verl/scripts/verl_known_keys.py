@@ -30,7 +30,9 @@ _FILE = Path(__file__).with_suffix(".json")
 def unknown_keys(settings: dict[str, Any], engine: str) -> Iterator[str]:
     """What is wrong with keys of a recipe: verl has no such key with this engine, or it is a switch or a number, and the
     value is neither. (verl itself refuses the first a quarter of a minute into the job, and takes any text for true.)"""
-    known = _known()[engine]
+    known = _known().get(engine, {})
+    if not known:  # of which key_problems and verl_layout tell
+        return
     sections = {key[:dot] for key in known for dot in range(len(key)) if key[dot] == "."}
     yield from _below(settings, "", known, sections)
 
