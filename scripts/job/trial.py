@@ -26,10 +26,8 @@ from rl.tasks import Row
 from rl.verifiers import VerifierError, get_verifier, usable
 
 OK, NOTE, WARNING, PROBLEM = "ok", "note", "warning", "problem"
-TRYING, END = (
-    "trying",
-    "end",
-)  # said before something is tried, and behind all: what is missing then did not come back
+# Said before something is tried, and behind all: what is missing then did not come back.
+TRYING, END = "trying", "end"
 EXAMPLES = 3
 NO_OPINION = "no opinion"
 IN_EVERY_IMAGE = {"torch", "numpy"}
