@@ -42,6 +42,9 @@ BEFORE_A_JOB = {
     "02 model: 10 GB of nothing for tokenizer.json": "10,737,418,240 bytes",
     "02 source: arguments.py that calls sys.exit": "arguments.py cannot be imported",
     "02 source: requirements that include themselves": "includes itself",
+    "02 request: no instances": "instance_count is 0: it must be 1 or more",
+    "02 request: -5 s at most": "max_runtime_in_seconds is -5",
+    "02 request: a name with a space": "letters, digits and hyphens",
     "02 request: data at a path with a zero byte": "train: There is no file",
 }
 

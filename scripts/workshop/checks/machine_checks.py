@@ -1,15 +1,26 @@
 """Preflight of the machines: instances and what starts the processes on them, disk, spot, time limit and quota."""
 
+import re
 from collections.abc import Iterator
 from typing import Any
 
 import yaml
 from botocore.exceptions import BotoCoreError, ClientError
+from job.ranges import COUNT, Range
 
 from workshop.checks.duration import in_words
 from workshop.checks.instances import find_instance, training_instance_types
 from workshop.checks.request import NOTE, OK, PROBLEM, WARNING, Check, JobRequest
 
+# CreateTrainingJob, https://docs.aws.amazon.com/sagemaker/latest/APIReference/API_ResourceConfig.html and
+# API_StoppingCondition.html: a gp2 volume has 16 TB at most, a job runs for 28 days.
+ASKED = {
+    "instance_count": COUNT,
+    "volume_size_in_gb": Range(least=1, most=16_384),
+    "keep_alive_period_in_seconds": Range(least=0, most=3600),
+    "max_runtime_in_seconds": Range(least=1, most=28 * 86_400),
+    "process_count_per_node": COUNT,
+}
 JOB_MAX_SECONDS = "JOB_MAX_SECONDS"  # the job's own copy of its maximal run time
 
 
@@ -86,6 +97,19 @@ def _check_on_aws(request: JobRequest, settings: dict[str, Any]) -> Iterator[Che
             PROBLEM,
             "precompute_ref_log_probs: what one process computes of the reference, the others read from their host's disk, "
             f"and there are {request.hosts} hosts: set instance_count=1, or precompute_ref_log_probs=False",
+        )
+
+
+def check_numbers(request: JobRequest) -> Iterator[Check]:
+    """Numbers of the request, and its name, that the service takes: it refuses others when the job is created."""
+    for name, value in request.numbers.items():
+        if isinstance(value, int | float) and (problem := ASKED[name].problem([value])):
+            yield Check("request", PROBLEM, f"{name} {problem}")
+    if request.job_name and not re.fullmatch(r"[a-zA-Z0-9](-*[a-zA-Z0-9])*", request.job_name):
+        yield Check(
+            "request",
+            PROBLEM,
+            f"base_job_name {request.job_name!r}: a job's name has letters, digits and hyphens between them alone",
         )
 
 

@@ -129,6 +129,7 @@ def run_checks(request: JobRequest, recipe: ReadRecipe = recipe_checks.check_rec
     checks += _findings(network_checks.check_network, request, settings)
     checks += _findings(request_checks.check_packages, request, settings)
     checks += _findings(image_checks.check_image, request, settings)
+    checks += _findings(machine_checks.check_numbers, request)
     checks += _findings(machine_checks.check_machines, request, settings)
     checks += _findings(machine_checks.check_launcher, request, settings)
     checks += _findings(memory_checks.check_memory, request, settings)

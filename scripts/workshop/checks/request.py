@@ -3,7 +3,7 @@
 import importlib.util
 import os
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -61,6 +61,10 @@ class JobRequest:
     volume_gb: int | None = None
     volume_key: str | None = None  # KMS key of the volume
     image: str | None = None
+    job_name: str | None = None  # what it begins with
+    numbers: dict[str, float | None] = field(
+        default_factory=dict
+    )  # as they were asked for, by the SDK's names
     network_isolation: bool = False
     vpc: bool = False
     model_config: dict[str, Any] | None = (
@@ -108,6 +112,16 @@ def read_request(trainer: ModelTrainer, channels: list[InputData]) -> JobRequest
         channels=[(name, getattr(channel, "data_source", None)) for name, channel in all_channels.items()],
         instance_type=instance_type,
         hosts=_set(compute.instance_count) or 1,
+        job_name=trainer.base_job_name,
+        numbers={
+            "instance_count": _set(compute.instance_count),
+            "volume_size_in_gb": _set(compute.volume_size_in_gb),
+            "keep_alive_period_in_seconds": _set(compute.keep_alive_period_in_seconds),
+            "max_runtime_in_seconds": _set(
+                getattr(trainer.stopping_condition, "max_runtime_in_seconds", None)
+            ),
+            "process_count_per_node": getattr(trainer.distributed, "process_count_per_node", None),
+        },
         gpus=gpu_count(instance_type, session.boto_region_name) if instance_type else None,
         max_runtime_s=trainer.stopping_condition.max_runtime_in_seconds,
         max_wait_s=_set(trainer.stopping_condition.max_wait_time_in_seconds),
