@@ -179,7 +179,7 @@ def test_what_does_not_come_back_is_named_and_said_while_it_is_waited_for(
     findings, scripts, monkeypatch, capsys
 ):
     (scripts / "slow.py").write_text(
-        "import time\n\ndef right(given, gold):\n    time.sleep(600)\n\ndef score(completions, **kwargs):\n    time.sleep(600)\n"
+        "import time\n\ndef score(completions, **kwargs):\n    time.sleep(600)\n"
     )
     monkeypatch.setattr("workshop.checks.reward_checks.SECONDS", 6.0)
     monkeypatch.setattr("workshop.checks.alone.PATIENCE", 0.2)
@@ -187,4 +187,3 @@ def test_what_does_not_come_back_is_named_and_said_while_it_is_waited_for(
     assert found["reward as_trl.first"][0] in ("ok", "note")
     assert found["reward slow.score"][0] == "problem" and "in 6 s" in found["reward slow.score"][1]
     assert "is trying as_trl.first, slow.score, verifier number on 5 rows, for 6 s" in capsys.readouterr().out
-    assert "does it wait" in findings(["as_trl.first"], verifier="slow.right")["verifier slow.right"][1]
