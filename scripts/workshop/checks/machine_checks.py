@@ -13,7 +13,8 @@ from workshop.checks.instances import find_instance, training_instance_types
 from workshop.checks.request import NOTE, OK, PROBLEM, WARNING, Check, JobRequest
 
 # CreateTrainingJob, https://docs.aws.amazon.com/sagemaker/latest/APIReference/API_ResourceConfig.html and
-# API_StoppingCondition.html: a gp2 volume has 16 TB at most, a job runs for 28 days.
+# API_StoppingCondition.html: a job runs for 28 days at most; a gp2 volume has 16 TiB at most. A warm pool is kept for
+# an hour: https://docs.aws.amazon.com/sagemaker/latest/dg/train-warm-pools.html
 ASKED = {
     "instance_count": COUNT,
     "volume_size_in_gb": Range(least=1, most=16_384),
