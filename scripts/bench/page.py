@@ -49,7 +49,7 @@ def _library(rows: list[Row]) -> Iterator[str]:
         "A module's `train.py` with its tiny recipe, and a plain TRL script "
         "([plain_dpo.py](../scripts/bench/plain_dpo.py), [plain_grpo.py](../scripts/bench/plain_grpo.py)) with the same "
         "model, data, seed, steps and values: one process each, in turns. Each figure is ours over the plain script's, the median "
-        "of the pairs."
+        f"of {_fewest_and_most(by_case(rows, 'peak memory'))} pairs."
     )
     yield ""
     found: dict[str, dict[str, float]] = {}
@@ -84,6 +84,11 @@ def _library(rows: list[Row]) -> Iterator[str]:
             for runner in ("plain", "ours")
         ),
     )
+
+
+def _fewest_and_most(runs: dict[str, list[float]]) -> str:
+    counts = sorted({len(values) for values in runs.values()})
+    return " to ".join(str(count) for count in (counts[0], counts[-1])[: len(counts)])
 
 
 def _goal_of_steps(found: dict[str, dict[str, float]]) -> str:
@@ -137,7 +142,7 @@ def _growth(rows: list[Row]) -> Iterator[str]:
     times, memory = (growth.exponents(rows, quantity) for quantity in ("time", "peak memory"))
     seconds, held = by_case(rows, "time"), by_case(rows, "peak memory")
     grown: dict[str, list[str]] = {}
-    for case in held:
+    for case in seconds:
         grown.setdefault(case.partition(" ")[2], []).append(case)
     yield from _table(
         ("what grows", "sizes", "time", "each more", "exponent", "memory", "exponent"),
@@ -148,7 +153,7 @@ def _growth(rows: list[Row]) -> Iterator[str]:
                 " / ".join(f"{seconds[case][0]:.3g}" for case in cases) + " s",
                 _each_more(cases, seconds),
                 _verdict(times.get(what)),
-                f"{held[cases[0]][0]:,.0f} to {held[cases[-1]][0]:,.0f} MB",
+                _range([held[case][0] for case in cases if case in held]),
                 _verdict(memory.get(what)),
             )
             for what, cases in grown.items()
@@ -163,6 +168,10 @@ def _each_more(cases: list[str], seconds: dict[str, list[float]]) -> str:
     return f"{1e6 * each:.3g} µs" if each < 1e-3 else f"{1e3 * each:.3g} ms"
 
 
+def _range(megabytes: list[float]) -> str:
+    return f"{megabytes[0]:,.0f} to {megabytes[-1]:,.0f} MB" if megabytes else ""
+
+
 def _verdict(exponent: float | None) -> str:
     if exponent is None:
         return "does not grow"
@@ -172,7 +181,7 @@ def _verdict(exponent: float | None) -> str:
 
 
 def _scaling(rows: list[Row]) -> Iterator[str]:
-    yield str(scaling.__doc__).split("\n\n")[2].replace("\n", " ")
+    yield str(scaling.__doc__).split("\n\n")[2].replace("\n", " ").strip()
     yield ""
     found = scaling.parts(rows)
     yield from _table(
@@ -181,6 +190,8 @@ def _scaling(rows: list[Row]) -> Iterator[str]:
     )
     yield ""
     said = ", ".join(f"{module} {value:.2f}" for module, value in scaling.efficiency(rows).items())
+    if not said:
+        said = "not measured"
     yield (
         f"Efficiency with two processes: {said}. Backward holds what the processes tell one another of their gradients; the rewards "
         "are gathered, and wait there for the slower rollout; the rest is advantages, log-probabilities, optimizer and logging. "
@@ -274,15 +285,17 @@ def _measured_steps(steps: Path) -> Iterator[str]:
 
 
 def _measured_on(rows: Sequence[Row]) -> str:
-    where = sorted(
-        {f"{row.machine}; {row.versions}; {row.measured}; revision {row.revision}" for row in rows}
+    where = " and ".join(sorted({f"{row.machine}; {row.versions}; {row.measured}" for row in rows}))
+    revisions = " and ".join(sorted({row.revision for row in rows}))
+    loads = [float(row.load) for row in rows if row.load]
+    load = (
+        f"a load of {statistics.median(loads):.1f} ({min(loads):.1f} to {max(loads):.1f})"
+        if loads
+        else "a load not noted"
     )
-    loads = [float(row.load) for row in rows]
-    took = by_case(rows, "wall time of all").get("this bench", [0.0])[0]
-    return (
-        f"*{' and '.join(where)}. {took / 60:.0f} minutes, at a load of {statistics.median(loads):.1f} "
-        f"({min(loads):.1f} to {max(loads):.1f}).*"
-    )
+    took = by_case(rows, "wall time of all").get("this bench")
+    time = f"{took[0] / 60:.0f} minutes" if took else "Interrupted"
+    return f"*{where}; revision {revisions}. {time}, at {load}.*"
 
 
 def _table(header: Iterable[str], rows: Iterable[Iterable[str]]) -> Iterator[str]:
