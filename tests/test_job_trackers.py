@@ -17,6 +17,7 @@ from pathlib import Path
 import pytest
 from harness import SHARED, job_variables
 from local_sagemaker.hosts.hosts import free_port
+from tracker_servers import WandbServer
 
 pytestmark = [pytest.mark.job, pytest.mark.timeout(400)]
 STEPS, SECONDS = 20, 0.05  # of the script, and a step's
@@ -158,6 +159,16 @@ def test_a_wandb_server_that_falls_silent_after_the_knock(tmp_path):
         variables = {"WANDB_BASE_URL": url, "WANDB_API_KEY": "0" * 40, "JOB_TRACKING_SECONDS": "6"}
         found, _ = run_job(tmp_path, "wandb", **variables)
     assert found["wandb"]["from_step"] == 0 and found["wandb"]["reason"]
+
+
+def test_a_wandb_server_that_ends_in_mid_run(tmp_path):
+    server = WandbServer()
+    variables = {"WANDB_BASE_URL": server.url, "WANDB_API_KEY": "0" * 40, "JOB_TRACKING_SECONDS": "10"}
+    found, log = run_job(tmp_path, "wandb", half=server.close, **variables)
+    assert "UpsertBucket" in server.asked, "the run was never online"
+    assert found["wandb"]["from_step"] == 0 and "kept_in" not in found["wandb"], log
+    (kept,) = (tmp_path / "data" / "wandb").glob("run-*/run-*.wandb")
+    assert f"`wandb sync {kept.parent}`" in found["wandb"]["reason"] and kept.stat().st_size > 0
 
 
 def test_a_store_that_is_deleted_in_mid_run(tmp_path):

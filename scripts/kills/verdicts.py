@@ -101,12 +101,10 @@ def _follow(kill: Kill, place: Workplace, undisturbed: Result, job: Job, uri: st
         faults += [] if kill.matches(said) else [f"the reason does not say {kill.says}"]
         faults += left_over(job.name) + _damaged(job, place.folder / "killed")
     stored, whole = _stored(uri, place.folder / "stored" / job.name)
-    if kill.whom in (RECLAIM, ENDPOINT):  # what was saved in the last second may not have been sent
-        kept = {}
+    # What was saved in the last second may not have been sent; older ones than the newest may be deleted for the next.
+    newest = [] if kill.whom in (RECLAIM, ENDPOINT) else list(kept)[-1:]
     faults += [
-        f"{name}, which was whole, is not any more: {stored.get(name, 'gone')}"
-        for name in kept
-        if name not in whole
+        f"{name}, which was whole, is not: {stored.get(name, 'gone')}" for name in newest if name not in whole
     ]
     if kill.whom != RECLAIM:
         following = place.start(kill.module, uri, **kill.settings)
