@@ -87,7 +87,16 @@ class _Handler(BaseHTTPRequestHandler):
         )
         self.server.asked.append(name)
         if "upsertBucket" in query:
-            self._answer({"data": {"upsertBucket": {"bucket": RUN, "inserted": True}}})
+            self._answer(
+                {
+                    "data": {
+                        "upsertBucket": {
+                            "bucket": RUN | {"name": body["variables"]["name"]},
+                            "inserted": True,
+                        }
+                    }
+                }
+            )
         elif "viewer" in query:
             self._answer({"data": {"viewer": {"id": "dXNlcg==", "entity": "entity", "flags": "{}"}}})
         elif "createRunFiles" in query:
