@@ -69,7 +69,8 @@ def measure(
 ) -> dict[str, Any]:
     """Seconds of each phase, the least they could be at these speeds, and bytes of memory at the peak."""
     gc.collect()  # the model before
-    model = AutoModelForCausalLM.from_config(config_of(SHAPES[name]), dtype=dtype).to(device)
+    with torch.device(device):  # on a GPU, random weights take no time
+        model = AutoModelForCausalLM.from_config(config_of(SHAPES[name]), dtype=dtype)
     parameters = sum(weights.numel() for weights in model.parameters())
     if parameters != SHAPES[name].parameters:
         raise AssertionError(
