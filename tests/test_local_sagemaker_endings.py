@@ -59,6 +59,7 @@ def test_what_torchrun_says_of_a_process_that_was_killed(tmp_path):
         ),
         ("", 137, "SIGKILL ended the script"),
         ("", 247, "SIGKILL ended the script"),
+        ("", -9, "SIGKILL ended the host"),
         ("", 139, "SIGSEGV ended the script"),
         *(("ValueError: no signal here", code, None) for code in (1, 2, 128, 130, 143, 200, 241, 254, 255)),
     ],

@@ -43,7 +43,7 @@ def ended_by_signal(lines: Iterable[str], exit_code: int) -> str | None:
 
     Args:
         exit_code: of the host. Where a signal ended the script itself it is 128 more (a shell's), or 256 less it (what is
-            left of the negative number with which the SDK's driver exits).
+            left of the negative number with which the SDK's driver exits); where one ended the host's own process, negative.
     """
     found, first = None, False
     for line in lines:
@@ -57,10 +57,10 @@ def ended_by_signal(lines: Iterable[str], exit_code: int) -> str | None:
             name = named.get("name") or _name(int(named["number"]))
             if name and (name != "SIGTERM" or first or match.re is not _EXIT_CODE):
                 found = _sentence(f"process {named['pid']}" if "pid" in named else "a process", name)
-    if found is None and (name := _name(exit_code - 128) or _name(256 - exit_code)) in _CAUSES.keys() - {
-        "SIGTERM"
-    }:
-        found = _sentence("the script", name)
+    who, number = ("the host", -exit_code) if exit_code < 0 else ("the script", exit_code - 128)
+    name = _name(number) or _name(256 - exit_code)
+    if found is None and name and name in _CAUSES.keys() - {"SIGTERM"}:
+        found = _sentence(who, name)
     return found
 
 
