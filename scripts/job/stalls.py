@@ -34,6 +34,7 @@ OUTSIDE = 4  # times as long: the first step, and between steps
 POLL_SHARE = 100  # looks within the least time
 # The process that hangs speaks before those that wait for it, which would otherwise be taken for the cause.
 GRACE_S = 10.0
+ARRIVAL_S = 3.0  # until what other processes write has come to the log
 
 
 class StallError(Exception):
@@ -142,6 +143,9 @@ class StepClock:
             failure_file(),
         )
         print_line(f"{STALLED} {told} The job is ended.\n{stack}")
+        if self._others:  # at the warning they may have been on their way to where they wait now
+            self._ask_others()
+            time.sleep(ARRIVAL_S)
         os._exit(1)  # the main thread cannot be reached where it is
 
 

@@ -24,6 +24,7 @@ POLL_S = 0.2
 KEEPALIVE_TIMEOUT_S = 20  # a host that does not answer the kernel's keepalive probes for so long is lost
 JOINED = "joined"  # what a host's driver reports when its Ray belongs to the cluster
 MEETING_PORTS = range(20000, 32768)
+STACK = r'^  File "|hread 0x'  # lines of faulthandler's
 LOGICAL_CPUS = 8  # for each slot of a host without GPUs: room for as many actors as a GPU host has
 
 
@@ -110,6 +111,8 @@ def ray_environment(folder: str) -> dict[str, str]:
     """The variables of Ray and the script: a home of their own, and the job's token, which only its file holds."""
     own = {"HOME": folder, "RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": str(TOKEN_FILE)}
     own |= {"RAY_USAGE_STATS_ENABLED": "0", "RAY_COLOR_PREFIX": "0"}
+    # Of lines that differ in numbers alone Ray shows the first for five seconds, which leaves no stack whole.
+    own["RAY_DEDUP_LOGS_ALLOW_REGEX"] = os.environ.get("RAY_DEDUP_LOGS_ALLOW_REGEX") or STACK
     own["XDG_CONFIG_HOME"] = os.environ.get("XDG_CONFIG_HOME") or str(Path.home() / ".config")  # pip's
     # A folder of temporary files, on the large disk, and the same one for the script and for Ray's processes.
     own["XDG_CACHE_HOME"] = os.environ.get("XDG_CACHE_HOME") or f"{folder}/cache"
