@@ -138,6 +138,11 @@ def test_a_job_that_was_interrupted_ends_with_the_same_weights(layout, data, tmp
     assert resumed.weights() == uninterrupted.weights()
     steps = [entry["step"] for entry in resumed.history() if "loss" in entry]
     assert steps == list(range(1, STEPS + 1))
+    counted = [
+        [entry["num_tokens"] for entry in job.history() if "loss" in entry]
+        for job in (resumed, uninterrupted)
+    ]
+    assert counted[0] == counted[1] and counted[0] == sorted(set(counted[0]))
 
 
 @pytest.mark.job

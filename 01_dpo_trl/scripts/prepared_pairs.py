@@ -16,10 +16,20 @@ from trl import DPOConfig, DPOTrainer
 
 
 class PreparedDPOTrainer(DPOTrainer):
-    """A DPOTrainer of data sets that `prepared` made. TRL's own preparation would tokenize with a second BOS."""
+    """A DPOTrainer of data sets that `prepared` made. TRL's own preparation would tokenize with a second BOS.
+
+    It counts tokens on from a checkpoint: TRL's DPOTrainer begins again with 0 (1.16, dpo_trainer.py: _total_train_tokens),
+    where its GRPOTrainer has the count in the trainer's state, which is saved.
+    """
 
     def _prepare_dataset(self, dataset: Dataset, *args: Any, **kwargs: Any) -> Dataset:
         return dataset
+
+    def compute_loss(self, *args: Any, **kwargs: Any) -> Any:
+        self._total_train_tokens = self.state.num_input_tokens_seen
+        loss = super().compute_loss(*args, **kwargs)
+        self.state.num_input_tokens_seen = self._total_train_tokens
+        return loss
 
 
 def least_pairs(config: DPOConfig) -> int:
