@@ -10,7 +10,7 @@ from harness import ROOT, ScriptJob, kill
 from rl.tasks import make_splits, write_splits
 from tracker_servers import kill_group, mlflow_server
 
-STEPS = 12
+STEPS = 30  # so many that on a busy machine, too, the server has got two before the last is over
 
 
 def tracked_steps(store: Path) -> int:
@@ -62,5 +62,7 @@ def test_a_run_goes_on_when_its_server_is_killed_and_says_what_it_lacks(tmp_path
     lacks = job.output_json("summary.json")["not_tracked"]
     assert set(lacks) == {"mlflow"}, job.log[-3000:]
     assert 2 <= lacks["mlflow"]["from_step"] <= STEPS and "kept_in" not in lacks["mlflow"], lacks
-    assert "failed with exception HTTPConnection" in lacks["mlflow"]["reason"], lacks
+    # Its client gives up, or the job ends before it has.
+    reasons = "failed with exception HTTPConnection", "it had not answered for 10 s"
+    assert any(reason in lacks["mlflow"]["reason"] for reason in reasons), lacks
     assert job.log.count("[warning] mlflow: what happens from step ") == 1
