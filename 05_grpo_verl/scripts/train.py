@@ -102,7 +102,6 @@ def main() -> None:
         "chat_template_kwargs": template,
         "generate": evaluation_generate(config, tools),
     }
-
     start_tracking(job, job, data_fingerprint=fingerprint(train_rows))
     dtype = "float32" if job.device == "cpu" else "bfloat16"
 
