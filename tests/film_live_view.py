@@ -14,7 +14,7 @@ from test_jupyterlab import CELLS, SHOW, TOKEN, browser, choose, copy, lab  # no
 
 FILM = test_jupyterlab.ROOT / "docs" / "live_view.gif"
 test_jupyterlab.NOTEBOOK = "02_grpo_trl_accelerate/02_grpo_trl_accelerate.ipynb"  # that the fixtures copy
-JOB = "trainer.train(input_data_config=with_base"  # begins the cell whose output is filmed
+JOB = "history = watch(trainer)"  # stands in the cell whose output is filmed
 EVERY_S, SHOWN_MS, LAST_MS = 9.0, 700, 3000
 COLOURS, MOST_BYTES = 20, 800_000
 
