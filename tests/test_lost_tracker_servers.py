@@ -1,6 +1,7 @@
 """An MLflow server is killed in mid run of 02's script: the run goes on to its good end, and says what the server lacks."""
 
 import sqlite3
+import re
 import time
 from contextlib import closing, suppress
 from pathlib import Path
@@ -10,7 +11,7 @@ from harness import ROOT, ScriptJob, kill
 from rl.tasks import make_splits, write_splits
 from tracker_servers import kill_group, mlflow_server
 
-STEPS = 30  # so many that on a busy machine, too, the server has got two before the last is over
+STEPS = 12
 
 
 def tracked_steps(store: Path) -> int:
@@ -62,7 +63,8 @@ def test_a_run_goes_on_when_its_server_is_killed_and_says_what_it_lacks(tmp_path
     lacks = job.output_json("summary.json")["not_tracked"]
     assert set(lacks) == {"mlflow"}, job.log[-3000:]
     assert 2 <= lacks["mlflow"]["from_step"] <= STEPS and "kept_in" not in lacks["mlflow"], lacks
-    # Its client gives up, or the job ends before it has.
-    reasons = "failed with exception HTTPConnection", "it had not answered for 10 s"
-    assert any(reason in lacks["mlflow"]["reason"] for reason in reasons), lacks
+    # Refused, or broken off where the server was in the middle of an answer.
+    reason = lacks["mlflow"]["reason"]
+    assert f"API request to {url}" in reason and "failed with exception" in reason, lacks
+    assert re.search("HTTPConnection|Connection broken", reason), lacks
     assert job.log.count("[warning] mlflow: what happens from step ") == 1
