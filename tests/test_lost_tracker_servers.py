@@ -1,7 +1,7 @@
 """An MLflow server is killed in mid run of 02's script: the run goes on to its good end, and says what the server lacks."""
 
-import sqlite3
 import re
+import sqlite3
 import time
 from contextlib import closing, suppress
 from pathlib import Path
