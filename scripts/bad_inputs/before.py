@@ -18,12 +18,12 @@ from sagemaker.core.training.configs import (
 )
 from sagemaker.train import ModelTrainer
 from sagemaker.train.distributed import Torchrun
+from workshop.checks.images import CPU_IMAGE
 from workshop.checks.preflight import PreflightError, preflight
 
 from bad_inputs.cases import BEFORE, Case, Tried
 from bad_inputs.places import Place, overrides
 
-IMAGE = "763104351884.dkr.ecr.us-east-1.amazonaws.com/pytorch-training:2.10.0-cpu-py312"
 SECONDS = 100.0  # for one preflight; rewards alone may take 120
 _COMPUTE = {
     "instance_type", "instance_count", "volume_size_in_gb", "enable_managed_spot_training", "keep_alive_period_in_seconds",
@@ -53,7 +53,7 @@ def trainer_of(case: Case, place: Place) -> tuple[ModelTrainer, list[InputData]]
         sagemaker_session=Session(),
         role=client.ROLE_ARN,
         base_job_name=changes.get("base_job_name", "bad-input"),
-        training_image=IMAGE,
+        training_image=CPU_IMAGE,
         source_code=SourceCode(
             **{
                 "source_dir": str(place.source),

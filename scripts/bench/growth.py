@@ -21,6 +21,7 @@ from typing import Any
 import boto3
 import psutil
 from local_sagemaker import client
+from workshop.checks.images import CPU_IMAGE
 from workshop.folders import REPOSITORY
 
 from bench.rows import Row, by_case
@@ -153,7 +154,7 @@ def _request(name: str, code: str, hosts: int) -> dict[str, Any]:
     return {
         "TrainingJobName": name,
         "AlgorithmSpecification": {
-            "TrainingImage": "763104351884.dkr.ecr.us-east-1.amazonaws.com/pytorch-training:2.10.0-cpu-py313",
+            "TrainingImage": CPU_IMAGE,
             "TrainingInputMode": "File",
             "ContainerEntrypoint": ["python3", "-c"],
             "ContainerArguments": [code],

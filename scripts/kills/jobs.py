@@ -24,10 +24,10 @@ from sagemaker.core.training.configs import (
 )
 from sagemaker.train import ModelTrainer
 from sagemaker.train.distributed import Torchrun
+from workshop.checks.images import CPU_IMAGE
 from workshop.folders import REPOSITORY
 from workshop.session.staging import stage_source
 
-IMAGE = "763104351884.dkr.ecr.us-east-1.amazonaws.com/pytorch-training:2.10.0-cpu-py312"
 SPLITS = {"train": 64, "test": 8}
 LONGEST_S = 900
 STOP_GRACE_S = 2.0  # SageMaker's are 120: a job of six steps would be over
@@ -130,7 +130,7 @@ class Workplace:
             sagemaker_session=Session(),
             role=client.ROLE_ARN,
             base_job_name=f"kill-{module}-{self._count}",
-            training_image=IMAGE,
+            training_image=CPU_IMAGE,
             source_code=SourceCode(
                 source_dir=str(self._sources[module]),
                 entry_script="train.py",

@@ -17,6 +17,8 @@ from typing import Any
 
 from workshop.errors import WorkshopError
 
+# That of the notebooks for an instance without a GPU, for requests that are made without asking the SDK for it.
+CPU_IMAGE = "763104351884.dkr.ecr.us-east-1.amazonaws.com/pytorch-training:2.10.0-cpu-py313"
 _TABLE = Path(__file__).with_name("images.json")
 _ADDRESS = re.compile(r"[^/]+/(?P<repository>[^:@]+):(?P<tag>[^:@]+)")
 
