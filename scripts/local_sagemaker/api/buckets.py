@@ -107,6 +107,14 @@ class KeptS3Backend(S3Backend):
         with self._change:  # not one that is only just being put there
             return super().get_object(*arguments, **named)
 
+    def list_objects(self, *arguments: Any, **named: Any) -> Any:
+        with self._change:  # moto's list_objects_v2 asks this one
+            return super().list_objects(*arguments, **named)
+
+    def list_object_versions(self, *arguments: Any, **named: Any) -> Any:
+        with self._change:
+            return super().list_object_versions(*arguments, **named)
+
     def put_object(
         self, bucket_name: str, key_name: str, value: bytes | Content, *more: Any, **rest: Any
     ) -> FakeKey:
@@ -158,7 +166,8 @@ class KeptS3Backend(S3Backend):
 
     def delete_object(self, bucket_name: str, key_name: str, *more: Any, **rest: Any) -> tuple[bool, dict]:
         key = self.get_object(bucket_name, key_name)
-        done = super().delete_object(bucket_name, key_name, *more, **rest)
+        with self._change:
+            done = super().delete_object(bucket_name, key_name, *more, **rest)
         if self.get_bucket(bucket_name).is_versioned and isinstance(key, StoredKey):
             line = ObjectLine(key=key_name, file="", size=-1, etag="", modified="")  # none has this file
             self._files(bucket_name).add_line(line)

@@ -1,0 +1,42 @@
+"""A bucket that is listed while objects are stored in it: an object is there whole or not at all."""
+
+import threading
+
+import pytest
+from local_sagemaker.api import buckets
+from local_sagemaker.api.buckets import PARTITION, KeptS3Backend
+from moto.core import DEFAULT_ACCOUNT_ID
+
+ARGUMENTS = {
+    "list_objects": (None, None, None, None),
+    "list_objects_v2": (None, None, None, None, 1000),
+}
+
+
+@pytest.mark.parametrize("listing", ARGUMENTS)
+def test_a_listing_waits_for_an_object_that_is_being_stored(listing, tmp_path, monkeypatch):
+    backend, name = KeptS3Backend(PARTITION, DEFAULT_ACCOUNT_ID), listing.replace("_", "-")
+    backend.open_folder(tmp_path)
+    bucket = backend.create_bucket(name, "us-east-1")
+    stored, listed = buckets._stored, []
+
+    def slow(*arguments):
+        """Stores, and has another thread look between the moment at which moto knows the key and the end."""
+        looking = threading.Thread(
+            target=lambda: listed.append(getattr(backend, listing)(bucket, *ARGUMENTS[listing])[0])
+        )
+        looking.start()
+        looking.join(0.3)
+        assert not listed, "it saw an object that was not whole"
+        threads.append(looking)
+        return stored(*arguments)
+
+    threads: list[threading.Thread] = []
+    monkeypatch.setattr(buckets, "_stored", slow)
+    backend.put_object(name, "k", b"content")
+    for thread in threads:
+        thread.join(10)
+    ((key,),) = listed
+    assert (key.name, key.size, bytes(key.value[0:7])) == ("k", 7, b"content")
+    backend.delete_object(name, "k")
+    backend.delete_bucket(name)
