@@ -47,8 +47,8 @@ FORBIDDEN = {
     "scripts/launchers/*.py": SHARED - {"launchers"} | {"local_sagemaker"} | TRAINING,
     "scripts/launchers/drivers/*.py": SHARED | {"local_sagemaker", "sagemaker"},
     # Preflight reads tokenizers, which needs no torch; it loads the library when it is asked for (see below).
-    "scripts/workshop/**/*.py": {"lesson", "launchers", "compat", "bench"} | TRAINING - {"transformers"},
-    "scripts/seeds/**/*.py": {"lesson", "launchers", "compat", "bench"} | TRAINING,
+    "scripts/workshop/**/*.py": {"lesson", "compat", "bench"} | TRAINING - {"transformers"},
+    "scripts/seeds/**/*.py": {"lesson", "compat", "bench"} | TRAINING,
     # It measures all of the others, and nothing imports it.
     "scripts/bench/**/*.py": {"lesson", "launchers", "compat"},
     "[0-9][0-9]_*/lesson/*.py": {"launchers", "compat", "bench"} | TRAINING,

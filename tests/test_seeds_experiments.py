@@ -2,6 +2,7 @@
 
 # ruff: noqa: F811  (fixtures are arguments)
 
+import dataclasses
 from pathlib import Path
 
 import pytest
@@ -17,8 +18,11 @@ from recorded_module import (
 from seeds.experiments import ExperimentError, read_experiments
 from seeds.jobs import write_data
 from seeds.runs import Run, missing_runs, settings_of, wanted_runs
+from verl_keys import key_problems
+from verl_recipe import read_verl_recipe, recipe_problems
 from workshop.session.machines import MachineError
 
+VERL = ROOT / "05_grpo_verl"
 MODULES = sorted(path.parents[1] for path in ROOT.glob("[0-9][0-9]_*/recorded/experiments.yaml"))
 
 
@@ -35,7 +39,7 @@ def test_each_modules_experiments_fit_its_scripts(module):
 
 
 def test_the_notebooks_with_comparisons_have_experiments():
-    assert [module.name[:2] for module in MODULES] == ["01", "02", "03", "04"]
+    assert [module.name[:2] for module in MODULES] == ["01", "02", "03", "04", "05"]
 
 
 @pytest.mark.parametrize(
@@ -116,6 +120,33 @@ def test_a_step_is_as_large_as_the_recipes(module):
     assert sizes == {"a": 16, "b": 5, "c": 8}  # tiny is made for two processes; side is in no machines.yaml
     real = settings_of(GRPO, read_experiments(GRPO)["controls"])
     assert {each.hyperparameters["per_device_train_batch_size"] for each in real.values()} == {64}
+
+
+def test_a_recipe_with_sections_is_changed_by_overrides():
+    experiment = read_experiments(VERL)["losses"]
+    found = settings_of(VERL, experiment)
+    with_seed = found["CISPO"].with_seed(7)
+    assert with_seed["config"] == "recipes/tiny.yaml"
+    assert "actor_rollout_ref.actor.ppo_epochs=2" in with_seed["overrides"], "of all variants"
+    assert 'actor_rollout_ref.actor.policy_loss.loss_mode="cispo"' in with_seed["overrides"]
+    assert "data.seed=7" in with_seed["overrides"] and "job.report_to=[]" in with_seed["overrides"]
+    job, verl = read_verl_recipe(VERL / "scripts" / with_seed["config"], with_seed["overrides"])
+    assert not list(key_problems(verl)) and recipe_problems(job, verl, hosts=1, gpus_per_host=1) == []
+    assert verl["data"]["seed"] == 7 and job.report_to == []
+
+
+def test_what_says_nothing_of_a_result_is_no_setting_of_a_recipe_with_sections():
+    experiment = read_experiments(VERL)["losses"]
+
+    def fingerprint(**change: object) -> str:
+        changed = dataclasses.replace(experiment.variants["GRPO"], hyperparameters=change)
+        return settings_of(VERL, dataclasses.replace(experiment, variants={"a": changed}))["a"].fingerprint
+
+    plain = fingerprint()
+    for nothing in ({"data.seed": 9}, {"trainer.save_freq": 3}, {"job.report_to": ["mlflow"]}):
+        assert fingerprint(**nothing) == plain
+    for something in ({"actor_rollout_ref.rollout.n": 4}, {"job.eval_samples": 1}, {"algorithm.gamma": 0.9}):
+        assert fingerprint(**something) != plain
 
 
 def test_common_hyperparameters_are_those_of_the_experiments_script(module):

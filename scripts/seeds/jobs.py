@@ -10,6 +10,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from launchers import RayCluster
 from rl.preferences import drop_duplicates, hold_out, read_pairs, write_pairs
 from rl.tasks import make_splits, write_splits
 from sagemaker.core import image_uris
@@ -98,7 +99,9 @@ class Workplace:
         """Creates the job; returns its name. Raises PreflightError where it could not work."""
         trainer, channels = self._trainer(run), self._channels(run)
         if run.settings.fingerprint not in self._checked:  # the other seeds change nothing that it looks at
-            preflight(trainer, channels)
+            # A nested recipe is checked by its own script, which knows its form.
+            nested = {"recipe": lambda request: ({}, [])} if run.settings.nested else {}
+            preflight(trainer, channels, **nested)
             self._checked.add(run.settings.fingerprint)
         trainer.train(input_data_config=channels, wait=False, logs=False)
         return job_name(trainer)
@@ -109,7 +112,6 @@ class Workplace:
 
     def _trainer(self, run: Run) -> ModelTrainer:
         ws, machine = self.session, self.machine(run)
-        seed = {"seed": run.seed} if run.settings.seeded else {}
         environment = {**ws.environment, "JOB_MAX_SECONDS": str(machine.max_seconds)}
         environment["CUDA_VISIBLE_DEVICES"] = "0"  # or transformers would spread one process over all GPUs
         if ws.mode == "local":
@@ -133,6 +135,7 @@ class Workplace:
                 entry_script=run.settings.script,
                 requirements=machine.requirements,
             ),
+            distributed=RayCluster(process_count_per_node=1) if run.settings.nested else None,
             compute=Compute(
                 instance_type=machine.instance_type,
                 instance_count=1,
@@ -145,10 +148,7 @@ class Workplace:
                 compression_type=machine.compression_type,
                 kms_key_id=ws.kms_key,
             ),
-            hyperparameters={
-                name: "null" if value is None else value
-                for name, value in {**run.settings.hyperparameters, **seed}.items()
-            },
+            hyperparameters=run.settings.with_seed(run.seed),
             environment=environment,
             networking=ws.networking,
             tags=ws.tags,

@@ -18,6 +18,7 @@ from workshop.checks.request import read_script
 from workshop.checks.signatures import load_signature
 from workshop.session.machines import read_machine, read_machines
 
+from seeds import nested
 from seeds.experiments import Data, Experiment, ExperimentError, Source, Variant
 
 DIGITS = 12  # of a fingerprint
@@ -36,7 +37,7 @@ class Settings:
 
     Attributes:
         machine: the recipe whose row of machines.yaml says what the job runs on.
-        hyperparameters: as the job gets them, without the seed.
+        hyperparameters: as the job gets them, without the seed; of a nested recipe (verl's) its file and overrides.
         system_prompt: of the problems.
         seeded: whether the script reads a seed.
         needs: fingerprints of the variants that a channel comes from, by channel.
@@ -51,6 +52,19 @@ class Settings:
     seeded: bool
     needs: dict[str, str]
     fingerprint: str
+
+    @property
+    def nested(self) -> bool:
+        """Whether the recipe is verl's, whose script runs on a Ray cluster."""
+        return "overrides" in self.hyperparameters
+
+    def with_seed(self, seed: int) -> dict[str, Any]:
+        """The hyperparameters of the job with this seed, as a request has them."""
+        if self.nested:
+            overrides = [*self.hyperparameters["overrides"], *nested.as_overrides({nested.SEED: seed})]
+            return {**self.hyperparameters, "overrides": overrides}
+        given = {**self.hyperparameters, **({"seed": seed} if self.seeded else {})}
+        return {name: "null" if value is None else value for name, value in given.items()}
 
 
 @dataclass(frozen=True)
@@ -115,6 +129,8 @@ def _settings(module: Path, experiment: Experiment, variant: Variant, needs: dic
         recipe = read_recipe(scripts / "recipes" / f"{name}.yaml")
     if not (scripts / script).is_file():
         raise RecipeError(f"there is no {script} in {scripts}")
+    if nested.is_nested(recipe):
+        return _nested_settings(scripts, script, recipe, name, experiment, variant, needs)
     reader = read_script(scripts, script)
     if reader is None:
         raise RecipeError(
@@ -150,6 +166,34 @@ def _settings(module: Path, experiment: Experiment, variant: Variant, needs: dic
     return dataclasses.replace(settings, fingerprint=_fingerprint(scripts, recipe, settings, set(reads)))
 
 
+def _nested_settings(
+    scripts: Path,
+    script: str,
+    recipe: dict[str, Any],
+    name: str,
+    experiment: Experiment,
+    variant: Variant,
+    needs: dict[str, str],
+) -> Settings:
+    own = {} if variant.script else experiment.hyperparameters
+    changes = {**nested.LEAN, **own, **variant.hyperparameters}
+    read = nested.settings_that_count(recipe, changes)
+    base_model = read.get(f"{nested.SECTION}.base_model")
+    settings = Settings(
+        script=script,
+        machine=experiment.recipe,
+        hyperparameters={"config": f"recipes/{name}.yaml", "overrides": nested.as_overrides(changes)},
+        data=experiment.data,
+        system_prompt=None if base_model == "asset:tiny" else FORMAT_INSTRUCTIONS,
+        channels=variant.channels,
+        seeded=True,
+        needs=needs,
+        fingerprint="",
+    )
+    code = [*(read.get(f"{nested.SECTION}.rewards") or []), read.get(f"{nested.SECTION}.verifier", "")]
+    return dataclasses.replace(settings, fingerprint=_digest(scripts, settings, read, code))
+
+
 def _processes(module: Path, recipe: str) -> int:
     """Processes that train together with a recipe in the notebook; 1 for one that machines.yaml does not list."""
     row = read_machines(module / "machines.yaml").get(recipe, {"instance_count": 1, "process_count": 1})
@@ -157,11 +201,20 @@ def _processes(module: Path, recipe: str) -> int:
 
 
 def _fingerprint(scripts: Path, recipe: dict[str, Any], settings: Settings, reads: set[str]) -> str:
-    """The same for the same settings, however they are spelled; files of one's own code count with their content."""
+    """Of a flat recipe: what the script reads of it."""
     read = {**recipe, **settings.hyperparameters}
     read = {key: value for key, value in read.items() if key in reads and key not in NO_SETTINGS}
-    named = [*(read.get("rewards") or []), read.get("verifier", ""), settings.data.function]
-    own = {f"{name.partition('.')[0]}.py" for name in named if "." in name}
+    return _digest(scripts, settings, read, [*(read.get("rewards") or []), read.get("verifier", "")])
+
+
+def _digest(scripts: Path, settings: Settings, read: dict[str, Any], code: Iterable[str]) -> str:
+    """The same for the same settings, however they are spelled; files of one's own code count with their content.
+
+    Args:
+        read: the recipe with the changes, as far as it decides the result.
+        code: names of rewards and verifier; file.function is one's own.
+    """
+    own = {f"{name.partition('.')[0]}.py" for name in (*code, settings.data.function) if "." in name}
     content = {
         "script": settings.script,
         "settings": read,

@@ -34,6 +34,9 @@ CURVES = (
     "cispo_clip_ratio",
     "grad_norm",
     "logps/*",
+    "actor/ppo_kl",
+    "actor/pg_clipfrac",
+    "rollout_corr/rollout_is_mean",
     "accuracy",
     "margin",
     "eval_*",
@@ -48,7 +51,7 @@ NOT_CURVES = (
 )
 PASS_AT = (2, 4, 8, 16, 32, 64)  # as far as there are so many samples
 _HABITS = ("thinks", "direct", "untagged")  # in columns, for each of HABITS
-PACKAGES = ("torch", "transformers", "trl")
+PACKAGES = ("torch", "transformers", "trl", "verl")
 
 
 def result_row(output: JobOutput, seconds: float | None) -> Row:

@@ -111,6 +111,8 @@ def ray_environment(folder: str) -> dict[str, str]:
     """The variables of Ray and the script: a home of their own, and the job's token, which only its file holds."""
     own = {"HOME": folder, "RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": str(TOKEN_FILE)}
     own |= {"RAY_USAGE_STATS_ENABLED": "0", "RAY_COLOR_PREFIX": "0"}
+    # Ray would start idle workers for the first script, which those of a script with variables of its own never are.
+    own["RAY_prestart_worker_first_driver"] = "0"
     # Of lines that differ in numbers alone Ray shows the first for five seconds, which leaves no stack whole.
     own["RAY_DEDUP_LOGS_ALLOW_REGEX"] = os.environ.get("RAY_DEDUP_LOGS_ALLOW_REGEX") or STACK
     own["XDG_CONFIG_HOME"] = os.environ.get("XDG_CONFIG_HOME") or str(Path.home() / ".config")  # pip's

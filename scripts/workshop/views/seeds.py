@@ -23,7 +23,7 @@ from workshop.views.comparisons import COLOURS
 from workshop.views.html import HtmlView, table
 from workshop.views.plots import INK, Panel, Plot, dress, moving_mean, new_figure, points, smoothing_window
 
-_TEXTS = {"variant", "fingerprint", "recorded", "machine", "revision", "torch", "transformers", "trl"}
+_TEXTS = {"variant", "fingerprint", "recorded", "machine", "revision", "torch", "transformers", "trl", "verl"}
 _DASHES = ("-", (0, (4, 1.5)), (0, (1, 1)))  # solid; more variants than colours: dashed, then dotted
 
 
