@@ -1,10 +1,12 @@
 """verl's metrics become the job's history: every step once and in order, whatever happened in between."""
 
 import json
+import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
-from verl_history import History
+from verl_history import History, write_step
 
 
 @pytest.fixture
@@ -52,6 +54,20 @@ def test_after_two_resumes_each_step_stands_there_once(folders, capsys):
         assert [row["step"] for row in history.trained] == steps
         assert capsys.readouterr().out.count("[metrics]") == len(steps)
     assert written(folders) == [(1, 0.1), (2, 0.1), (3, 0.2), (4, 0.2), (5, 0.3), (6, 0.3)]
+
+
+def test_a_step_that_was_saved_and_not_logged_is_in_its_checkpoint(folders):
+    train(History(None), [1, 2, 3], 0.1)  # the job ended after saving step 4, before verl logged it
+    saved = folders / "checkpoints" / "global_step_4"
+    saved.mkdir()
+    step = json.loads(line(4, 0.2))
+    write_step(saved, 4, {**step["data"], "actor/entropy": np.float32(0.5), "a text": "left out"})
+    (folders / "output" / "history.jsonl").unlink()
+    train(History(saved), [5, 6], 0.3)
+    shutil.rmtree(saved)  # as verl does with older checkpoints
+    (folders / "output" / "history.jsonl").unlink()
+    History(folders / "checkpoints" / "global_step_6")
+    assert written(folders) == [(1, 0.1), (2, 0.1), (3, 0.1), (4, 0.2), (5, 0.3), (6, 0.3)]
 
 
 def test_a_cut_off_line_is_not_read(folders):

@@ -9,8 +9,9 @@ import json
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from numbers import Real
 from pathlib import Path
-from typing import TypedDict
+from typing import Any, TypedDict
 
 from job.container import checkpoint_dir, output_data_dir, print_line
 from job.metrics import HISTORY, Metrics, metrics_line
@@ -19,6 +20,7 @@ from job.zero_rewards import ZeroRewards
 from rl.evaluation import Evaluation
 
 POLL_S = 0.5
+SAVED_STEP = "metrics.jsonl"  # in a checkpoint: the line of its step, which verl writes only after saving
 # verl's name -> the one that TRL has for the same; tokens and turns, which TRL does not log, are the workshop's
 NAMES = {
     "critic/rewards/mean": "reward",
@@ -42,6 +44,12 @@ class WrittenStep(TypedDict):
     data: dict[str, float]  # by verl's names
 
 
+def write_step(folder: Path, step: int, metrics: dict[str, Any]) -> None:
+    """Keeps the metrics of a checkpoint's own step in its folder."""
+    numbers = {name: float(value) for name, value in metrics.items() if isinstance(value, Real)}
+    (folder / SAVED_STEP).write_text(json.dumps({"step": step, "data": numbers}) + "\n")
+
+
 class History:
     """The metrics of one run, in order, each step once.
 
@@ -61,6 +69,11 @@ class History:
             lines = path.read_bytes().splitlines(keepends=True) if path != self.file else []
             written = [json.loads(line) for line in lines if line.endswith(b"\n")]
             earlier |= {row["step"]: row for row in written if row["step"] <= start}
+        if checkpoint and start not in earlier and (checkpoint / SAVED_STEP).is_file():
+            line = (checkpoint / SAVED_STEP).read_bytes()
+            earlier[start] = json.loads(line)
+            # The checkpoint will be deleted when newer ones are there.
+            (checkpoint_dir() / f"metrics_{start:06}_saved.jsonl").write_bytes(line)
         for step in sorted(earlier):
             self._add(earlier[step])
         self._before = len(self.rows)

@@ -7,6 +7,7 @@ block of reserved machines). And it looks only every two seconds whether the com
 """
 
 import math
+import time
 from collections import defaultdict
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,7 @@ from verl.trainer.ppo.v1.replay_buffer import ReplayBuffer
 from verl.trainer.ppo.v1.trainer_sync import PPOTrainerSync
 from verl.utils.debug import marked_timer
 from verl_checkpoints import close_checkpoint
+from verl_history import write_step
 from verl_stacks import ask_all
 
 # verl's 2 s, which are no setting (0.9.1), are nothing in a step of minutes and most of a tiny one.
@@ -56,7 +58,9 @@ class WorkshopTrainer(PPOTrainerSync):
 
     def step(self, metrics: dict[str, Any], timing_raw: dict[str, float]) -> KVBatchMeta:
         self._clock.step_begins()
+        began = time.perf_counter()
         batch = super().step(metrics, timing_raw)
+        self._learned = batch, metrics, timing_raw | {"step": time.perf_counter() - began}
         self._clock.step_ends(self.global_steps)
         self._pace.step_ended()
         if is_capped() and self._pace.is_short() and self.global_steps < self.total_training_steps:
@@ -91,6 +95,11 @@ class WorkshopTrainer(PPOTrainerSync):
         self._pace.save_begins()
         super()._save_checkpoint()
         folder = Path(self.config.trainer.default_local_dir, f"global_step_{self.global_steps}")
+        # verl logs a step after it has saved it: a job that ends in between, and is started again, has the step from here.
+        batch, metrics, timing = self._learned
+        row, epoch = dict(metrics), (self.global_steps - 1) // self.steps_per_epoch
+        self._compute_metrics(batch, row, timing, global_steps=self.global_steps, epoch=epoch)
+        write_step(folder, self.global_steps, row)
         made_of = OmegaConf.to_container(self.config.fingerprints)
         # In one training process of each host: it has imported what that takes, and a new one would have to.
         on_each_host = self.actor_rollout_wg.workers[:: self.config.trainer.n_gpus_per_node]
