@@ -50,7 +50,7 @@ FORBIDDEN = {
     "scripts/workshop/**/*.py": {"lesson", "compat", "bench"} | TRAINING - {"transformers"},
     "scripts/seeds/**/*.py": {"lesson", "compat", "bench"} | TRAINING,
     # It measures all of the others, and nothing imports it.
-    "scripts/bench/**/*.py": {"lesson", "launchers", "compat"},
+    "scripts/bench/**/*.py": {"lesson", "compat"},
     "[0-9][0-9]_*/lesson/*.py": {"launchers", "compat", "bench"} | TRAINING,
     "[0-9][0-9]_*/scripts/**/*.py": NOTEBOOK_SIDE,
     "[0-9][0-9]_*/*.ipynb": {"local_sagemaker", "compat", "bench"} | TRAINING,

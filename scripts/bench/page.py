@@ -183,19 +183,19 @@ def _verdict(exponent: float | None) -> str:
 def _scaling(rows: list[Row]) -> Iterator[str]:
     yield str(scaling.__doc__).split("\n\n")[2].replace("\n", " ").strip()
     yield ""
-    found = scaling.parts(rows)
-    yield from _table(
-        ("module", "a step", *scaling.PARTS, "rest"),
-        ((case, *(f"{seconds:.3f} s" for seconds in each.values())) for case, each in found.items()),
-    )
-    yield ""
+    for names in (scaling.PARTS, tuple(scaling.VERL_PARTS)):
+        if found := scaling.parts(rows, names):
+            yield from _table(
+                ("module", "a step", *names, "rest"),
+                ((case, *(f"{seconds:.3f} s" for seconds in each.values())) for case, each in found.items()),
+            )
+            yield ""
     said = ", ".join(f"{module} {value:.2f}" for module, value in scaling.efficiency(rows).items())
     if not said:
         said = "not measured"
     yield (
         f"Efficiency with two processes: {said}. Backward holds what the processes tell one another of their gradients; the rewards "
-        "are gathered, and wait there for the slower rollout; the rest is advantages, log-probabilities, optimizer and logging. "
-        "verl (05) is not measured here."
+        "are gathered, and wait there for the slower rollout; the rest is advantages, log-probabilities, optimizer and logging."
     )
 
 

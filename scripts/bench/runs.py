@@ -14,6 +14,7 @@ from workshop.folders import REPOSITORY
 
 HERE = Path(__file__).parent
 DPO, GRPO, FSDP = "01_dpo_trl", "02_grpo_trl_accelerate", "03_grpo_trl_fsdp"
+VERL = "05_grpo_verl"
 # Evaluations are outside the training that is timed, but their memory is the process's.
 SMALL_EVALUATION = {"eval_problems": 8, "eval_samples": 1, "eval_batch_size": 8}
 PYTHON = (sys.executable,)

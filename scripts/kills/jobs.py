@@ -23,7 +23,7 @@ from sagemaker.core.training.configs import (
     StoppingCondition,
 )
 from sagemaker.train import ModelTrainer
-from sagemaker.train.distributed import Torchrun
+from sagemaker.train.distributed import DistributedConfig, Torchrun
 from workshop.checks.images import CPU_IMAGE
 from workshop.folders import REPOSITORY
 from workshop.session.staging import stage_source
@@ -110,8 +110,17 @@ class Workplace:
         client.shutdown(self.home)
         self._process.wait(timeout=60)
 
-    def start(self, module: str, checkpoints: str, *, spot: bool = False, **settings: Any) -> "Job":
-        """Creates a job; it goes on from what is in `checkpoints` (a prefix in S3)."""
+    def start(
+        self,
+        module: str,
+        checkpoints: str,
+        *,
+        spot: bool = False,
+        recipe: str = "smoke",
+        distributed: DistributedConfig | None = None,
+        **settings: Any,
+    ) -> "Job":
+        """Creates a job; it goes on from what is in `checkpoints` (a prefix in S3). `distributed`: in place of the module's."""
         scripts = next(REPOSITORY.glob(f"{module}_*")) / "scripts"
         if module not in self._sources:
             self._sources[module] = stage_source(scripts, build=self.folder)
@@ -136,7 +145,7 @@ class Workplace:
                 entry_script="train.py",
                 requirements="requirements.txt",
             ),
-            distributed=DISTRIBUTED[module](),
+            distributed=distributed or DISTRIBUTED[module](),
             compute=Compute(
                 instance_type="ml.c5.xlarge", instance_count=1, enable_managed_spot_training=spot or None
             ),
@@ -144,7 +153,7 @@ class Workplace:
                 max_runtime_in_seconds=LONGEST_S, max_wait_time_in_seconds=2 * LONGEST_S if spot else None
             ),
             checkpoint_config=CheckpointConfig(s3_uri=checkpoints),
-            hyperparameters={"config": "recipes/smoke.yaml", **given},
+            hyperparameters={"config": f"recipes/{recipe}.yaml", **given},
             environment={"OMP_NUM_THREADS": "1"},
         )
         inputs = [InputData(channel_name=name, data_source=str(path)) for name, path in channels.items()]
