@@ -1,11 +1,14 @@
 """Keeps CreateTrainingJob from being sent: what the SDK would ask AWS for, and answers that let a notebook go on.
 
 Each request is validated against botocore's model of the API and put through preflight, and answered as if the job had
-completed at once, with a tiny model and some made-up pairs and evaluations. Everything else goes where it would go, but
+completed at once, with a tiny model, some made-up pairs and evaluations that say to be of what the job would have
+evaluated. Everything else goes where it would go, but
 for what the SDK reports about its use, which goes nowhere.
 """
 
+import dataclasses
 import functools
+import io
 import json
 import re
 import shutil
@@ -19,14 +22,16 @@ from typing import Any
 import boto3
 from botocore.client import BaseClient
 from botocore.validate import ParamValidator
+from job.record import EVALUATION_BEFORE
 from rehearse_notebooks import ATTENDEE
-from rl.evaluation import Completion, score_completions
+from rl.evaluation import Completion, Evaluation, score_completions
 from rl.preferences import write_pairs
 from rl.tasks import make_splits
 from rl.verifiers import get_verifier
 from run_notebooks import ROOT
 from sagemaker.core.telemetry import telemetry_logging
 from sagemaker.train import ModelTrainer
+from workshop.checks.base_checks import evaluated_by
 from workshop.checks.duration import job_duration
 from workshop.checks.instances import training_instance_types
 from workshop.checks.preflight import run_checks
@@ -44,6 +49,7 @@ class RequestKeeper:
         self.section = ""
         self.names: dict[str, Any] = {}  # the notebook's
         self._described: dict[str, dict[str, Any]] = {}
+        self._settings: dict[str, Any] = {}  # the job's
         self._checks: list[dict[str, str]] = []
         self._seconds: float | None = None  # that the job is estimated to take
         self._send: Callable = BaseClient._make_api_call
@@ -63,7 +69,8 @@ class RequestKeeper:
 
     def _preflight(self, trainer: Any, channels: list) -> list[dict[str, str]]:
         reader, request = self.names.get("check_verl_recipe", check_recipe), read_request(trainer, channels)
-        checks, expected = run_checks(request, reader), job_duration(request, reader(request)[0])
+        checks, self._settings = run_checks(request, reader), reader(request)[0]
+        expected = job_duration(request, self._settings)
         self._seconds = expected.total if expected else None
         return [{"name": check.name, "status": check.status, "detail": check.detail} for check in checks]
 
@@ -83,7 +90,7 @@ class RequestKeeper:
                 }
             )
             self._described[name] = _completed(sender.meta.region_name, parameters)
-            _upload_results(parameters)
+            _upload_results(parameters, self._settings)
             return {"TrainingJobArn": self._described[name]["TrainingJobArn"]}
         if operation == "ListServiceQuotas":
             return {"Quotas": _quotas()}
@@ -130,38 +137,53 @@ def _is_packed(request: dict[str, Any]) -> bool:
     return request["OutputDataConfig"].get("CompressionType") != "NONE"
 
 
-def _upload_results(request: dict[str, Any]) -> None:
+def _upload_results(request: dict[str, Any], settings: dict[str, Any]) -> None:
     """What later cells read: the tiny model as the job's model, made-up pairs and evaluations as its output."""
     bucket, _, prefix = request["OutputDataConfig"]["S3OutputPath"].removeprefix("s3://").partition("/")
-    for name, content in results(_is_packed(request)).items():
+    for name, content in results(_is_packed(request), settings).items():
         key = f"{prefix.rstrip('/')}/{request['TrainingJobName']}/output/{name}"
         boto3.client("s3").put_object(Bucket=bucket, Key=key, Body=content)
 
 
+def results(packed: bool, settings: dict[str, Any]) -> dict[str, bytes]:
+    """The files that a job with these settings seems to have left, by name: packed as SageMaker packs them, or one by one."""
+    return _model(packed) | _output(packed, settings)
+
+
 @functools.cache
-def results(packed: bool) -> dict[str, bytes]:
-    """The files that every job seems to have left, by name: packed as SageMaker packs them, or one by one."""
+def _model(packed: bool) -> dict[str, bytes]:
     with tempfile.TemporaryDirectory(prefix="matrix-") as folder:
-        model, output = Path(folder) / "model", Path(folder) / "output"
+        model = Path(folder) / "model"
         shutil.copytree(ROOT / "scripts" / "assets" / "tiny", model)
         config = json.loads((model / "config.json").read_text()) | {"max_position_embeddings": 32768}
         (model / "config.json").write_text(json.dumps(config))  # as long as the models that it stands for
+        return _uploaded(model, packed)
+
+
+def _output(packed: bool, settings: dict[str, Any]) -> dict[str, bytes]:
+    pairs, evaluation = _pairs(), _evaluation()
+    of = {"problems": f"{evaluation.greedy.n} (made up)", **evaluated_by(settings)}
+    with tempfile.TemporaryDirectory(prefix="matrix-") as folder:
+        output = Path(folder) / ("output" if packed else "data")
         output.mkdir()
-        _write_output(output)
-        if packed:
-            for content in (model, output):
-                with tarfile.open(Path(folder) / f"{content.name}.tar.gz", "w:gz") as tar:
-                    tar.add(content, ".")
-                shutil.rmtree(content)
-        else:
-            output.rename(Path(folder) / "data")
-        files = [file for file in Path(folder).rglob("*") if file.is_file()]
-        return {str(file.relative_to(folder)): file.read_bytes() for file in files}
+        write_pairs(pairs, output / "pairs.jsonl")
+        dataclasses.replace(evaluation, of=of).save(output / EVALUATION_BEFORE)
+        evaluation.save(output / "evaluation_after.json")
+        return _uploaded(output, packed)
 
 
-def _write_output(folder: Path) -> None:
-    pairs = _pairs()
-    write_pairs(pairs, folder / "pairs.jsonl")
+def _uploaded(folder: Path, packed: bool) -> dict[str, bytes]:
+    if packed:
+        archive = io.BytesIO()
+        with tarfile.open(fileobj=archive, mode="w:gz") as tar:
+            tar.add(folder, ".")
+        return {f"{folder.name}.tar.gz": archive.getvalue()}
+    files = [file for file in folder.rglob("*") if file.is_file()]
+    return {str(file.relative_to(folder.parent)): file.read_bytes() for file in files}
+
+
+@functools.cache
+def _evaluation() -> Evaluation:
     completions = [
         Completion(
             index=pair["index"],
@@ -173,13 +195,13 @@ def _write_output(folder: Path) -> None:
             tokens=30,
             cut_off=False,
         )
-        for pair in pairs[:8]
+        for pair in _pairs()[:8]
         for decoding in ("greedy", "sampled")
     ]
-    for moment in ("before", "after"):
-        score_completions(completions, get_verifier("number")).save(folder / f"evaluation_{moment}.json")
+    return score_completions(completions, get_verifier("number"))
 
 
+@functools.cache
 def _pairs() -> list[Any]:
     answers = {"chosen": "{answer}", "rejected": "{answer}0"}
     return [

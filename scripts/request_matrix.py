@@ -93,7 +93,7 @@ def record_all(notebooks: list[Path], folder: Path) -> dict[str, dict[str, list[
     for name in IMPORTED_FIRST:
         importlib.import_module(name)
     for packed in (True, False):
-        results(packed)
+        results(packed, {})  # model, pairs and evaluation are made once
     forks, runs = multiprocessing.get_context("fork"), {}
     for notebook in notebooks:
         for recipe in recipes_of(notebook):

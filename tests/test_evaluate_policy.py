@@ -7,12 +7,14 @@ import torch
 from harness import ROOT, ScriptJob
 from job.models import load_base
 from job.recipe import RecipeError, parse_arguments
+from preflight_findings import request_of
 from rl.evaluation import Evaluation, evaluate
 from rl.generation import closing_tokens, generate
 from rl.tasks import make_splits, write_splits
 from rl.verifiers import number
 from tiny import tiny_model, tiny_tokenizer
-from workshop.checks.request import read_script
+from workshop.checks.base_checks import check_base_evaluation
+from workshop.checks.request import OK, read_script
 
 SCRIPTS = ROOT / "02_grpo_trl_accelerate" / "scripts"
 SETTINGS = {"verifier": number, "samples": 2, "max_new_tokens": 96, "batch_size": 40, "seed": 42}
@@ -163,6 +165,9 @@ def test_a_training_takes_the_evaluation_of_its_base_from_a_channel(tmp_path):
     measured = ScriptJob(SCRIPTS / "evaluate_policy.py", tmp_path / "base", {"test": channels["test"]}, few)
     measured.run()
     base = Evaluation.load(measured.output / "evaluation_before.json")
+    recipe = {"base_model": "asset:tiny", "verifier": "number", "eval_samples": 1, "eval_max_new_tokens": 96}
+    [check] = check_base_evaluation(request_of({"base": measured.output}), recipe)
+    assert check.status == OK, check.detail
 
     few |= {"max_steps": 1, "per_device_train_batch_size": 8}
     job = ScriptJob(SCRIPTS / "train.py", tmp_path / "job", {**channels, "base": measured.output}, few)

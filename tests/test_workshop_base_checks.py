@@ -4,6 +4,7 @@ import dataclasses
 import json
 
 import pytest
+import request_keeper
 from preflight_findings import MARKS, request_of
 from rl.evaluation import Evaluation, score_completions
 from rl.verifiers import number
@@ -69,3 +70,11 @@ def test_what_is_no_evaluation_is_refused(tmp_path, text):
 def test_an_evaluation_that_does_not_say_of_what_it_is_is_refused(evaluation, tmp_path):
     dataclasses.replace(evaluation, of={}).save(tmp_path / "evaluation_before.json")
     assert "samples: not said there, 1 here" in said(tmp_path)
+
+
+def test_what_the_request_matrix_makes_up_is_the_evaluation_of_its_jobs_base(tmp_path):
+    made_up = request_keeper.results(False, SETTINGS)
+    (tmp_path / "evaluation_before.json").write_bytes(made_up["data/evaluation_before.json"])
+    assert said(tmp_path) == "+ sampled pass@1 1.000 of 8 (made up) problems"
+    assert "samples: 1 there, 4 here" in said(tmp_path, eval_samples=4)
+    assert Evaluation.load(tmp_path / "evaluation_before.json").of.keys() == OF.keys()

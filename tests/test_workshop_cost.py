@@ -48,6 +48,14 @@ def test_pairs_are_made_faster_in_larger_batches():
     assert few.total > 3600 > 2 * many.total
 
 
+def test_an_evaluation_that_the_channel_base_brings_takes_no_time():
+    made = job_duration(*job_of("02", "full", "ml.g6e.12xlarge"))
+    brought = job_duration(
+        *job_of("02", "full", "ml.g6e.12xlarge", CHANNELS=[("base", "s3://bucket/evaluation_before.json")])
+    )
+    assert made and brought and brought.evaluation == made.evaluation / 2 > 0
+
+
 def test_more_gpus_more_hosts_and_fewer_steps_take_less_time():
     base = job_duration(*job_of("03", "full", "ml.g6e.12xlarge"))
     two = job_duration(*job_of("03", "full", "ml.g6e.12xlarge", HOSTS=2, gradient_accumulation_steps=4))

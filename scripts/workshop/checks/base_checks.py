@@ -26,16 +26,10 @@ def check_base_evaluation(request: JobRequest, settings: dict[str, Any]) -> Iter
         except (Unread, DataError) as error:
             yield Check("base", getattr(error, "status", PROBLEM), str(error))
             return
-    expected = {
-        "base model": settings.get("base_model"),
-        "verifier": settings.get("verifier"),
-        "samples": json.dumps(settings.get("eval_samples")),
-        "max_new_tokens": json.dumps(settings.get("eval_max_new_tokens")),
-    }
     differences = [
         f"{name}: {known.of.get(name, 'not said')} there, {value} here"
-        for name, value in expected.items()
-        if value not in (None, "null") and not _same(known.of.get(name, ""), str(value))
+        for name, value in evaluated_by(settings).items()
+        if not _same(known.of.get(name, ""), value)
     ]
     if differences:
         detail = f"the evaluation in the channel is of something else ({'; '.join(differences)})"
@@ -46,6 +40,18 @@ def check_base_evaluation(request: JobRequest, settings: dict[str, Any]) -> Iter
         yield Check(
             "base", OK, f"sampled pass@1 {known.sampled.value:.3f} of {known.of['problems']} problems"
         )
+
+
+def evaluated_by(settings: dict[str, Any]) -> dict[str, str]:
+    """What Evaluation.of will say of the base model's evaluation (job.base_evaluation), as far as the recipe tells it: the
+    digests of model and verifier are missing, and the problems."""
+    told = {
+        "base model": settings.get("base_model"),
+        "verifier": settings.get("verifier"),
+        "samples": json.dumps(settings.get("eval_samples")),
+        "max_new_tokens": json.dumps(settings.get("eval_max_new_tokens")),
+    }
+    return {name: str(value) for name, value in told.items() if value not in (None, "null")}
 
 
 def _same(text: str, value: str) -> bool:

@@ -15,6 +15,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
+from job.record import BASE_CHANNEL
+
 from workshop.checks.instances import Gpu, find_instance
 from workshop.checks.memory import BYTES, ModelShape, kv_cache_bytes, shape_of, whole_model_bytes
 from workshop.checks.recipe_values import recipe_values
@@ -37,7 +39,7 @@ class Duration:
     """Seconds of a job's parts."""
 
     start: float
-    evaluation: float  # all of them together; also completions that pairs are made of
+    evaluation: float  # all of them together, but what the channel `base` brings; also completions that pairs are made of
     steps: int
     generate: float  # of one step
     learn: float  # of one step
@@ -102,7 +104,8 @@ def estimate_duration(
     """
     devices = request.hosts * request.processes_per_host
     script = request.script
-    evaluation = _evaluations(recipe, shape, gpu, devices, script.config if script else "")
+    known = BASE_CHANNEL in dict(request.channels)
+    evaluation = _evaluations(recipe, shape, gpu, devices, script.config if script else "", known)
     if script and script.config is None:  # no trainer: pairs out of the model's own answers
         return Duration(START_S, evaluation, steps=0, generate=0.0, learn=0.0) if evaluation else None
     sequences = int(recipe["per_device_train_batch_size"]) * int(
@@ -173,9 +176,10 @@ def _learn_seconds(
 
 
 def _evaluations(
-    recipe: dict[str, Any], shape: ModelShape, gpu: Gpu, devices: int, config: str | None
+    recipe: dict[str, Any], shape: ModelShape, gpu: Gpu, devices: int, config: str | None, base_known: bool
 ) -> float:
     """All completions outside the training steps: before and after it, in between for DPO, or to make pairs of."""
+    times = 1 if base_known else 2
     if recipe.get("eval_batch_size") is None or recipe.get("eval_max_new_tokens") is None:
         return 0.0
     batch, answer = int(recipe["eval_batch_size"]), int(recipe["eval_max_new_tokens"])
@@ -192,7 +196,7 @@ def _evaluations(
             * answer
             * _token_seconds(recipe, shape, gpu, min(ENGINE_SEQUENCES, problems), answer, True)
         )
-        return 2 * once
+        return times * once
     seconds = answer * _token_seconds(recipe, shape, gpu, min(batch, problems), answer, False)
     whole = math.ceil(math.ceil(problems / batch) * (1 + samples) / devices) * seconds
     if config in (
@@ -204,4 +208,4 @@ def _evaluations(
     between = (
         int(recipe.get("max_steps") or 0) // int(recipe["eval_steps"]) if config == "trl.DPOConfig" else 0
     )
-    return 2 * whole + max(between, 0) * greedy
+    return times * whole + max(between, 0) * greedy
