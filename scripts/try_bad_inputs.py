@@ -1,10 +1,11 @@
-"""Try bad inputs of all five modules as a user would: preflight first and, where that says nothing, the job itself.
+"""Try bad inputs of all five modules as a user would: preflight and the request first and, where they say nothing, the job itself.
 
     python scripts/try_bad_inputs.py              # all of them: half an hour on two cores; writes docs/bad-inputs.md
     python scripts/try_bad_inputs.py 02 reward    # those of module 02 whose names have this word
 
 It needs what requirements-dev.txt installs: the jobs of modules 01 to 03 run in the same environment.
-What was tried is kept in build/bad-inputs.jsonl and not tried again: delete that file to begin anew. The list is in bad_inputs/.
+What was tried, what preflight had nothing to say of included, is kept in build/bad-inputs.jsonl and not tried again: delete that
+file to begin anew. The list is in bad_inputs/.
 Exit code: 0; 1 if preflight raised or hung, or if a job completed and nobody has said why that is right.
 """
 
@@ -25,8 +26,8 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(ROOT / "05_grpo_verl"), str(ROOT / "05_grpo_verl" / "scripts")]
 
-from bad_inputs.before import try_before  # noqa: E402
-from bad_inputs.cases import BEFORE, COMPLETED, IN_JOB, OUTCOMES, Case, Tried  # noqa: E402
+from bad_inputs.before import ready_endpoint, try_before  # noqa: E402
+from bad_inputs.cases import BEFORE, COMPLETED, IN_JOB, OUTCOMES, PASSED, Case, Tried  # noqa: E402
 from bad_inputs.file_cases import file_cases  # noqa: E402
 from bad_inputs.in_job import Server  # noqa: E402
 from bad_inputs.places import Ground, overrides  # noqa: E402
@@ -58,24 +59,24 @@ def main(words: list[str]) -> int:
         if all(word in case.name.split() or word in case.name for word in words)
     ]
     left = [cases[key] for key in chosen if key not in known]
-    print(f"{len(chosen)} cases, {len(left)} of them to be tried")
+    waiting = [cases[key] for key in chosen if key in known and known[key].outcome == PASSED]
+    print(f"{len(chosen)} cases: {len(left)} to be tried, {len(waiting)} of which the job alone is left")
     with tempfile.TemporaryDirectory(prefix="bad-inputs-") as folder, contextlib.ExitStack() as endings:
         home = Path(folder) / "endpoint"
         endings.callback(client.shutdown, home)
         endings.callback(client.connect(client.ensure_endpoint(home).url))
+        ready_endpoint()
         ground = Ground(Path(folder))
         for module in {case.module for case in left}:
             ground.source(module)
-        passed = []
         with ThreadPoolExecutor(AT_ONCE) as pool:
-            for case, tried in zip(left, pool.map(lambda case: _before(case, ground), left), strict=True):
-                passed += [case] if tried is None else []
-                if tried:
-                    _keep(tried)
-        for tried in _in_jobs(passed, ground):
+            for tried in pool.map(lambda case: try_before(case, ground.place(case)), left):
+                _keep(tried)
+                waiting += [tried.case] if tried.outcome == PASSED else []
+        for tried in _in_jobs(waiting, ground):
             _keep(tried)
     known = dict(_read(cases))
-    if known.keys() == cases.keys():
+    if known.keys() == cases.keys() and not any(tried.outcome == PASSED for tried in known.values()):
         PAGE.write_text(page(list(known.values())), encoding="utf-8")
     return int(any(faulty(known[key]) for key in chosen))
 
@@ -83,10 +84,6 @@ def main(words: list[str]) -> int:
 def faulty(tried: Tried) -> bool:
     """Whether it should have gone another way."""
     return tried.outcome not in (BEFORE, IN_JOB) and not (tried.outcome == COMPLETED and tried.case.right)
-
-
-def _before(case: Case, ground: Ground) -> Tried | None:
-    return try_before(case, ground.place(case))
 
 
 def _in_jobs(cases: list[Case], ground: Ground) -> Iterator[Tried]:
@@ -134,9 +131,14 @@ def _keep(tried: Tried) -> None:
 
 
 def _read(cases: dict[tuple[str, str], Case]) -> Iterator[tuple[tuple[str, str], Tried]]:
+    """What was tried, the later of two lines of one case. A last line that was cut off is taken off the file."""
     if not RESULTS.is_file():
         return
-    for line in RESULTS.read_text(encoding="utf-8").splitlines():
+    whole, _, cut = RESULTS.read_text(encoding="utf-8").rpartition("\n")
+    if cut:
+        print(f"The last line of {RESULTS} was cut off: its case is tried again.")
+        RESULTS.write_text(f"{whole}\n" if whole else "", encoding="utf-8")
+    for line in whole.splitlines():
         name, script, *found = json.loads(line)
         if case := cases.get((name, script)):
             yield (name, script), Tried(case, *found)
@@ -148,9 +150,9 @@ def page(all_tried: list[Tried]) -> str:
         "# Bad inputs",
         "",
         "What happens to an input that is bad: a number out of its range, a misspelt key, a file that is cut off, a reward that",
-        "raises. Each is tried as a user would. `ModelTrainer` and preflight come first; where they say nothing, the module's",
-        "training script runs as its job runs it, with the recipe `smoke` and one step, in one process on CPU. Everything that is",
-        "refused is refused in words that name the setting, the file or the line.",
+        "raises. Each is tried as a user would. `ModelTrainer` and preflight come first; where they say nothing, the request is sent",
+        "to the local endpoint, which refuses what CreateTrainingJob would; and where that takes it, the module's training script",
+        "runs as its job runs it, with the recipe `smoke` and one step, in one process on CPU.",
         "",
         f"Tried on {date.today()} with `python scripts/try_bad_inputs.py`; the list is in [scripts/bad_inputs](../scripts/bad_inputs).",
         "",
@@ -158,20 +160,27 @@ def page(all_tried: list[Tried]) -> str:
         "|---|---|---|---|---|---|",
     ]
     counts = Counter((tried.case.module, tried.case.topic, tried.outcome) for tried in all_tried)
-    for module, topic in sorted({(tried.case.module, tried.case.topic) for tried in all_tried}):
-        numbers = [counts[module, topic, outcome] for outcome in OUTCOMES]
-        lines.append(f"| {module} | {topic} | {sum(numbers)} | " + " | ".join(map(str, numbers)) + " |")
+    topics = Counter((tried.case.module, tried.case.topic) for tried in all_tried)
+    for (module, topic), number in sorted(topics.items()):
+        numbers = [number, *(counts[module, topic, outcome] for outcome in OUTCOMES)]
+        lines.append(f"| {module} | {topic} | " + " | ".join(map(str, numbers)) + " |")
     totals = [sum(tried.outcome == outcome for tried in all_tried) for outcome in OUTCOMES]
-    lines.append(f"| all | | {sum(totals)} | " + " | ".join(map(str, totals)) + " |")
-    for heading, outcome in (
-        ("Completed, and why that is right", COMPLETED),
-        ("Refused in the job alone", IN_JOB),
+    lines.append("| all | | " + " | ".join(map(str, [len(all_tried), *totals])) + " |")
+    faults = [tried for tried in all_tried if faulty(tried)]
+    for heading, found in (
+        ("Open: these should have gone another way", faults),
+        ("Completed, and why that is right", [tried for tried in all_tried if tried.outcome == COMPLETED]),
+        ("Refused in the job alone", [tried for tried in all_tried if tried.outcome == IN_JOB]),
     ):
+        if not found:
+            continue
         lines += ["", f"## {heading}", "", "| module | what is bad | why |", "|---|---|---|"]
-        for tried in sorted(all_tried, key=lambda tried: tried.case.name):
-            if tried.outcome == outcome:
-                words = tried.case.right or tried.words[:160]
-                lines.append(f"| {tried.case.module} | {_cell(tried.case.bad)} | {_cell(words)} |")
+        for tried in sorted(found, key=lambda tried: tried.case.name):
+            if found is faults or tried not in faults:
+                words = (
+                    f"{tried.outcome}. {tried.words}" if found is faults else tried.case.right or tried.words
+                )
+                lines.append(f"| {tried.case.module} | {_cell(tried.case.bad)} | {_cell(words[:160])} |")
     lines += [
         "",
         "## In preflight's words",

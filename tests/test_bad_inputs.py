@@ -45,6 +45,12 @@ BEFORE_A_JOB = {
     "02 request: no instances": "instance_count is 0: it must be 1 or more",
     "02 request: -5 s at most": "max_runtime_in_seconds is -5",
     "02 request: a name with a space": "letters, digits and hyphens",
+    "02 request: a name of 200 letters": "a second job would be refused for its name",
+    "02 source: an accelerate file that is a list": "accelerate/cpu.yaml must hold lines of the form 'key: value'",
+    "02 recipe: lr_scheduler_kwargs={": "'lr_scheduler_kwargs' must be dict, not",
+    "02 reward: reward: a file that is no UTF-8": "bad_file.py is not UTF-8",
+    '04 recipe: lora_target_modules=["no_such_proj"]': "unknown layer 'no_such_proj'",
+    '03 recipe: fsdp_config={"version": 3}': "version must be one of 1, 2",
     "02 request: data at a path with a zero byte": "train: There is no file",
 }
 

@@ -17,8 +17,10 @@ from job.arguments import (
     RunArguments,
     Script,
 )
-from job.recipe import parse_arguments, read_command_line, read_recipe
+from job.forms import FILES
+from job.recipe import parse_arguments, read_command_line, read_recipe, setting_problems
 from trl import DPOConfig, GRPOConfig, TrlParser
+from workshop.checks.signatures import CONFIGS, load_signature
 
 
 @dataclasses.dataclass
@@ -170,12 +172,45 @@ def test_wrong_recipes_are_refused(parse, recipe, message):
         (["stray"], "'stray' on the command line"),
         (["--rewards", '["accuracy", "for'], "'rewards' begins like JSON, which it is not"),
         (["--hub_token", "hf_abc"], "hyperparameter 'hub_token'"),
+        (["--optim_args", "{"], "'optim_args' must be written as name=value,name=value, not"),
+        (["--optim_args", "beta3"], "'optim_args' must be written as name=value"),
+        (["--fsdp", "half"], "'fsdp' must be of full_shard, .*, not .half"),
+        (["--fsdp", "hybrid_shard"], "which FSDP1 alone has"),
+        (["--fsdp_config", '{"version": 3}'], "'fsdp_config': version must be one of 1, 2, not 3"),
+        (
+            ["--fsdp_config", '{"state_dict_type": "WHOLE"}'],
+            "state_dict_type must be one of SHARDED_STATE_DICT, FULL",
+        ),
+        (
+            ["--fsdp_config", '{"activation_checkpointing": "perhaps"}'],
+            "activation_checkpointing must be true or false",
+        ),
+        (["--generation_kwargs", '{"top_p": 5}'], "'generation_kwargs': top_p is 5: it must be above 0"),
+        (["--accelerator_config", '{"nonsense": 1}'], "'accelerator_config' must be one of split_batches, "),
     ],
 )
 def test_wrong_hyperparameters_are_refused(parse, arguments, message):
     arguments = arguments if arguments[0].startswith("--") else [*arguments, "--max_steps", "1"]
     with pytest.raises(RecipeError, match=message):
         parse_arguments(GRPO, [*arguments, "--use_cpu", "--bf16=false"])
+
+
+@pytest.mark.parametrize("config", CONFIGS)
+def test_a_mapping_of_any_config_is_never_another_text(config):
+    """Which TRL and transformers would keep for a file's name, or fail to read without saying of what."""
+    reads = Script(Arguments, config).reads(load_signature)
+    mappings = {key for key, setting in reads.items() if "dict" in setting.kinds} - set(FILES)
+    assert {"lr_scheduler_kwargs", "fsdp_config", "gradient_checkpointing_kwargs"} <= mappings
+    for key in mappings:
+        for text in ("{", "words", "[1]", '{"a": ' * 1000):
+            (problem,) = setting_problems({}, {key: text}, {key: reads[key]}, {})
+            assert problem.startswith(f"hyperparameter '{key}' ")
+    right = {
+        "lr_scheduler_kwargs": '{"power": 2}',
+        "fsdp_config": '{"version": 2}',
+        "fsdp": "full_shard auto_wrap",
+    }
+    assert setting_problems({}, right, reads, {}) == []
 
 
 def test_a_secret_is_not_repeated_in_the_refusal(parse):

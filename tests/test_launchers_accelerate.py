@@ -74,6 +74,16 @@ def test_the_multi_process_launcher_is_forced_on_cpu_only_and_for_several_proces
     assert "--multi_gpu" in command(processes_per_host=1, hosts=2)
 
 
+@pytest.mark.parametrize("content", [b"- 1\n", b"", b"use_cpu: [", b"use_cpu: caf\xe9\n"])
+def test_a_file_that_is_no_mapping_is_the_reason_why_a_job_fails(tmp_path, content):
+    (tmp_path / "mine.yaml").write_bytes(content)
+    with pytest.raises(
+        accelerate_driver.ConfigError, match="mine.yaml (must hold lines|is not valid YAML)"
+    ) as said:
+        accelerate_driver.read_config(tmp_path / "mine.yaml")
+    assert script_run.last_error([f"ConfigError: {said.value}"]) == f"ConfigError: {said.value}"
+
+
 @pytest.mark.parametrize(
     ("lines", "error"),
     [

@@ -4,6 +4,7 @@ import re
 import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import pytest
 from own_rewards import DECORATED, MINE
@@ -54,6 +55,20 @@ def test_what_cannot_be_had_is_said_in_words(write, name, content, message):
     missing = "needs '" in message
     assert isinstance(caught.value.__cause__, MissingPackage if missing else OwnCodeError) or "." not in name
     assert isinstance(caught.value.__cause__, MissingPackage) is missing
+
+
+@pytest.mark.parametrize("text", ["# caf\xe9\n", "x = 1\ny = 'caf\xe9'\n"], ids=["in a comment", "in a text"])
+def test_a_file_in_another_encoding_says_so_in_its_first_line(write, tmp_path, text):
+    """An import of Python 3.11 reads no comments; the same file run as a script is refused."""
+    write("mine", "")
+    path, function = Path(sys.path[0], "mine.py"), "def f(completions, **kwargs): return [1.0]\n"
+    path.write_bytes((text + function).encode("latin-1"))
+    with pytest.raises(
+        RewardError, match=rf"mine.py is not UTF-8 \(byte 0xe9, line {text.count(chr(10))}\): save it as"
+    ):
+        get_rewards(["mine.f"])
+    path.write_bytes(("# -*- coding: latin-1 -*-\n" + text + function).encode("latin-1"))
+    assert get_rewards(["mine.f"])
 
 
 def test_a_file_that_could_not_be_imported_can_be_mended(write):

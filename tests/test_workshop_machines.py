@@ -1,5 +1,6 @@
 """What is known of instances, and preflight's rules about machines: launcher files, GPUs, disk, time limit and quota."""
 
+import dataclasses
 import json
 import re
 from importlib import resources
@@ -10,6 +11,7 @@ import pytest
 from botocore.stub import Stubber
 from job_requests import job_request
 from workshop.checks import instances
+from workshop.checks.accelerate_file import KEYS, TYPES, check_launcher
 from workshop.checks.instances import (
     find_instance,
     gpu_bytes,
@@ -20,7 +22,6 @@ from workshop.checks.instances import (
 )
 from workshop.checks.machine_checks import (
     check_disk,
-    check_launcher,
     check_machines,
     check_quota,
     check_time_limit,
@@ -139,12 +140,44 @@ def test_local_mode_takes_launcher_files_as_they_are():
 
 
 def test_numbers_in_a_launcher_file_that_do_not_count(tmp_path):
-    (tmp_path / "mine.yaml").write_text("use_cpu: false\nnum_processes: 8\nnum_machines: 1\n")
+    (tmp_path / "mine.yaml").write_text(
+        "distributed_type: MULTI_GPU\nuse_cpu: false\nnum_processes: 8\nnum_machines: 1\n"
+    )
     launcher = {"config_file": "mine.yaml", "process_count_per_node": 4}
     checks = list(check_launcher(on_aws("ml.g6.12xlarge", source_dir=tmp_path, launcher=launcher), FOR_GPU))
     assert found(checks, WARNING) == "mine.yaml says num_processes: 8, and the job starts 4, which is what counts: leave num_processes out"  # fmt: skip
-    (tmp_path / "mine.yaml").write_text("use_cpu: [")
-    assert list(check_launcher(on_aws(source_dir=tmp_path, launcher=launcher), FOR_GPU)) == []
+
+
+@pytest.mark.parametrize(
+    ("content", "says"),
+    [
+        (b"use_cpu: [", "mine.yaml is not valid YAML"),
+        (b"- 1\n", "mine.yaml must hold lines of the form 'key: value'"),
+        (b"hello\n", "mine.yaml must hold lines of the form 'key: value'"),
+        (b"", "mine.yaml must hold lines of the form 'key: value'"),
+        (b"use_cpu: caf\xe9\n", "mine.yaml is not valid YAML"),
+        (b"use_cpu: true\n", "mine.yaml: distributed_type is missing"),
+        (b"distributed_type: NO\n", 'distributed_type is False: it must be one of NO, MULTI_CPU, '),
+        (b"distributed_type: MULTI_CPU\nmixed_precision: no\n", 'so write "no" in quotes'),
+        (b"distributed_type: MULTI_CPU\nnum_procesess: 2\n", "did you mean 'num_processes'?"),
+        (b"distributed_type: NO_\ncompute_environment: AMAZON_SAGEMAKER\n", "write LOCAL_MACHINE"),
+    ],
+)  # fmt: skip
+def test_launcher_files_that_accelerate_could_not_use(tmp_path, content, says):
+    (tmp_path / "mine.yaml").write_bytes(content)
+    request = job_request(source_dir=tmp_path, launcher={"config_file": "mine.yaml"})
+    assert says in found(check_launcher(request, FOR_CPU), PROBLEM)
+
+
+def test_keys_and_types_of_launcher_files_are_accelerates():
+    from accelerate.commands.config.config_args import ClusterConfig
+    from accelerate.utils import DistributedType
+
+    assert set(KEYS) == {field.name for field in dataclasses.fields(ClusterConfig)} | {
+        "fp16",
+        "dynamo_backend",
+    }
+    assert set(TYPES) == {kind.value for kind in DistributedType}
 
 
 def test_disks_that_come_with_the_instance():

@@ -1,13 +1,13 @@
 """Completions of a training run, as verl keeps them (trainer.rollout_data_dir): what they do with tools, and one to read."""
 
 import html
-import json
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TypedDict
 
 from rl.tasks import DataError
 from tools import find_call
+from workshop.jobs.json_lines import read_json_lines
 from workshop.views.html import HtmlView
 from workshop.views.plots import Panel
 
@@ -40,11 +40,12 @@ def read_rollouts(folder: Path | str) -> list[Rollout]:
 
     Raises:
         DataError: the folder has none.
+        ValueError: a line is damaged that is not the last one of a job that was killed.
     """
     files = sorted(Path(folder).glob("*.jsonl"), key=lambda path: int(path.stem))
     if not files:
         raise DataError(f"There are no rollouts in {folder}: does the recipe set trainer.rollout_data_dir?")
-    return [json.loads(line) for file in files for line in file.read_text(encoding="utf-8").splitlines()]
+    return [rollout for file in files for rollout in read_json_lines(file)]
 
 
 def with_calls(history: Sequence[Mapping[str, float]], rollouts: list[Rollout]) -> list[dict[str, float]]:

@@ -1,11 +1,11 @@
 """A picture of a job on Ray: which process did what, when. Drawn from the timeline.jsonl that the job wrote."""
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from rl.tasks import DataError
 from verl_timeline import Stretch
+from workshop.jobs.json_lines import read_json_lines
 from workshop.views.comparisons import COLOURS
 from workshop.views.plots import GREY, INK, Plot, clean, new_figure
 
@@ -40,9 +40,10 @@ def read_timeline(path: Path | str) -> list[Stretch]:
 
     Raises:
         DataError: there is no such file.
+        ValueError: a line is damaged that is not the last one of a job that was killed.
     """
     try:
-        return [json.loads(line) for line in Path(path).read_text(encoding="utf-8").splitlines()]
+        return read_json_lines(Path(path))
     except FileNotFoundError as error:
         raise DataError(
             f"There is no {path}: a job of 05_grpo_verl writes it when its training ends."

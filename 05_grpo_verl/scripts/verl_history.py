@@ -67,6 +67,10 @@ class History:
         earlier: dict[int, WrittenStep] = {}
         for path in sorted(checkpoint_dir().glob("metrics_*.jsonl")):
             lines = path.read_bytes().splitlines(keepends=True) if path != self.file else []
+            if lines and not lines[-1].endswith(b"\n"):
+                print_line(
+                    f"{path.name}: its last line was cut off as that run was killed, and its step has no metrics."
+                )
             written = [json.loads(line) for line in lines if line.endswith(b"\n")]
             earlier |= {row["step"]: row for row in written if row["step"] <= start}
         if checkpoint and start not in earlier and (checkpoint / SAVED_STEP).is_file():

@@ -1,11 +1,13 @@
-"""A case as the notebook tries it: a ModelTrainer, and preflight; each in a process of its own, which can be ended."""
+"""A case as the notebook tries it: a ModelTrainer, preflight and the request; each in a process of its own, which can be ended."""
 
 import multiprocessing
 import multiprocessing.connection
-import sys
+import secrets
 import time
 from typing import Any
 
+import boto3
+from botocore.exceptions import BotoCoreError, ClientError
 from launchers import AccelerateLaunch, RayCluster
 from local_sagemaker import client
 from sagemaker.core.helper.session_helper import Session
@@ -21,10 +23,11 @@ from sagemaker.train.distributed import Torchrun
 from workshop.checks.images import CPU_IMAGE
 from workshop.checks.preflight import PreflightError, preflight
 
-from bad_inputs.cases import BEFORE, Case, Tried
+from bad_inputs.cases import BEFORE, PASSED, Case, Tried
 from bad_inputs.places import Place, overrides
 
 SECONDS = 100.0  # for one preflight; rewards alone may take 120
+BUCKET = "sagemaker-bad-inputs"  # of the checkpoints; a request that names one which is not there is refused
 _COMPUTE = {
     "instance_type", "instance_count", "volume_size_in_gb", "enable_managed_spot_training", "keep_alive_period_in_seconds",
 }  # fmt: skip
@@ -52,7 +55,9 @@ def trainer_of(case: Case, place: Place) -> tuple[ModelTrainer, list[InputData]]
     trainer = ModelTrainer(
         sagemaker_session=Session(),
         role=client.ROLE_ARN,
-        base_job_name=changes.get("base_job_name", "bad-input"),
+        base_job_name=changes.get(
+            "base_job_name", f"bad-input-{secrets.token_hex(4)}"
+        ),  # two may begin in a second
         training_image=CPU_IMAGE,
         source_code=SourceCode(
             **{
@@ -65,7 +70,7 @@ def trainer_of(case: Case, place: Place) -> tuple[ModelTrainer, list[InputData]]
         distributed=launchers[case.module](),
         compute=Compute(**{"instance_type": "ml.m5.xlarge", "instance_count": 1, **compute}),
         stopping_condition=StoppingCondition(**{"max_runtime_in_seconds": 3600, **stopping}),
-        checkpoint_config=CheckpointConfig(s3_uri="s3://sagemaker-bad-inputs/checkpoints"),
+        checkpoint_config=CheckpointConfig(s3_uri=f"s3://{BUCKET}/checkpoints"),
         hyperparameters={"config": place.recipe, **given, **changes.get("hyperparameters", {})},
         environment=changes.get("environment", {}),
     )
@@ -93,6 +98,37 @@ def refused_before(case: Case, place: Place) -> str | None:
         if "preflight" in {frame.f_code.co_name for frame in _frames(error)}:
             raise
         return f"SDK: {_first(' '.join(str(error).split()))}"
+    return _refused_by_service(trainer, channels)
+
+
+def ready_endpoint() -> None:
+    """The buckets that a request names; and a job that sleeps in the endpoint's only place, so that no other begins."""
+    boto3.client("s3").create_bucket(Bucket=BUCKET)
+    Session().default_bucket()
+    boto3.client("sagemaker").create_training_job(
+        TrainingJobName="sleeps",
+        RoleArn=client.ROLE_ARN,
+        AlgorithmSpecification={
+            "TrainingImage": CPU_IMAGE,
+            "TrainingInputMode": "File",
+            "ContainerEntrypoint": ["sleep", "86400"],
+        },
+        OutputDataConfig={"S3OutputPath": f"s3://{BUCKET}/output"},
+        ResourceConfig={"InstanceType": "ml.m5.xlarge", "InstanceCount": 1, "VolumeSizeInGB": 30},
+        StoppingCondition={"MaxRuntimeInSeconds": 86400},
+    )
+
+
+def _refused_by_service(trainer: ModelTrainer, channels: list[InputData]) -> str | None:
+    """The request is sent as the notebook's cell sends it; a job that was created is stopped where it waits (ready_endpoint)."""
+    try:
+        trainer.train(input_data_config=channels, wait=False, logs=False)
+    except ClientError as error:
+        return f"service: {_first(str(error))}"
+    except (BotoCoreError, ValueError, TypeError, OSError) as error:
+        return f"SDK: {_first(' '.join(str(error).split()))}"
+    name = trainer._latest_training_job.training_job_name
+    boto3.client("sagemaker").stop_training_job(TrainingJobName=name)
     return None
 
 
@@ -116,12 +152,8 @@ def _child(case: Case, place: Place, answers: Any) -> None:
         answers.send(("raised", f"{type(error).__name__}: {error}"[:600]))
 
 
-def try_before(case: Case, place: Place) -> Tried | None:
-    """The case as the notebook tries it; None if nothing stands in its way.
-
-    Raises:
-        AssertionError: preflight raised, hung, or ended the notebook's kernel.
-    """
+def try_before(case: Case, place: Place) -> Tried:
+    """The case as the notebook tries it. Its outcome is BEFORE, PASSED, or how what comes before a job did not end in order."""
     started = time.perf_counter()
     forks = multiprocessing.get_context("fork")
     reader, writer = forks.Pipe(duplex=False)
@@ -138,5 +170,4 @@ def try_before(case: Case, place: Place) -> Tried | None:
     seconds = time.perf_counter() - started
     if kind != "words":
         return Tried(case, f"PREFLIGHT {kind}", words or "", seconds)
-    sys.stdout.flush()
-    return None if words is None else Tried(case, BEFORE, words, seconds)
+    return Tried(case, PASSED if words is None else BEFORE, words or "", seconds)

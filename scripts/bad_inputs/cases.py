@@ -48,7 +48,7 @@ class Case:
 
 @dataclass(frozen=True)
 class Tried:
-    """What became of a case: where it was refused (one of OUTCOMES), and in which words."""
+    """What became of a case: where it was refused (one of OUTCOMES, or what should not be), and in which words."""
 
     case: Case
     outcome: str
@@ -56,4 +56,5 @@ class Tried:
     seconds: float
 
 
+PASSED = "nothing said before a job"  # what becomes of it there is still to be tried
 BEFORE, IN_JOB, COMPLETED = OUTCOMES = ("refused before a job", "refused in the job", "completed")

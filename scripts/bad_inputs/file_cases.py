@@ -142,6 +142,13 @@ SOURCES: dict[str, Spoil] = {
     "train.py with zero bytes": put("train.py", b"\0"),
     "a pipe for the accelerate file": replaced("accelerate/cpu.yaml", lambda path: os.mkfifo(path)),
     "an accelerate file that is a list": put("accelerate/cpu.yaml", "- 1\n"),
+    "an accelerate file that is one word": put("accelerate/cpu.yaml", "hello\n"),
+    "an accelerate file that is empty": put("accelerate/cpu.yaml", ""),
+    "an accelerate file that is no YAML": put("accelerate/cpu.yaml", "use_cpu: [\n"),
+    "an accelerate file in Latin-1": put("accelerate/cpu.yaml", b"distributed_type: MULTI_CPU # caf\xe9\n"),
+    "an accelerate file with a misspelt key": put("accelerate/cpu.yaml", "distributed_type: MULTI_CPU\nuse_cqu: true\n"),
+    "an accelerate file with NO as a word": put("accelerate/cpu.yaml", "distributed_type: NO\nuse_cpu: true\n"),
+    "an accelerate file without a type": put("accelerate/cpu.yaml", "use_cpu: true\n"),
 }  # fmt: skip
 # Of the channel train: what lies there in the place of a file.
 PLACES: dict[str, Spoil] = {
@@ -203,7 +210,6 @@ REQUESTS: dict[str, dict[str, Any]] = {
 }  # fmt: skip
 
 REQUESTS_RIGHT = {
-    "a name of 200 letters": "the SDK cuts it, so that the name of the job has the 63 letters that it may have",
     "an empty name": "the SDK then makes one of its own",
 }
 

@@ -18,7 +18,7 @@ from typing import Any, ClassVar
 from rl.rewards import REWARDS
 
 from job.ranges import LORA_RANK, RANGES, REASONS, WORDS, Range
-from job.settings import Setting, describe_config, problem_with
+from job.settings import Setting, describe_config, mapping_alone, problem_with
 
 DTYPES = ("float32", "bfloat16", "float16")
 
@@ -241,7 +241,7 @@ class Script:
         ranges, words = RANGES.get(self.config or "", {}), WORDS.get(self.config or "", {})
         of_config = {
             key: dataclasses.replace(
-                setting,
+                mapping_alone(key, setting),
                 range=ranges.get(key),
                 choices=words.get(key) or setting.choices,
                 reason=REASONS.get(key) if key in words else None,

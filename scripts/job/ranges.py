@@ -168,11 +168,25 @@ _GENERATION = (
     *("presence_penalty", "frequency_penalty", "stop", "stop_token_ids", "ignore_eos", "min_tokens", "logit_bias", "bad_words"),
     *("allowed_token_ids", "skip_special_tokens", "include_stop_str_in_output", "truncate_prompt_tokens", "structured_outputs"),
 )  # fmt: skip
+# transformers.trainer_pt_utils.AcceleratorConfig
+_ACCELERATOR = (
+    *("split_batches", "dispatch_batches", "even_batches", "use_seedable_sampler", "non_blocking"),
+    *("gradient_accumulation_kwargs", "use_configured_state"),
+)
 _TRAINING_WORDS = {
     "log_level": _LOG_LEVELS,
     "log_level_replica": _LOG_LEVELS,
     "report_to": _TRACKERS,
     "fsdp_config": _FSDP,
+    "accelerator_config": _ACCELERATOR,
+    # torch.compile
+    "torch_compile_mode": (
+        "default",
+        "lite",
+        "reduce-overhead",
+        "max-autotune",
+        "max-autotune-no-cudagraphs",
+    ),
 }
 _DPO_LOSSES = (
     *("sigmoid", "sigmoid_norm", "hinge", "ipo", "exo_pair", "nca_pair", "robust", "bco_pair", "sppo_hard", "aot"),

@@ -7,7 +7,6 @@ by side. SageMaker adds its hyperparameters to the command line, and those win:
 """
 
 import importlib
-import json
 import re
 import sys
 import typing
@@ -20,7 +19,8 @@ from rl.spelling import unknown_name
 
 from job.arguments import RecipeError, Script
 from job.container import host_count, process_count
-from job.ranges import PASSED_OVER, SAMPLING
+from job.forms import form_problems, read_json
+from job.ranges import PASSED_OVER
 from job.settings import Setting, describe_config, problem_with
 
 # A recipe has a hundred lines; YAML's aliases can make a few bytes into more values than memory holds.
@@ -141,12 +141,12 @@ def setting_problems(
             )
         elif problem := problem_with(value, reads[key]):
             problems.append(f"{origin} '{key}' {problem}")
-        elif key == "generation_kwargs":
-            found = _from_json(value, reads[key])
-            for name, given in found.items() if isinstance(found, dict) else ():
-                if name in SAMPLING and isinstance(given, int | float):
-                    problem = SAMPLING[name].problem([given])
-                    problems += [f"{origin} '{key}': {name} {problem}"] if problem else []
+    for key, problem in form_problems({**recipe, **overrides}):
+        if key in reads:
+            space = "" if problem[0] == ":" else " "
+            problems.append(
+                f"{'hyperparameter' if key in overrides else 'recipe key'} '{key}'{space}{problem}"
+            )
     return problems
 
 
@@ -218,7 +218,7 @@ def _from_json(value: Any, setting: Setting) -> Any:
         (value[:1] == "[" and takes_list) or (value[:1] == "{" and "dict" in setting.kinds)
     ):
         try:
-            return json.loads(value)
-        except json.JSONDecodeError:
+            return read_json(value)
+        except ValueError:
             return value  # a setting that takes texts too
     return value

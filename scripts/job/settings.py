@@ -11,6 +11,7 @@ import types
 import typing
 from typing import Any
 
+from job.forms import FILES, read_json
 from job.ranges import Range
 
 _PLAIN = {
@@ -60,11 +61,20 @@ def describe_config(config: type[Any]) -> dict[str, Setting]:
     }
 
 
+def mapping_alone(name: str, setting: Setting) -> Setting:
+    """Of a library's setting that is a mapping or a text: without the text, which would be JSON, and is read as such."""
+    if "dict" not in setting.kinds or "str" not in setting.kinds or name in FILES:
+        return setting
+    return dataclasses.replace(setting, kinds=tuple(kind for kind in setting.kinds if kind != "str"))
+
+
 def problem_with(value: Any, setting: Setting) -> str | None:
     """Why `setting` does not take `value`, or None if it does. Text counts as the number or list that it spells."""
     if not _accepts(value, setting.kinds):
         wanted = " or ".join(kind for kind in setting.kinds if kind != "null")
         problem = f"must be {wanted}, not {json.dumps(value, default=str)}"
+        if "dict" in setting.kinds and isinstance(value, str):
+            problem += '; write a mapping, which in a hyperparameter is a JSON object: {"name": 1}'
         if isinstance(value, bool) and "str" in setting.kinds:
             problem += (
                 '; YAML reads yes, no, on and off as true and false, so write the word in quotes ("no")'
@@ -89,8 +99,8 @@ def _words(value: Any) -> list[str]:
     """The words that are compared with a setting's choices: the value, each item of a list, the keys of a mapping."""
     if isinstance(value, str) and value[:1] in ("[", "{"):
         try:
-            value = json.loads(value)
-        except json.JSONDecodeError:
+            value = read_json(value)
+        except ValueError:
             return [value]
     if isinstance(value, list | dict):
         return [str(item) for item in value]
@@ -114,8 +124,8 @@ def _readable(text: str, kinds: tuple[str, ...]) -> bool:
     if not takes or "str" in kinds:
         return True
     try:
-        json.loads(text)
-    except json.JSONDecodeError:
+        read_json(text)
+    except ValueError:
         return False
     return True
 
@@ -127,7 +137,7 @@ def _takes_numbers(kinds: tuple[str, ...]) -> bool:
 def _numbers(value: Any) -> list[float]:
     """The numbers that a value is, holds or spells; none if it is something else that the setting takes."""
     if isinstance(value, str) and value[:1] == "[":
-        value = json.loads(value)
+        value = read_json(value)
     if isinstance(value, list):
         return [number for item in value for number in _numbers(item)]
     if isinstance(value, bool) or not isinstance(value, int | float | str):
@@ -177,8 +187,8 @@ def _spells(text: str, kinds: tuple[str, ...]) -> bool:
                 continue
     if text[:1] in ("[", "{"):
         try:
-            return _accepts(json.loads(text), kinds)
-        except json.JSONDecodeError:
+            return _accepts(read_json(text), kinds)
+        except ValueError:
             return False
     return False
 

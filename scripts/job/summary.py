@@ -11,6 +11,7 @@ from typing import Any, Protocol
 
 from accelerate.utils import gather_object
 from rl.evaluation import Evaluation
+from rl.tasks import write_whole
 from transformers import Trainer
 
 from job.checkpoints import Training
@@ -112,7 +113,7 @@ def write_record(
     if after:
         after.save(folder / "evaluation_after.json")
     path = folder / SUMMARY
-    path.write_text(json.dumps(record, indent=2) + "\n")
+    write_whole(path, (json.dumps(record, indent=2) + "\n").encode())
     return path
 
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, NotRequired, TypedDict
 from rl.answers import extract_answer, is_formatted
 from rl.rewards import is_right
 from rl.statistics import Estimate, bootstrap_share, pass_at_k, wilson_interval
-from rl.tasks import DataError, Row
+from rl.tasks import DataError, Row, write_whole
 from rl.templates import opening
 from rl.verifiers import VERIFIERS, Verifier, usable
 
@@ -96,10 +96,8 @@ class Evaluation:
         return bootstrap_share([pass_at_k(len(group), sum(group), k) for group in groups])
 
     def save(self, path: Path | str) -> None:
-        """Writes everything as JSON, the completions included."""
-        Path(path).write_text(
-            json.dumps(dataclasses.asdict(self), ensure_ascii=False, indent=1), encoding="utf-8"
-        )
+        """Writes everything as JSON, the completions included; all of the file or nothing."""
+        write_whole(Path(path), json.dumps(dataclasses.asdict(self), ensure_ascii=False, indent=1).encode())
 
     @classmethod
     def load(cls, path: Path | str) -> "Evaluation":

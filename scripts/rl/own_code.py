@@ -6,6 +6,7 @@ The file lies beside the training script, where Python finds it, in every proces
 import ast
 import hashlib
 import importlib
+import importlib.util
 import inspect
 import os
 import sys
@@ -19,6 +20,7 @@ from weakref import WeakKeyDictionary
 
 from rl.spelling import unknown_name
 
+NEWLINE = b"\n"
 _importing = threading.RLock()
 _written: WeakKeyDictionary[ModuleType, int] = WeakKeyDictionary()  # when a module's file was, in ns
 
@@ -67,10 +69,30 @@ def _load_file(module_name: str, what: str) -> ModuleType:
             f"{what}: {path}{_line(error, path)} needs '{error.name}', which is neither a file beside it nor an "
             "installed package (the job's are in requirements.txt)."
         ) from error
+    except UnicodeDecodeError as error:
+        raise OwnCodeError(
+            f"{what}: {path} is not {error.encoding.upper()} (byte 0x{error.object[error.start]:02x}, line "
+            f"{error.object[: error.start].count(NEWLINE) + 1}): save it as UTF-8, or name its encoding in the first line, "
+            "such as # -*- coding: latin-1 -*-"
+        ) from error
     except (Exception, SystemExit) as error:  # whatever the file does when it is imported, its author is told
         raise OwnCodeError(
             f"{what}: {path}{_line(error, path)} cannot be imported: {type(error).__name__}: {error}"
         ) from error
+
+
+def _check_encoding(file: str | None) -> None:
+    """Raises UnicodeDecodeError for a file that is not in the encoding which it says, or in UTF-8 (PEP 3120).
+
+    An import lets it pass where Python 3.11 does not read it, in a comment; the file run as a script does not.
+    """
+    if file and file.endswith(".py"):
+        content = Path(file).read_bytes()
+        try:
+            importlib.util.decode_source(content)
+        except SyntaxError:
+            content.decode()  # in the first two lines, where an encoding is named, bytes that are no UTF-8 are such an error
+            raise
 
 
 def _imported(module_name: str) -> ModuleType:
@@ -78,11 +100,14 @@ def _imported(module_name: str) -> ModuleType:
     with _importing:
         if module_name not in sys.modules:
             importlib.invalidate_caches()
+            found = importlib.util.find_spec(module_name)
+            _check_encoding(found.origin if found else None)
         module = importlib.import_module(module_name)
         file = getattr(module, "__file__", None)
         if file and "." not in module_name:
             written = os.stat(file).st_mtime_ns
             if _written.setdefault(module, written) != written:
+                _check_encoding(file)
                 module = importlib.reload(module)
                 _written[module] = written
         return module

@@ -15,6 +15,27 @@ sys.path += [str(Path(__file__).parent), str(Path(__file__).parent.parent)]  # s
 from script_run import run, set_gpu_network, write_failure  # noqa: E402
 
 
+class ConfigError(Exception):
+    """Accelerate's file cannot be used; the message says which file and why."""
+
+
+def read_config(path: Path) -> dict:
+    """What accelerate's configuration file says.
+
+    Raises:
+        ConfigError: there is no such file, it cannot be read, or it is no mapping of keys to values.
+    """
+    if not path.is_file():
+        raise ConfigError(f"{path} is not in source_dir: correct AccelerateLaunch(config_file=...)")
+    try:
+        config = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
+        raise ConfigError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from error
+    if not isinstance(config, dict):
+        raise ConfigError(f"{path} must hold lines of the form 'key: value'.")
+    return config
+
+
 def accelerate_command(
     entry_script: str,
     script_arguments: list[str],
@@ -63,12 +84,12 @@ def main() -> int:
 
     launcher = json.loads(os.environ["SM_DISTRIBUTED_CONFIG"])
     config_file = Path(launcher["config_file"])
-    if not config_file.is_file():
-        message = f"{config_file} is not in source_dir: correct AccelerateLaunch(config_file=...)"
-        write_failure(1, ["accelerate", "launch"], [f"FileNotFoundError: {message}"])
-        print(message, flush=True)
+    try:
+        config = read_config(config_file)
+    except ConfigError as error:
+        write_failure(1, ["accelerate", "launch"], [f"ConfigError: {error}"])
+        print(error, flush=True)
         return 1
-    config = yaml.safe_load(config_file.read_text()) or {}
     set_network_environment(config)
     command = accelerate_command(
         os.environ["SM_ENTRY_SCRIPT"],

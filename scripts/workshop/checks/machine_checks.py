@@ -4,7 +4,6 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
-import yaml
 from botocore.exceptions import BotoCoreError, ClientError
 from job.ranges import COUNT, Range
 
@@ -22,6 +21,7 @@ ASKED = {
     "max_runtime_in_seconds": Range(least=1, most=28 * 86_400),
     "process_count_per_node": COUNT,
 }
+LONGEST_BASE_NAME = 48  # the SDK cuts a job's name at 63 characters, its time stamp (15) included
 JOB_MAX_SECONDS = "JOB_MAX_SECONDS"  # the job's own copy of its maximal run time
 
 
@@ -106,56 +106,20 @@ def check_numbers(request: JobRequest) -> Iterator[Check]:
     for name, value in request.numbers.items():
         if isinstance(value, int | float) and (problem := ASKED[name].problem([value])):
             yield Check("request", PROBLEM, f"{name} {problem}")
-    if request.job_name and not re.fullmatch(r"[a-zA-Z0-9](-*[a-zA-Z0-9])*", request.job_name):
+    name = (request.job_name or "").replace("_", "-")  # as the SDK does
+    if len(name) > LONGEST_BASE_NAME:
+        yield Check(
+            "request",
+            PROBLEM,
+            f"base_job_name has {len(name)} characters, {LONGEST_BASE_NAME} are allowed: of a longer one the SDK cuts off the "
+            "time that stands behind it, and a second job would be refused for its name",
+        )
+    if name and not re.fullmatch(r"[a-zA-Z0-9](-*[a-zA-Z0-9])*", name):
         yield Check(
             "request",
             PROBLEM,
             f"base_job_name {request.job_name!r}: a job's name has letters, digits and hyphens between them alone",
         )
-
-
-def launcher_file(request: JobRequest) -> dict[str, Any]:
-    """What accelerate's configuration file says; empty without one, or where it cannot be read (which accelerate says)."""
-    name = request.launcher.get("config_file")
-    if request.source_dir is None or not name:
-        return {}
-    path = request.source_dir / name
-    if not path.is_file():  # nor a pipe, from which one could read for ever
-        return {}
-    try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError):
-        return {}
-    return content if isinstance(content, dict) else {}
-
-
-def check_launcher(request: JobRequest, settings: dict[str, Any]) -> Iterator[Check]:
-    """Accelerate's file is made for the devices that there are and for as many processes as are started."""
-    file, name = launcher_file(request), request.launcher.get("config_file")
-    if not file:
-        return
-    processes = request.hosts * request.processes_per_host
-    if not request.local and request.gpus is not None:
-        for_cpu, use_cpu = file.get("use_cpu") is True, settings.get("use_cpu") is True
-        if for_cpu and request.gpus and not use_cpu:
-            text = f"{name} says use_cpu: true, so the {request.gpus} GPUs that you pay for stay idle and the recipe is for GPUs"
-            yield Check("launcher", PROBLEM, f"{text}: choose a file for GPUs (accelerate_config)")
-        elif not for_cpu and not request.gpus:
-            text = (
-                f"{name} is made for GPUs, and {request.instance_type} has none: choose accelerate/cpu.yaml"
-            )
-            yield Check("launcher", PROBLEM, text)
-        if not for_cpu and file.get("distributed_type") == "NO" and processes > 1:
-            yield Check(
-                "launcher",
-                PROBLEM,
-                f'{name} says distributed_type: "NO", so that accelerate starts one process of the {processes} asked for: '
-                "choose accelerate/multi_gpu.yaml, or set process_count_per_node=1 and instance_count=1",
-            )
-    for key, given in (("num_processes", processes), ("num_machines", request.hosts)):
-        if file.get(key) not in (None, given):
-            text = f"{name} says {key}: {file[key]}, and the job starts {given}, which is what counts: leave {key} out"
-            yield Check("launcher", WARNING, text)
 
 
 def check_disk(request: JobRequest) -> Iterator[Check]:

@@ -8,8 +8,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
+from workshop.checks.accelerate_file import launcher_file
 from workshop.checks.instances import gpu_bytes
-from workshop.checks.machine_checks import launcher_file
 from workshop.checks.memory import (
     BYTES,
     FRAMEWORK_BYTES,

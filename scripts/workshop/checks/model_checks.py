@@ -17,7 +17,9 @@ from rl.preferences import read_pairs
 from rl.tasks import DataError, read_rows
 
 from workshop.checks.data_checks import Unread, local_path
+from workshop.checks.layer_checks import check_layers
 from workshop.checks.length_checks import Limits, check_evaluation, check_lengths
+from workshop.checks.recipe_values import recipe_values
 from workshop.checks.request import NOTE, OK, PROBLEM, WARNING, Check, JobRequest
 from workshop.checks.tensor_checks import weight_problems
 from workshop.checks.tokenizer_checks import ModelFolder, check_tokenizer
@@ -119,7 +121,8 @@ def _check_content(
     if bases:
         yield Check(key, NOTE, f"{spec} holds adapters: the job merges them into {' and '.join(bases)}")
     # Where the whole model is on this machine, and not a copy of its small files:
-    if not folder.config.is_relative_to(copies):
+    whole = not folder.config.is_relative_to(copies)
+    if whole:
         for problem in weight_problems(folder.config):
             yield Check(key, PROBLEM, f"{spec}: {problem}")
     rows, limits = _training_rows(request, copies), Limits(request, settings)
@@ -132,6 +135,9 @@ def _check_content(
     model, lengths, checks = check_tokenizer(key, folder, rows, options)
     yield from checks
     request.model_config = model.config if model else None  # the checks of memory and time read it
+    if model:
+        values = recipe_values(request, settings)
+        yield from check_layers(folder.config if whole else None, model.config, values)
     if model and lengths:
         yield from check_lengths(limits, model, lengths, rows)
 

@@ -15,6 +15,7 @@ from sagemaker.core.training.configs import InputData
 from sagemaker.train import ModelTrainer
 
 from workshop.checks import (
+    accelerate_file,
     base_checks,
     cost,
     data_checks,
@@ -131,7 +132,7 @@ def run_checks(request: JobRequest, recipe: ReadRecipe = recipe_checks.check_rec
     checks += _findings(image_checks.check_image, request, settings)
     checks += _findings(machine_checks.check_numbers, request)
     checks += _findings(machine_checks.check_machines, request, settings)
-    checks += _findings(machine_checks.check_launcher, request, settings)
+    checks += _findings(accelerate_file.check_launcher, request, settings)
     checks += _findings(memory_checks.check_memory, request, settings)
     checks += _findings(free_memory.check_free_memory, request, settings)
     checks += _findings(machine_checks.check_disk, request)

@@ -4,6 +4,7 @@ import ast
 import json
 import re
 from collections.abc import Iterator
+from importlib.util import decode_source
 from typing import Any
 
 from job.arguments import RecipeError, Script
@@ -125,7 +126,7 @@ def check_script(request: JobRequest) -> Iterator[Check]:
         yield Check("script", OK, request.entry_script)
         return
     try:
-        tree = ast.parse(script.read_text(encoding="utf-8"), str(script))
+        tree = ast.parse(decode_source(script.read_bytes()), str(script))
     # A zero byte is a ValueError.
     except (SyntaxError, ValueError, OSError, RecursionError, MemoryError) as error:
         yield Check("script", PROBLEM, f"{request.entry_script} is not valid Python: {error}")

@@ -136,6 +136,8 @@ def check_packages(request: JobRequest, settings: dict[str, Any]) -> Iterator[Ch
     wanted = {
         "vllm": ("use_vllm: true", settings.get("use_vllm") is True),
         "bitsandbytes": ("quantization: nf4", settings.get("quantization") == "nf4"),
+        "liger-kernel": ("use_liger_kernel: true", settings.get("use_liger_kernel") is True),
+        "deepspeed": ("deepspeed", bool(settings.get("deepspeed"))),
     }
     for package, (setting, asked) in wanted.items():
         if asked and installed and package not in installed:

@@ -12,10 +12,12 @@ from typing import Any
 from botocore.client import BaseClient
 from botocore.exceptions import ClientError
 from job.metrics import HISTORY, Metrics, add_metrics
-from job.record import Record
+from job.record import EVALUATION_BEFORE, SUMMARY, Record
 from rl.evaluation import Evaluation
+from rl.tasks import DataError
 
 from workshop.errors import WorkshopError
+from workshop.jobs.json_lines import read_json_lines
 from workshop.jobs.status import TERMINAL, default_session, describe, job_name
 
 
@@ -244,25 +246,25 @@ def _read_jsonl(path: Path) -> list[dict]:
     if not path.is_file():
         return []
     try:
-        return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
-    except ValueError as error:
-        raise OutputError(f"{path} is damaged: {error}") from error
-
-
-def _read_json(path: Path) -> Any:
-    if not path.is_file():
-        return None
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        return read_json_lines(path)
     except ValueError as error:
         raise OutputError(f"{path} is damaged: {error}") from error
 
 
 def _read_parts(data: Path) -> dict[str, Any]:
-    parts: dict[str, Any] = {
-        moment: Evaluation.load(path)
-        for moment in ("before", "after")
-        if (path := data / f"evaluation_{moment}.json").is_file()
+    """What there is of PARTS. One that is damaged does not keep the others from being used, and is said to be (printed)."""
+    readers = {
+        "summary": (SUMMARY, lambda path: json.loads(path.read_text(encoding="utf-8"))),
+        "before": (EVALUATION_BEFORE, Evaluation.load),
+        "after": ("evaluation_after.json", Evaluation.load),
     }
-    summary = _read_json(data / "summary.json")
-    return parts if summary is None else {"summary": summary} | parts
+    parts = {}
+    for part, (name, read) in readers.items():
+        try:
+            if (data / name).is_file():
+                parts[part] = read(data / name)
+        except (ValueError, DataError) as error:
+            print(
+                f"{name} is damaged, as if the job had ended in the middle of writing it, and is left out: {error}"
+            )
+    return parts

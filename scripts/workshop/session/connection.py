@@ -24,6 +24,7 @@ from sagemaker.core.helper.session_helper import Session, get_execution_role
 from sagemaker.core.shapes import Tag
 from sagemaker.core.training.configs import Networking
 
+from workshop.checks.machine_checks import LONGEST_BASE_NAME
 from workshop.errors import WorkshopError
 from workshop.folders import BUILD, REPOSITORY, check_writable
 from workshop.session.account import AccountSettings, read_account
@@ -35,7 +36,6 @@ _leave_session: Callable[[], None] | None = None
 _session: "WorkshopSession | None" = None  # the one that is open
 # In Studio and on notebook instances this file says who is working.
 STUDIO_METADATA = Path("/opt/ml/metadata/resource-metadata.json")
-LONGEST_BASE_NAME = 48  # the SDK cuts a job's name at 63 characters, its time stamp (15) included
 
 
 class SessionError(WorkshopError):
