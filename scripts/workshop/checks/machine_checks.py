@@ -114,7 +114,7 @@ def check_numbers(request: JobRequest) -> Iterator[Check]:
             f"base_job_name has {len(name)} characters, {LONGEST_BASE_NAME} are allowed: of a longer one the SDK cuts off the "
             "time that stands behind it, and a second job would be refused for its name",
         )
-    if name and not re.fullmatch(r"[a-zA-Z0-9](-*[a-zA-Z0-9])*", name):
+    if request.job_name is not None and not re.fullmatch(r"[a-zA-Z0-9](-*[a-zA-Z0-9])*", name):
         yield Check(
             "request",
             PROBLEM,
