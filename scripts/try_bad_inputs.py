@@ -26,8 +26,8 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(ROOT / "05_grpo_verl"), str(ROOT / "05_grpo_verl" / "scripts")]
 
-from bad_inputs.before import ready_endpoint, try_before  # noqa: E402
-from bad_inputs.cases import BEFORE, COMPLETED, IN_JOB, OUTCOMES, PASSED, Case, Tried  # noqa: E402
+from bad_inputs.before import ready_endpoint, refused_before, try_before  # noqa: E402
+from bad_inputs.cases import BEFORE, COMPLETED, IN_JOB, OUTCOMES, PASSED, SOUND, Case, Tried  # noqa: E402
 from bad_inputs.file_cases import file_cases  # noqa: E402
 from bad_inputs.in_job import Server  # noqa: E402
 from bad_inputs.places import Ground, overrides  # noqa: E402
@@ -67,8 +67,13 @@ def main(words: list[str]) -> int:
         endings.callback(client.connect(client.ensure_endpoint(home).url))
         ready_endpoint()
         ground = Ground(Path(folder))
-        for module in {case.module for case in left}:
-            ground.source(module)
+        # Sound jobs, in this process: those forked from it have then imported what preflight needs, which takes longest.
+        for module, script in sorted({(case.module, case.script) for case in left}):
+            sound = Case(module, "recipe", SOUND, script=script)
+            if said := refused_before(sound, ground.place(sound)):
+                sys.exit(
+                    f"A sound job ({module} {script}) is refused, and the bad ones would tell nothing: {said}"
+                )
         with ThreadPoolExecutor(AT_ONCE) as pool:
             for tried in pool.map(lambda case: try_before(case, ground.place(case)), left):
                 _keep(tried)
@@ -83,6 +88,8 @@ def main(words: list[str]) -> int:
 
 def faulty(tried: Tried) -> bool:
     """Whether it should have gone another way."""
+    if tried.case.bad == SOUND:
+        return tried.outcome != COMPLETED
     return tried.outcome not in (BEFORE, IN_JOB) and not (tried.outcome == COMPLETED and tried.case.right)
 
 

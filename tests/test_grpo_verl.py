@@ -98,6 +98,13 @@ def test_two_hosts_go_on_after_an_interruption(make_trainer, endpoint, tmp_path)
     source, settings, channels = prepared("tiny", checkpoints, tmp_path)
     name = launch(make_trainer("", hosts=2, **settings), input_data_config=channels)
     output = interrupted(name, checkpoints, endpoint, tmp_path / "output")
+    saved = {
+        part for key in s3_keys(checkpoints) for part in Path(key).parts if part.startswith("global_step_")
+    }
+    assert saved == {
+        "global_step_4",
+        "global_step_5",
+    }  # max_actor_ckpt_to_keep: 2, that before the interruption counted
     summary = output.summary
     for row in output.history:
         assert math.isclose(

@@ -17,7 +17,14 @@ from job.arguments import (
     RewardArguments,
     RewardModelArguments,
 )
-from job.checkpoints import CheckpointError, CheckpointMarker, mark_complete, newest_complete, train
+from job.checkpoints import (
+    CheckpointError,
+    CheckpointMarker,
+    delete_older,
+    mark_complete,
+    newest_complete,
+    train,
+)
 from job.fingerprints import fingerprints, model_fingerprint
 from tiny import tiny_model, tiny_tokenizer
 from transformers import Qwen2ForSequenceClassification, Trainer, TrainingArguments
@@ -92,6 +99,17 @@ def test_marking_again_after_a_restart_counts_the_files_anew(checkpoints):
     (folder / "model.safetensors").write_bytes(b"w" * 10)
     mark_complete(folder)
     assert newest_complete(checkpoints) == folder
+
+
+@pytest.mark.parametrize(("limit", "left"), [(None, 4), (3, 4), (2, 3), (1, 2), (0, 2)])
+def test_older_ones_are_deleted_and_one_that_was_not_finished_counts_for_none(checkpoints, limit, left):
+    """Of 5, 20 and 100, in a run that went on from 20 after one that had been killed while it wrote 120."""
+    (checkpoints / "checkpoint-120").mkdir()
+    (checkpoints / "checkpoint-notes").mkdir()
+    delete_older(checkpoints / "checkpoint-100", limit)
+    names = {f"checkpoint-{step}" for step in (5, 20, 100, 120)[-left:]} | {"checkpoint-notes"}
+    assert {path.name for path in checkpoints.iterdir()} == names
+    assert newest_complete(checkpoints).name == "checkpoint-100"
 
 
 def test_a_marker_without_digests_is_taken(checkpoints):

@@ -14,6 +14,7 @@ from typing import Any
 
 import ray
 import transfer_queue
+from job.checkpoints import delete_older
 from job.container import print_line
 from job.stalls import StepClock
 from job.time_cap import Pace, is_capped
@@ -36,10 +37,15 @@ class WorkshopTrainer(PPOTrainerSync):
     """What a learner wants to see at each step of verl's own trainer."""
 
     peak_rss_mb = 0.0
+    checkpoints_kept: int | None = None
 
     def on_train_begin(self) -> None:
         """Raises job.time_cap.TimeCapError: there is no time for a step."""
         super().on_train_begin()
+        # verl deletes older ones once its own files are written, when the new one is not marked as whole yet, on the first host
+        # alone, and those of this run only. So it is done here.
+        self.checkpoints_kept = self.config.trainer.max_actor_ckpt_to_keep
+        self.config.trainer.max_actor_ckpt_to_keep = self.config.trainer.max_critic_ckpt_to_keep = None
         # A checkpoint, then its merged model, then the model of the job.
         self._pace = Pace(self.config.time_cap.evaluation_seconds, saves=3)
         if is_capped() and self._pace.is_over():
@@ -108,6 +114,13 @@ class WorkshopTrainer(PPOTrainerSync):
             for worker in on_each_host
         ]
         self.peak_rss_mb = max(ray.get(close))
+        kept = self.checkpoints_kept
+        ray.get(
+            [
+                worker.__ray_call__.remote(lambda process: delete_older(folder, kept))
+                for worker in on_each_host
+            ]
+        )
         self._pace.save_ended()
         self._clock.alive()
 

@@ -56,5 +56,6 @@ class Tried:
     seconds: float
 
 
+SOUND = "nothing"  # is bad: what the other cases of a script are changes of
 PASSED = "nothing said before a job"  # what becomes of it there is still to be tried
 BEFORE, IN_JOB, COMPLETED = OUTCOMES = ("refused before a job", "refused in the job", "completed")

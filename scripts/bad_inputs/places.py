@@ -15,7 +15,7 @@ from workshop.session.staging import stage_source
 from bad_inputs.cases import Case, Rows
 
 MODULES = {folder.name[:2]: folder for folder in sorted(REPOSITORY.glob("[0-9][0-9]_*"))}
-SPLITS = {"train": 64, "test": 8}
+SPLITS, VALIDATION = {"train": 64, "test": 8}, 8
 # What makes a job of the recipe smoke shorter still; in the words of the module's recipes.
 SHORT: dict[str, dict[str, Any]] = {
     "05": {
@@ -26,7 +26,8 @@ SHORT: dict[str, dict[str, Any]] = {
     }
 }
 SHORT_TRL: dict[str, Any] = {"max_steps": 1, "report_to": [], "eval_problems": 4, "eval_samples": 1}
-NOT_READ = {  # of the above by these scripts
+NOT_READ = {  # of the above by these scripts, or too few for them to train on
+    "train_reward_model.py": ("eval_problems", "eval_samples"),
     "pairs_sampled.py": ("max_steps", "report_to", "eval_problems", "eval_samples"),
 }
 RECIPES = {"train_reward_model.py": "reward_model", "train_distilled.py": "distilled"}
@@ -49,7 +50,11 @@ class Ground:
         self.folder = folder
         self.data = write_splits(make_splits("chain_sum", SPLITS), folder / "data")
         self.rows: Rows = [dict(row) for row in read_rows(self.data["train"])]
-        self.pairs = write_splits({"train": [_pair(row) for row in self.rows], "validation": [_pair(row) for row in read_rows(self.data["test"])]}, folder / "pairs")  # fmt: skip
+        pairs = [_pair(row) for row in self.rows]
+        # None of another split: preflight would refuse each job for that.
+        self.pairs = write_splits(
+            {"train": pairs[:-VALIDATION], "validation": pairs[-VALIDATION:]}, folder / "pairs"
+        )
         self.pair_rows: Rows = [dict(pair) for pair in read_pairs(self.pairs["train"])]
         self._sources: dict[str, Path] = {}
         self._count = 0
@@ -98,7 +103,7 @@ class Ground:
         if case.script == "train_reward_model.py":
             return {"train": self.data["train"]}
         if case.script == "train_distilled.py":
-            return {**self.data, "teacher": SCRIPTS / "assets" / "tiny-even"}
+            return {**self.data, "teacher": SCRIPTS / "assets" / "tiny"}
         return {**self.data, **self.pairs} if case.module == "01" else dict(self.data)
 
     def _short(self, case: Case) -> dict[str, Any]:

@@ -4,7 +4,7 @@ import json
 from collections.abc import Iterator
 from typing import Any
 
-from bad_inputs.cases import Case
+from bad_inputs.cases import SOUND, Case
 
 NAN, INFINITE = float("nan"), float("inf")
 # module and script -> key -> values; a mapping among the values holds further settings that the case needs
@@ -166,8 +166,12 @@ RECIPES: dict[str, str | bytes] = {
 
 
 def settings_cases() -> Iterator[Case]:
-    """A case for each value and each recipe file."""
+    """A case for each value and each recipe file, and the sound job that they change."""
     for (module, script), keys in VALUES.items():
+        if module != "05":  # whose job needs a Ray cluster
+            yield Case(
+                module, "recipe", SOUND, script=script, right="the sound job that the other cases change"
+            )
         for key, values in keys.items():
             for value in values:
                 shown = value if isinstance(value, str) else json.dumps(value)

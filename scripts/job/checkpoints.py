@@ -8,6 +8,7 @@ import hashlib
 import json
 import os
 import re
+import shutil
 import time
 from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -19,7 +20,6 @@ from compat.fsdp_adapters import repair_adapter_checkpoints
 from rl.evaluation import Evaluation
 from torch.utils.data import DataLoader
 from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
-from transformers.trainer_utils import rotate_checkpoints
 
 from job.container import host_count, is_main_process, print_line
 from job.stalls import StallWatch
@@ -134,9 +134,38 @@ class CheckpointMarker(TrainerCallback):
         distributed = PartialState()
         distributed.wait_for_everyone()  # every process writes its own random state
         folder = Path(args.output_dir) / f"checkpoint-{state.global_step}"
-        if distributed.is_local_main_process and folder.is_dir():
+        marks = distributed.is_local_main_process and folder.is_dir()
+        if marks:
             mark_complete(folder, self._fingerprints)
-            rotate_checkpoints(args.output_dir, self._limit)
+        distributed.wait_for_everyone()  # whole is what all hosts have marked
+        if marks:
+            delete_older(folder, self._limit)
+
+
+def delete_older(checkpoint: Path, limit: int | None) -> None:
+    """Deletes on this host what was saved before a checkpoint that all hosts have marked, so that `limit` are left.
+
+    A folder with a higher step, which an earlier run has not finished, does not count: with a limit of 1 it would be what is
+    kept.
+
+    Args:
+        checkpoint: a folder whose name ends with its step: checkpoint-40, global_step_40.
+        limit: None keeps all.
+    """
+    if limit is None:
+        return
+    prefix, step = _name_and_step(checkpoint)
+    folders = [path for path in checkpoint.parent.glob(f"{prefix}*") if path.is_dir()]
+    steps = {_name_and_step(path)[1]: path for path in folders if path.name.removeprefix(prefix).isdigit()}
+    saved = sorted(number for number in steps if number <= step)
+    for number in saved[: -max(1, limit)]:
+        shutil.rmtree(steps[number])
+
+
+def _name_and_step(checkpoint: Path) -> tuple[str, int]:
+    found = re.fullmatch(r"(.*\D)(\d+)", checkpoint.name)
+    assert found, f"{checkpoint.name} names no step"
+    return found[1], int(found[2])
 
 
 def mark_complete(folder: Path, fingerprints: Fingerprints | None = None) -> None:

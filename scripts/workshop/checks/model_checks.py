@@ -46,7 +46,7 @@ class _OutOfReach(Exception):
 
 def check_model(request: JobRequest, settings: dict[str, Any]) -> Iterator[Check]:
     """The models a recipe names exist, and the base model can be trained on the data, as far as can be known here."""
-    for key in ("base_model", "reward_model"):
+    for key in ("base_model", "reward_model", "teacher"):
         spec = settings.get(key)
         if spec is None:
             continue
