@@ -195,6 +195,23 @@ def test_wrong_hyperparameters_are_refused(parse, arguments, message):
         parse_arguments(GRPO, [*arguments, "--use_cpu", "--bf16=false"])
 
 
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"loss_type": []}, "'loss_type' names no loss"),
+        ({"loss_weights": [0.0]}, "'loss_weights' is 0 throughout"),
+        ({"loss_weights": [-1, 1]}, "'loss_weights' is -1"),
+        ({"loss_weights": [1.0, 1.0]}, "'loss_weights' has 2 numbers, and loss_type has 1 losses"),
+        ({"loss_type": "[\"sigmoid\", \"sft\"]", "loss_weights": "[1]"}, "has 1 numbers, and loss_type has 2 losses"),
+        ({"loss_type": ["sigmoid", "sft"], "loss_weights": [1, 0.5]}, None),
+    ],
+)  # fmt: skip
+def test_losses_of_dpo_and_their_weights(settings, message):
+    reads = Script(Arguments, "trl.DPOConfig").reads(load_signature)
+    found = "\n".join(setting_problems({"loss_type": ["sigmoid"]}, settings, reads, {}))
+    assert message in found if message else found == ""
+
+
 @pytest.mark.parametrize("config", CONFIGS)
 def test_a_mapping_of_any_config_is_never_another_text(config):
     """Which TRL and transformers would keep for a file's name, or fail to read without saying of what."""

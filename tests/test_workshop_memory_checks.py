@@ -9,8 +9,9 @@ import yaml
 from job.recipe import read_recipe
 from job_requests import module_request
 from lesson.verl_checks import check_verl_recipe
+from workshop.checks.accelerate_file import check_launcher
 from workshop.checks.instances import gpu_bytes
-from workshop.checks.machine_checks import check_launcher, check_machines
+from workshop.checks.machine_checks import check_machines
 from workshop.checks.memory import SHAPES, dpo_estimate, estimate, head_bytes, shape_of
 from workshop.checks.memory_checks import check_memory, moments
 from workshop.checks.recipe_values import recipe_values

@@ -48,6 +48,14 @@ def form_problems(settings: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
         if name in SAMPLING and isinstance(given, int | float):
             if problem := SAMPLING[name].problem([given]):
                 yield "generation_kwargs", f": {name} {problem}"
+    losses, weights = (_list(settings.get(key)) for key in ("loss_type", "loss_weights"))
+    if losses == []:
+        yield "loss_type", "names no loss: there would be nothing to learn from"
+    elif losses and weights and len(weights) != len(losses):
+        yield (
+            "loss_weights",
+            f"has {len(weights)} numbers, and loss_type has {len(losses)} losses: give each its own",
+        )
     yield from _sharding_problems(settings)
 
 
@@ -79,6 +87,15 @@ def _sharding_problems(settings: Mapping[str, Any]) -> Iterator[tuple[str, str]]
 
 def _shown(value: Any) -> str:
     return json.dumps(value, default=str)
+
+
+def _list(value: Any) -> list[Any] | None:
+    """The list that a value is, or that its JSON text holds; one text alone is a list of one; None is none."""
+    try:
+        found = read_json(value) if isinstance(value, str) and value[:1] == "[" else value
+    except ValueError:
+        return None  # said by settings.problem_with
+    return found if found is None or isinstance(found, list) else [found]
 
 
 def _mapping(settings: Mapping[str, Any], key: str) -> dict[str, Any]:

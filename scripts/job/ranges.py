@@ -91,6 +91,8 @@ TRAINING = {
     "eval_steps": POSITIVE,
     "save_total_limit": COUNT,
     "dataloader_num_workers": NOT_NEGATIVE,
+    "dataloader_prefetch_factor": COUNT,
+    "eval_accumulation_steps": COUNT,
     "seed": SEED,
     "data_seed": SEED,
     "label_smoothing_factor": Range(least=0, below=1),
@@ -121,6 +123,7 @@ GROUPS = SAMPLING | {
     "reward_weights": WEIGHTS,
     "ref_model_mixup_alpha": SHARE,
     "ref_model_sync_steps": COUNT,
+    "pad_to_multiple_of": COUNT,
 }
 RANGES = {
     "transformers.TrainingArguments": TRAINING,
@@ -137,6 +140,10 @@ RANGES = {
         "beta": POSITIVE,  # 0: every pair has the same loss
         "max_length": COUNT,
         "label_smoothing": Range(least=0, below=0.5),
+        "loss_weights": WEIGHTS,
+        "discopop_tau": POSITIVE,
+        "precompute_ref_batch_size": COUNT,
+        "pad_to_multiple_of": COUNT,
         "ld_alpha": SHARE,
         "ref_model_mixup_alpha": SHARE,
         "ref_model_sync_steps": COUNT,
