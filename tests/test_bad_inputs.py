@@ -6,8 +6,9 @@ import time
 from pathlib import Path
 
 import pytest
-from bad_inputs.before import try_before
-from bad_inputs.cases import BEFORE
+import try_bad_inputs
+from bad_inputs.before import trainer_of, try_before
+from bad_inputs.cases import BEFORE, COMPLETED, IN_JOB, PASSED, Tried
 from bad_inputs.file_cases import file_cases
 from bad_inputs.in_job import Server
 from bad_inputs.places import Ground
@@ -17,7 +18,9 @@ from job.arguments import RecipeError
 from job.recipe import read_recipe
 from local_sagemaker.environments import EnvironmentBuildError, requirement_lines
 from rl.tasks import DataError, read_rows
+from try_bad_inputs import faulty, page
 from workshop.checks.alone import run_alone
+from workshop.checks.preflight import preflight
 
 CASES = {case.name: case for case in [*settings_cases(), *file_cases()]}
 # What preflight says of them; each of these came to a traceback, to a wait without end or to a job before.
@@ -60,8 +63,16 @@ def ground(tmp_path_factory) -> Ground:
     return Ground(tmp_path_factory.mktemp("ground"))
 
 
+@pytest.fixture(scope="module")
+def imported(endpoint, ground) -> None:
+    """A sound job passes; and the processes that are forked from this one have then imported what preflight needs."""
+    sound = CASES["02 recipe: nothing"]
+    preflight(*trainer_of(sound, ground.place(sound)))
+
+
+@pytest.mark.usefixtures("imported")
 @pytest.mark.parametrize("name", BEFORE_A_JOB)
-def test_refused_in_words_before_a_job(endpoint, ground, name):
+def test_refused_in_words_before_a_job(ground, name):
     case = CASES[name]
     tried = try_before(case, ground.place(case))
     assert tried and tried.outcome == BEFORE, tried
@@ -96,6 +107,45 @@ def test_each_case_has_a_name_of_its_own():
     assert len(set(names)) == len(names) > 300
     assert {case.module for case in CASES.values()} == {"01", "02", "03", "04", "05"}
     assert all(dataclasses.is_dataclass(case) for case in CASES.values())
+
+
+def test_the_page_says_what_is_open_and_what_is_right():
+    sound, bad = CASES["02 recipe: nothing"], CASES["02 recipe: beta=-1"]
+    ends = {BEFORE: "preflight: beta", IN_JOB: "RecipeError: beta"}
+    right = [Tried(bad, outcome, words, 1.0) for outcome, words in ends.items()] + [
+        Tried(sound, COMPLETED, "", 1.0)
+    ]
+    assert not any(map(faulty, right)) and "## Open" not in page(right)
+    assert "| 02 | recipe | 3 | 1 | 1 | 1 |" in page(right)
+    wrong = [
+        Tried(bad, COMPLETED, "", 1.0),
+        Tried(bad, "PREFLIGHT hung", "a | b", 1.0),
+        Tried(sound, BEFORE, "why", 1.0),
+    ]
+    assert all(map(faulty, wrong))
+    for row in (
+        "| beta=-1 | completed. |",
+        "| beta=-1 | PREFLIGHT hung. a \\| b |",
+        "| nothing | refused before a job. why |",
+    ):
+        assert row in page(wrong).partition("## Open")[2].partition("\n## ")[0]
+
+
+def test_what_was_tried_is_remembered_but_for_a_line_that_was_cut_off(tmp_path, monkeypatch, capsys):
+    kept = tmp_path / "kept.jsonl"
+    monkeypatch.setattr(try_bad_inputs, "RESULTS", kept)
+    case, cases = (
+        CASES["02 recipe: beta=-1"],
+        {("02 recipe: beta=-1", "train.py"): CASES["02 recipe: beta=-1"]},
+    )
+    try_bad_inputs._keep(Tried(case, PASSED, "", 1.0))
+    with kept.open("a") as file:
+        file.write('["02 recipe: beta=-1", "train.py", "comp')
+    (known,) = dict(try_bad_inputs._read(cases)).values()
+    assert known.outcome == PASSED and "was cut off" in capsys.readouterr().out
+    try_bad_inputs._keep(Tried(case, IN_JOB, "why", 1.0))
+    (known,) = dict(try_bad_inputs._read(cases)).values()
+    assert (known.outcome, known.words) == (IN_JOB, "why") and len(kept.read_text().splitlines()) == 2
 
 
 @pytest.mark.parametrize("name", ["/dev/zero", "a" * 5000, "a\0b"], ids=["device", "long", "zero byte"])
