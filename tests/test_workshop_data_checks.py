@@ -18,7 +18,13 @@ from rl.tasks import make_splits, write_splits
 from sagemaker.core.shapes import S3DataSource
 from torch.utils.data import BatchSampler, SequentialSampler
 from trl.trainer.utils import RepeatSampler
-from workshop.checks.data_checks import check_answers, check_data, check_enough, rows_of_a_step
+from workshop.checks.data_checks import (
+    check_answers,
+    check_data,
+    check_enough,
+    check_whole_step,
+    rows_of_a_step,
+)
 from workshop.checks.request import NOTE, OK, PROBLEM, WARNING, JobRequest
 
 _BUCKETS = itertools.count()
@@ -188,6 +194,14 @@ def test_dpo_is_refused_exactly_where_its_loader_gives_nothing(processes, drop):
         shards = [BatchSamplerShard(batches, processes, number) for number in range(processes)]
         nothing = not any(len(list(shard)) for shard in (shards if processes > 1 else [batches]))
         assert bool(list(check_enough(rows, needed, why))) == nothing
+
+
+def test_fewer_pairs_than_a_step_takes_are_a_warning():
+    recipe = {"per_device_train_batch_size": 4, "gradient_accumulation_steps": 2}
+    request = job({}, "trl.DPOConfig", processes=2)
+    (warning,) = check_whole_step(15, request, recipe)
+    assert warning.status == WARNING and "15 pairs, and a step is to take 16" in warning.detail
+    assert list(check_whole_step(16, request, recipe)) == []
 
 
 def test_too_few_rows_are_said_once_and_for_the_training_alone(folders):

@@ -127,6 +127,7 @@ RIGHT = {
     "one answer to all": "nobody but the author can know that they are wrong; the rewards show it",
     "an unknown role": "which roles there are, the chat template decides, and that of the tiny model writes any",
     "a prompt that ends with the assistant": "the beginning of an answer, which the model goes on with",
+    "one pair": "one may want to see a model learn one pair by heart. Preflight warns",
     "the same row throughout": "one may want to see a model learn one row by heart. Preflight warns",
     "each row twice": "the rows are seen twice as often. Preflight warns",
     "one index for all": "the number of a problem, which training does not read",

@@ -224,7 +224,9 @@ def file_cases() -> Iterator[Case]:
         "pairs that end with the user": {"chosen": [{"role": "user", "content": "1"}]},
     }.items():  # fmt: skip
         yield Case("01", "data", what, train=("train.jsonl", each(**changes)))
-    yield Case("01", "data", "one pair", train=("train.jsonl", lambda rows: jsonl(rows[:1])))
+    yield Case(
+        "01", "data", "one pair", train=("train.jsonl", lambda rows: jsonl(rows[:1])), right=RIGHT["one pair"]
+    )
     for what, file in DATA.items():
         if what in ("an empty file", "one row", "empty answers", "prompts longer than the model's context"):
             yield Case("05", "data", what, train=file)

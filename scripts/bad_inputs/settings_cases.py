@@ -134,6 +134,7 @@ RIGHT: dict[tuple[str, str, str], str] = {
     ("02", "run_name", "a\nb"): "a name, which no file and no address is made of",
     ("02", "experiment", ""): "no tracker is asked for, so nobody reads it",
     ("02", "module", "../../etc"): "a label in the results, of which no path is made",
+    ("01", "per_device_train_batch_size", "1000"): "a batch takes the pairs that there are. Preflight warns",
     ("03", "save_strategy", "no"): "the trained model is saved all the same; only spot needs checkpoints, and refuses this",
 }  # fmt: skip
 RECIPES: dict[str, str | bytes] = {

@@ -71,7 +71,10 @@ def check_data(request: JobRequest, settings: dict[str, Any]) -> Iterator[Check]
                 f"the {len(rows):,} rows ask {different:,} different questions: the others stand there several times",
             )
         if name == "train":
-            yield from check_enough(len(rows), *rows_of_a_step(request, settings))
+            too_few = list(check_enough(len(rows), *rows_of_a_step(request, settings)))
+            yield from too_few
+            if pairs and not too_few:
+                yield from check_whole_step(len(rows), request, settings)
         if not pairs:
             yield from check_answers(name, rows, settings.get("verifier") or "number")
         questions[name] = {normalised(row["question"]) for row in rows}
@@ -179,6 +182,19 @@ def check_enough(rows: int, needed: int, why: str) -> Iterator[Check]:
             f"{rows:,} rows, and one step takes {needed:,} ({why}): the trainer would do no step and call that completed. "
             "Give it more rows, or make the batch smaller",
         )
+
+
+def check_whole_step(pairs: int, request: JobRequest, settings: dict[str, Any]) -> Iterator[Check]:
+    """As many pairs as a step is asked to take; with fewer DPO trains, and each step sees all of them."""
+    limits, processes = Limits(request, settings), request.hosts * request.processes_per_host
+    step = (
+        (limits["per_device_train_batch_size"] or 1)
+        * processes
+        * (limits["gradient_accumulation_steps"] or 1)
+    )
+    if pairs < step:
+        text = f"{pairs:,} pairs, and a step is to take {step:,}: each step sees the same ones, and no others"
+        yield Check("data: train", WARNING, text)
 
 
 def check_answers(channel: str, rows: list[Row], verifier: Any) -> Iterator[Check]:
