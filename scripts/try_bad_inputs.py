@@ -14,6 +14,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 import sys
 import tempfile
 import time
@@ -37,6 +38,9 @@ from local_sagemaker.environments import job_environment  # noqa: E402
 
 RESULTS, PAGE = ROOT / "build" / "bad-inputs.jsonl", ROOT / "docs" / "bad-inputs.md"
 AT_ONCE = 2  # preflights
+EXAMPLES = 6  # on the page, of each module and topic
+# Of a case, and of its source as it was staged.
+_OWN_FOLDERS = re.compile(r"[^\s']*/bad-inputs-\w+/(?:case-\d+/(?:source/)?|staged/[^/\s]+/)?")
 # One process that is a group of its own, as a launcher would start it.
 ALONE = {
     "RANK": "0",
@@ -187,24 +191,28 @@ def page(all_tried: list[Tried]) -> str:
                 words = (
                     f"{tried.outcome}. {tried.words}" if found is faults else tried.case.right or tried.words
                 )
-                lines.append(f"| {tried.case.module} | {_cell(tried.case.bad)} | {_cell(words[:160])} |")
+                lines.append(f"| {tried.case.module} | {_bad(tried.case)} | {_cell(words, 200)} |")
     lines += [
         "",
         "## In preflight's words",
         "",
-        "One of each kind.",
+        "A few of each kind.",
         "",
         "| what is bad | what is said |",
         "|---|---|",
     ]
-    shown: set[tuple[str, str]] = set()
+    shown: list[tuple[str, str, str]] = []
     for tried in all_tried:
-        kind = (tried.case.topic, tried.words[:30])
-        if tried.outcome == BEFORE and kind not in shown and len(shown) < 40:
-            shown.add(kind)
-            lines.append(
-                f"| {tried.case.module} {_cell(tried.case.bad)} | {_cell(tried.words.splitlines()[0][:200])} |"
-            )
+        topic = (tried.case.module, tried.case.topic)
+        kind = (*topic, tried.words[:30])
+        if (
+            tried.outcome == BEFORE
+            and kind not in shown
+            and sum(other[:2] == topic for other in shown) < EXAMPLES
+        ):
+            shown.append(kind)
+            words = tried.words.splitlines()[0].replace("preflight: 1. ", "")
+            lines.append(f"| {tried.case.module} {_bad(tried.case)} | {_cell(words, 250)} |")
     return "\n".join(lines) + "\n"
 
 
@@ -213,8 +221,15 @@ def _shown(text: str) -> str:
     return text.encode(errors="backslashreplace").decode()
 
 
-def _cell(text: str) -> str:
-    return " ".join(_shown(text).split()).replace("|", "\\|").replace("<", "&lt;")
+def _bad(case: Case) -> str:
+    return _cell(case.bad if case.script == "train.py" else f"{case.bad} ({case.script})")
+
+
+def _cell(text: str, most: int = 100) -> str:
+    """A text for a table, without the folders of the machine on which the cases were tried."""
+    text = " ".join(_OWN_FOLDERS.sub("", _shown(text)).split())
+    text = text if len(text) <= most else f"{text[:most].rstrip()} ..."
+    return text.replace("|", "\\|").replace("<", "&lt;")
 
 
 if __name__ == "__main__":

@@ -23,6 +23,7 @@ from workshop.checks.alone import run_alone
 from workshop.checks.preflight import preflight
 
 CASES = {case.name: case for case in [*settings_cases(), *file_cases()]}
+SOUND_JOB = next(case for case in settings_cases() if case.name == "02 recipe: nothing")
 # What preflight says of them; each of these came to a traceback, to a wait without end or to a job before.
 BEFORE_A_JOB = {
     "02 recipe: per_device_train_batch_size=0": "'per_device_train_batch_size' is 0: it must be 1 or more",
@@ -66,7 +67,7 @@ def ground(tmp_path_factory) -> Ground:
 @pytest.fixture(scope="module")
 def imported(endpoint, ground) -> None:
     """A sound job passes; and the processes that are forked from this one have then imported what preflight needs."""
-    sound = CASES["02 recipe: nothing"]
+    sound = SOUND_JOB
     preflight(*trainer_of(sound, ground.place(sound)))
 
 
@@ -110,7 +111,7 @@ def test_each_case_has_a_name_of_its_own():
 
 
 def test_the_page_says_what_is_open_and_what_is_right():
-    sound, bad = CASES["02 recipe: nothing"], CASES["02 recipe: beta=-1"]
+    sound, bad = SOUND_JOB, CASES["02 recipe: beta=-1"]
     ends = {BEFORE: "preflight: beta", IN_JOB: "RecipeError: beta"}
     right = [Tried(bad, outcome, words, 1.0) for outcome, words in ends.items()] + [
         Tried(sound, COMPLETED, "", 1.0)

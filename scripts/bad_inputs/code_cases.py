@@ -52,7 +52,7 @@ REWARDS = {
 REWARDS_RIGHT = {
     "reward: the same for all": "whether it can tell good from bad, only completions show; the log of the job says that it did not",
     "verifier: never says yes": "a gold may be a rule and no answer. Preflight warns, and so does the job",
-    "verifier: never says no": "likewise",
+    "verifier: never says no": "whether it can tell a right answer from a wrong one, only completions show",
 }
 # likewise, of verifier: bad_file.mine
 VERIFIERS = {

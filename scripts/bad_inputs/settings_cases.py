@@ -124,14 +124,13 @@ NEEDS: dict[tuple[str, str], dict[str, Any]] = {
 # Why a job that completes all the same is right to: (module, key, value as JSON)
 RIGHT: dict[tuple[str, str, str], str] = {
     ("02", "max_completion_length", "1000000000"): "a limit that none reaches: a completion ends with its end token. Preflight warns",
-    ("02", "eval_max_new_tokens", "1000000000"): "likewise",
+    ("02", "eval_max_new_tokens", "1000000000"): "a limit that none reaches, as in training",
     ("02", "lr_scheduler_kwargs", '{"nonsense": 1}'): "the scheduler of this recipe, constant_with_warmup, reads none of them",
     ("02", "optim_args", "nonsense=1"): "the optimizer of this recipe, AdamW, reads none of them",
     ("02", "epsilon_high", "0.1"): "to clip one side more is a choice",
     ("02", "bf16", "true"): "a CPU computes in bfloat16 too",
     ("02", "use_cpu", "false"): "there is no GPU to be used",
     ("02", "chat_template_kwargs", '{"no_such_variable": 1}'): "a template says nowhere which variables it reads",
-    ("02", "run_name", "a\nb"): "a name, which no file and no address is made of",
     ("02", "experiment", ""): "no tracker is asked for, so nobody reads it",
     ("02", "module", "../../etc"): "a label in the results, of which no path is made",
     ("01", "per_device_train_batch_size", "1000"): "a batch takes the pairs that there are. Preflight warns",

@@ -52,6 +52,8 @@ def _hyperparameter_problem(key: str, value: Any, numeric: bool) -> str | None:
         return f"{key!r} is {text[:40]!r}, which a command line takes for a setting of its own: put it in the recipe"
     if "\0" in text:
         return f"{key!r} holds a NUL character, which no command line can carry"
+    if "\n" in text:
+        return f"{key!r} holds a line break, which CreateTrainingJob refuses: put it in the recipe"
     if len(text) > MAX_HYPERPARAMETER_LENGTH:
         return f"{key!r} has {len(text)} characters, the limit is {MAX_HYPERPARAMETER_LENGTH}: put it in the recipe"
     if isinstance(value, str) and not numeric:
