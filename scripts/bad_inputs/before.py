@@ -26,9 +26,8 @@ from workshop.checks.preflight import PreflightError, preflight
 from bad_inputs.cases import BEFORE, PASSED, Case, Tried
 from bad_inputs.places import Place, overrides
 
-SECONDS = (
-    300.0  # for one preflight and request, on a machine that has other work too; rewards alone may take 120
-)
+# For one preflight and request, on a machine that has other work too; rewards alone may take 120.
+SECONDS = 300.0
 BUCKET = "sagemaker-bad-inputs"  # of the checkpoints; a request that names one which is not there is refused
 _COMPUTE = {
     "instance_type", "instance_count", "volume_size_in_gb", "enable_managed_spot_training", "keep_alive_period_in_seconds",
@@ -57,9 +56,8 @@ def trainer_of(case: Case, place: Place) -> tuple[ModelTrainer, list[InputData]]
     trainer = ModelTrainer(
         sagemaker_session=Session(),
         role=client.ROLE_ARN,
-        base_job_name=changes.get(
-            "base_job_name", f"bad-input-{secrets.token_hex(4)}"
-        ),  # two may begin in a second
+        # Two may begin in the same second.
+        base_job_name=changes.get("base_job_name", f"bad-input-{secrets.token_hex(4)}"),
         training_image=CPU_IMAGE,
         source_code=SourceCode(
             **{

@@ -12,9 +12,8 @@ def read_json_lines(path: Path) -> list[Any]:
         ValueError: another line is no JSON; says which.
         OSError: the file cannot be read.
     """
-    *lines, last = path.read_bytes().split(
-        b"\n"
-    )  # each line ends with one, so that nothing stands behind the last
+    # Each line ends with a line break, so that nothing stands behind the last one.
+    *lines, last = path.read_bytes().split(b"\n")
     values = []
     for number, line in enumerate(lines, start=1):
         if line.strip():
