@@ -103,6 +103,8 @@ def test_instances_outside_the_table():
         ("ml.c5.xlarge", {"use_vllm": True}, {}, PROBLEM, "use_vllm needs a GPU"),
         ("ml.g4dn.xlarge", FOR_GPU, {}, WARNING, "has no bfloat16"),
         ("ml.g4dn.xlarge", FOR_GPU | {"use_vllm": True}, {}, PROBLEM, "has no bfloat16"),
+        ("ml.g6.2large", FOR_GPU, {}, PROBLEM, "of this family there are ml.g6.12xlarge"),
+        ("ml.large", FOR_GPU, {}, PROBLEM, "there is no training instance type 'ml.large': names look like ml.g5.2xlarge"),
         ("ml.g6.xlarge", FOR_GPU, {"hosts": 2}, PROBLEM, "nothing joins the 2 hosts"),
         ("ml.g6.xlarge", FOR_GPU | {"precompute_ref_log_probs": True}, {"hosts": 2, "launcher": {"x": 1}}, PROBLEM,
          "precompute_ref_log_probs=False"),

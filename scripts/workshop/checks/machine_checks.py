@@ -33,7 +33,8 @@ def check_machines(request: JobRequest, settings: dict[str, Any]) -> Iterator[Ch
     types = training_instance_types()
     if request.instance_type not in types:
         family = request.instance_type.rpartition(".")[0]
-        near = sorted(known for known in types if family and known.startswith(family + "."))
+        # A name of one part less, such as ml.large, is of no family; all would be of "ml".
+        near = sorted(known for known in types if "." in family and known.startswith(family + "."))
         hint = f"of this family there are {', '.join(near)}" if near else "names look like ml.g5.2xlarge"
         yield Check(
             "machines", PROBLEM, f"there is no training instance type {request.instance_type!r}: {hint}"
