@@ -1,7 +1,7 @@
 # make run    the notebooks in local mode: no AWS account, no GPU, no Docker
 # make rehearse  the notebooks as in SageMaker Studio, against the local endpoint posing as AWS
 # make seeds  the comparisons that notebooks rest on, with three seeds each: what is missing of NN_*/recorded
-# make bench  what training costs beside plain TRL, how it grows and scales: an hour, docs/bench.md
+# make bench  what training costs beside plain TRL, how it grows and scales, the first run: two hours, docs/bench.md
 # make lab    JupyterLab with everything installed
 # make studio the same for a JupyterLab that is there already, as in SageMaker Studio: an environment and a kernel
 #
@@ -55,7 +55,7 @@ rehearse: setup
 seeds: setup
 	@.venv/bin/python scripts/record_seeds.py $(ARGS)
 
-# make bench ARGS=growth, or library, learning, scaling, page; nothing else should run meanwhile
+# make bench ARGS=growth, or first_run, library, learning, scaling, page; nothing else should run meanwhile
 bench: setup-dev
 	@PYTHONPATH=scripts .venv-dev/bin/python -m bench $(ARGS)
 

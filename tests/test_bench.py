@@ -5,13 +5,14 @@ import sys
 
 import pytest
 import torch
-from bench import growth, library, scaling
+from bench import first_run, growth, library, scaling
 from bench.__main__ import main
 from bench.measure_step import config_of, measure
 from bench.page import write_page
 from bench.phases import Speeds, Step, Work, step_work
 from bench.roofline import on_paper, step_of
 from bench.rows import Row, by_case, here, paired_ratio, read_rows, write_rows
+from runs.times import keep_times
 from test_import_directions import SCRIPTS, imported
 from torch.utils.flop_counter import FlopCounterMode
 from transformers import AutoModelForCausalLM
@@ -147,4 +148,27 @@ def test_the_page_is_made_of_what_there_is(tmp_path):
 
 def test_a_bench_that_is_none_is_refused(capsys):
     assert main(["grwoth"]) == 2
-    assert "no bench 'grwoth': choose of library, learning, growth, scaling, page" in capsys.readouterr().err
+    assert (
+        "no bench 'grwoth': choose of first_run, library, learning, growth, scaling, page"
+        in capsys.readouterr().err
+    )
+
+
+def test_the_first_run_and_the_second_stand_side_by_side(tmp_path):
+    keep_times(tmp_path, "01_dpo_trl/01_dpo_trl.ipynb", [0.0, 12.5, 200.0])
+    keep_times(tmp_path, "02_grpo/02_grpo.ipynb", [0.0, 340.0])
+    again = list(first_run.notebook_rows(tmp_path, "again"))
+    assert [(row.case, row.value) for row in again] == [
+        ("01_dpo_trl, again", 200.0),
+        ("02_grpo, again", 340.0),
+    ]
+    first = [
+        Row(row.case.replace("again", "from empty caches"), "wall time", 2 * row.value, "s") for row in again
+    ]
+    write_rows("first_run", [*first, *again, Row("what the jobs leave", "disk", 3210.0, "MB")], tmp_path)
+    write_page(tmp_path / "bench.md", tmp_path)
+    lines = (tmp_path / "bench.md").read_text().splitlines()
+    assert "|  | from empty caches | again |" in lines
+    assert "| 02_grpo | 11 min 20 s | 5 min 40 s |" in lines
+    assert "| all | 18 min 00 s | 9 min 00 s |" in lines
+    assert "Disk: what the jobs leave 3.2 GB." in lines

@@ -255,6 +255,20 @@ def test_a_process_of_an_environment_looks_for_garbage_rarely(requirements, cach
 
 
 @builds
+def test_what_python_says_of_a_package_is_not_shown_and_what_it_says_of_one_s_own_file_is(
+    requirements, cache, tmp_path
+):
+    folder = build_environment([requirements], name="test", cache=cache)
+    (packages,) = folder.glob("lib/python*/site-packages")
+    command = [folder / "bin" / "python", "-c", "import doubtful"]
+    for place, said in {packages: False, tmp_path: True}.items():
+        (place / "doubtful.py").write_text("SAME = 1 is 1\n")
+        shown = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, check=True).stderr
+        (place / "doubtful.py").unlink()
+        assert ("SyntaxWarning" in shown) == said
+
+
+@builds
 def test_modules_beside_the_requirements_and_settings_of_the_shell_do_not_reach_pip(
     tmp_path, requirements, cache, monkeypatch
 ):

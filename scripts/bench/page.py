@@ -5,10 +5,11 @@ import statistics
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
+from runs.times import in_words
 from workshop.checks.instances import find_instance, price_source
 from workshop.folders import REPOSITORY
 
-from bench import growth, learning, library, scaling
+from bench import first_run, growth, learning, library, scaling
 from bench.roofline import INSTANCES, recipe_lines
 from bench.rows import FOLDER, Row, by_case, read_rows
 
@@ -33,6 +34,7 @@ def _text(folder: Path) -> Iterator[str]:
         "and one day. Made from the files in [bench](bench), which hold every single value; do not edit this page."
     )
     sections = {
+        "first_run": ("The first run", _first_run),
         "library": ("Beside plain TRL", _library),
         "learning": ("Learning by the second", _learning),
         "growth": ("Growth", _growth),
@@ -42,6 +44,29 @@ def _text(folder: Path) -> Iterator[str]:
         if rows := read_rows(bench, folder):
             yield from ("", f"## {title}", "", *section(rows), "", _measured_on(rows))
     yield from ("", "## A step on paper", "", *_on_paper(folder / STEPS))
+
+
+def _first_run(rows: list[Row]) -> Iterator[str]:
+    yield (
+        "`make run` in a new clone and with an empty home, so that everything is downloaded and set up; and once more. Each "
+        "notebook with its defaults."
+    )
+    yield ""
+    seconds = {case: values[0] for case, values in by_case(rows, "wall time").items()}
+    names = list(dict.fromkeys(case.partition(", ")[0] for case in seconds))
+    stages = [stage for stage in first_run.STAGES if any(case.endswith(stage) for case in seconds)]
+    columns = {stage: [seconds[f"{name}, {stage}"] for name in names] for stage in stages}
+    yield from _table(
+        ("", *stages),
+        (
+            (name, *(in_words(column[index]) for column in columns.values()))
+            for index, name in enumerate(names)
+        ),
+    )
+    yield f"| all | {' | '.join(in_words(sum(column)) for column in columns.values())} |"
+    yield ""
+    disk = ", ".join(f"{what} {values[0] / 1000:.1f} GB" for what, values in by_case(rows, "disk").items())
+    yield f"Disk: {disk}."
 
 
 def _library(rows: list[Row]) -> Iterator[str]:
