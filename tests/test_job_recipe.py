@@ -142,7 +142,7 @@ def test_other_trainers_configs_work(parse):
         ({"learning_rate": [1, 2]}, r"'learning_rate' must be float, not \[1, 2\]"),
         ({"learning_rate": {"a": 1}}, "'learning_rate' must be float, not "),
         ({"log_completions": "maybe"}, "'log_completions' must be bool, not \"maybe\""),
-        ({"save_strategy": "sometimes"}, "'save_strategy' must be one of no, steps, epoch, best"),
+        ({"save_strategy": "sometimes"}, "'save_strategy' must be one of no, steps, epoch, not"),
         ("save_strategy: no\n", "'save_strategy' must be str, not false; YAML reads yes, no, on and off"),
         ({"reward_weights": ["heavy"]}, "'reward_weights' must be list.float., not .\"heavy\""),
         ({"rewards": []}, "nothing to learn from: name at least one of accuracy"),

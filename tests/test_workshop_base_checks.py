@@ -13,12 +13,19 @@ from workshop.checks.data_checks import check_data
 
 OF = {
     "base model": "asset:tiny (0123456789ab)",
+    "dtype": "float32",
     "problems": "1 (0123456789ab)",
     "verifier": "number",
     "samples": "1",
     "max_new_tokens": "96",
 }
-SETTINGS = {"base_model": "asset:tiny", "verifier": "number", "eval_samples": 1, "eval_max_new_tokens": 96}
+SETTINGS = {
+    "base_model": "asset:tiny",
+    "dtype": "float32",
+    "verifier": "number",
+    "eval_samples": 1,
+    "eval_max_new_tokens": 96,
+}
 
 
 @pytest.fixture
@@ -50,6 +57,7 @@ def test_the_file_and_its_folder_are_taken_and_are_no_problems_to_train_on(evalu
             "base model: asset:tiny (0123456789ab) there, hub:Qwen/Qwen3-0.6B here",
         ),
         ({"base_model": "asset:tin"}, "asset:tin here"),
+        ({"dtype": "bfloat16"}, "dtype: float32 there, bfloat16 here"),
         ({"eval_samples": 4}, "samples: 1 there, 4 here"),
         ({"eval_max_new_tokens": 8}, "max_new_tokens: 96 there, 8 here"),
         ({"verifier": "exact"}, "verifier: number there, exact here"),

@@ -56,6 +56,15 @@ def form_problems(settings: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
             "loss_weights",
             f"has {len(weights)} numbers, and loss_type has {len(losses)} losses: give each its own",
         )
+    if _is_true(settings.get("sync_ref_model")) and _is_true(settings.get("precompute_ref_log_probs")):
+        yield (
+            "sync_ref_model",
+            "moves the reference, whose log-probabilities precompute_ref_log_probs computes once: set that to false",
+        )
+    last = settings.get("max_steps")
+    beyond = [step for step in _list(settings.get("record_steps")) or [] if _is_beyond(step, last)]
+    if beyond:
+        yield "record_steps", f"names step {beyond[0]}, and training ends at max_steps, {last}"
     yield from _sharding_problems(settings)
 
 
@@ -87,6 +96,18 @@ def _sharding_problems(settings: Mapping[str, Any]) -> Iterator[tuple[str, str]]
 
 def _shown(value: Any) -> str:
     return json.dumps(value, default=str)
+
+
+def _is_true(value: Any) -> bool:
+    return str(value).lower() == "true"
+
+
+def _is_beyond(step: Any, last: Any) -> bool:
+    """Whether a step is after the last one, where both are numbers or spell one; max_steps -1 says nothing of the last."""
+    try:
+        return int(step) > int(last) > 0
+    except (TypeError, ValueError):
+        return False
 
 
 def _list(value: Any) -> list[Any] | None:

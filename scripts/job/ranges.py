@@ -200,21 +200,28 @@ _DPO_LOSSES = (
     *("aot_unpaired", "apo_zero", "apo_down", "discopop", "sft"),
 )  # fmt: skip
 # The scripts with these trainers have no validation data to give them.
-_NOT_EVALUATED = {"eval_strategy": ("no",)}
+_NOT_EVALUATED = {
+    "eval_strategy": ("no",),
+    "save_strategy": ("no", "steps", "epoch"),
+    "load_best_model_at_end": ("false",),
+}
 _SAMPLING_WORDS = {"vllm_mode": ("colocate", "server"), "generation_kwargs": _GENERATION}
+# trl.GRPOTrainer, trl.RLOOTrainer
+_GROUP_WORDS = {"remove_unused_columns": ("false",), "auto_find_batch_size": ("false",)}
 # The words that settings take which say so in no type of theirs; of a mapping, its keys. Of trl.GRPOTrainer and
 # trl.DPOTrainer (TRL 1.16), where they ask for them.
 WORDS = {
     "transformers.TrainingArguments": _TRAINING_WORDS,
     "trl.GRPOConfig": _TRAINING_WORDS
     | _SAMPLING_WORDS
+    | _GROUP_WORDS
     | _NOT_EVALUATED
     | {
         "loss_type": ("grpo", "bnpo", "dr_grpo", "dapo", "cispo", "sapo", "luspo", "vespo"),
         "importance_sampling_level": ("token", "sequence"),
         "scale_rewards": ("group", "batch", "none", "true", "false"),
     },
-    "trl.RLOOConfig": _TRAINING_WORDS | _SAMPLING_WORDS | _NOT_EVALUATED,
+    "trl.RLOOConfig": _TRAINING_WORDS | _SAMPLING_WORDS | _GROUP_WORDS | _NOT_EVALUATED,
     "trl.DPOConfig": _TRAINING_WORDS
     | {
         "loss_type": _DPO_LOSSES,
@@ -226,7 +233,11 @@ WORDS = {
 }
 # Why a setting takes fewer words than its library knows
 REASONS = {
-    "eval_strategy": "the script gives its trainer no validation data; it evaluates the model itself, before and after training"
+    "eval_strategy": "the script gives its trainer no validation data; it evaluates the model itself, before and after training",
+    "save_strategy": "the best checkpoint is found by validation data, of which the script gives its trainer none",
+    "load_best_model_at_end": "the best checkpoint is found by validation data, of which the script gives its trainer none",
+    "remove_unused_columns": "rewards read the columns of the data",
+    "auto_find_batch_size": "a batch cut to fit would no longer hold whole groups",
 }
 # Settings that the training scripts would pass over without a word -> what does what they are meant for
 PASSED_OVER = {

@@ -85,6 +85,7 @@ def problem_with(value: Any, setting: Setting) -> str | None:
     if isinstance(value, str) and value[:1] in ("[", "{") and not _readable(value, setting.kinds):
         return f"begins like JSON, which it is not: {json.dumps(value)}"
     for word in _words(value) if setting.choices else ():
+        word = word.lower() if "bool" in setting.kinds else word
         if word != "null" and word not in setting.choices:
             known = [choice for choice in setting.choices if choice]
             wanted = f"one of {', '.join(known)}" if len(known) > 1 else known[0]
@@ -104,7 +105,7 @@ def _words(value: Any) -> list[str]:
             return [value]
     if isinstance(value, list | dict):
         return [str(item) for item in value]
-    return [] if value is None or isinstance(value, bool) else [str(value)]
+    return [] if value is None else [str(value)]
 
 
 def _unfit(text: str) -> str | None:

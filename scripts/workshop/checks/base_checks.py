@@ -47,6 +47,7 @@ def evaluated_by(settings: dict[str, Any]) -> dict[str, str]:
     digests of model and verifier are missing, and the problems."""
     told = {
         "base model": settings.get("base_model"),
+        "dtype": settings.get("dtype"),
         "verifier": settings.get("verifier"),
         "samples": json.dumps(settings.get("eval_samples")),
         "max_new_tokens": json.dumps(settings.get("eval_max_new_tokens")),
