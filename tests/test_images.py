@@ -123,6 +123,32 @@ def test_requirements_leave_the_torch_of_the_image(file, name, tmp_path):
     assert not (image.compiled and moved), f"{file} brings {moved} into {image}"
 
 
+# Python's own from 3.11 or a later one on, so that nothing asks for them there.
+BACKPORTS = {
+    "async-timeout",
+    "backports-strenum",
+    "exceptiongroup",
+    "importlib-metadata",
+    "tomli",
+    "typing-extensions",
+    "zipp",
+}
+ON_CPUS = {key: pair for key, pair in installations().items() if "-cpu-" in pair[1]}
+
+
+@pytest.mark.job
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize(("file", "name"), ON_CPUS.values(), ids=ON_CPUS)
+def test_what_the_python_of_the_tests_gets_the_image_s_gets_too(file, name, tmp_path):
+    """Jobs on CPUs run in the tests; verl imports orjson undeclared, and tensordict brings it before Python 3.13 alone."""
+    image, brought = known(name), []
+    for python in ("3.11", image.python):
+        done = resolve(file, tmp_path / f"{python}.txt", python=python, there=there(image))
+        assert done.returncode == 0, done.stderr
+        brought.append(set(pins(tmp_path / f"{python}.txt")))
+    assert brought[0] - brought[1] <= BACKPORTS, f"{file}: name what a job imports of these in it"
+
+
 @pytest.mark.job
 @pytest.mark.timeout(300)
 def test_requirements_that_move_torch_are_noticed(tmp_path):
