@@ -29,7 +29,7 @@ from verl_history import write_step
 from verl_stacks import ask_all
 
 # verl's 2 s, which are no setting (0.9.1), are nothing in a step of minutes and most of a tiny one.
-POLL_S = 0.2
+POLL_S = 0.05
 HEAD = {"node:__internal_head__": 0.001}  # a resource that only the head of a Ray cluster has
 
 

@@ -18,7 +18,7 @@ from verl.workers.rollout.base import _ROLLOUT_REGISTRY, BaseRollout
 from verl.workers.rollout.replica import RolloutReplica, RolloutReplicaRegistry, TokenOutput
 
 NAME = "hf"
-GATHER_S = 0.05  # how long a batch waits for more requests
+GATHER_S = 0.05  # a batch waits for more requests until none has come for so long
 Request = tuple[list[int], dict[str, Any], asyncio.Future]
 
 
@@ -60,13 +60,13 @@ class Server:
         return await answer
 
     async def _work(self) -> None:
-        await asyncio.sleep(GATHER_S)
-        while self._waiting:
+        while await self._gathered():
             first = self._settings(self._waiting[0])
             batch = [request for request in self._waiting if self._settings(request) == first]
             self._waiting = [request for request in self._waiting if self._settings(request) != first]
+            prompts, limits = [prompt for prompt, _, _ in batch], [self._limit(request) for request in batch]
             try:
-                outputs = await asyncio.to_thread(self._complete, [prompt for prompt, _, _ in batch], *first)
+                outputs = await asyncio.to_thread(self._complete, prompts, limits, *first)
             except Exception as error:  # to whoever asked, and this worker goes on with the next batch
                 outputs = [error] * len(batch)
             for (_, _, answer), output in zip(batch, outputs, strict=True):
@@ -75,15 +75,27 @@ class Server:
                 answer.set_exception(output) if isinstance(output, Exception) else answer.set_result(output)
         self._worker = None
 
-    def _settings(self, request: Request) -> tuple[float, float, int, int]:
-        """Temperature, top-p, top-k and length limit: a batch shares them."""
+    async def _gathered(self) -> int:
+        """How many requests wait, once no more come."""
+        count = -1
+        while count != len(self._waiting):
+            count = len(self._waiting)
+            await asyncio.sleep(GATHER_S)
+        return count
+
+    def _settings(self, request: Request) -> tuple[float, float, int]:
+        """Temperature, top-p and top-k: a batch shares them."""
+        _, asked, _ = request
+        return asked.get("temperature", 1.0), asked.get("top_p", 1.0), max(0, asked.get("top_k") or 0)
+
+    def _limit(self, request: Request) -> int:
+        """Most new tokens."""
         prompt, asked, _ = request
-        limit = asked.get("max_tokens") or asked.get("max_new_tokens") or self._longest - len(prompt)
-        return asked.get("temperature", 1.0), asked.get("top_p", 1.0), max(0, asked.get("top_k") or 0), limit
+        return asked.get("max_tokens") or asked.get("max_new_tokens") or self._longest - len(prompt)
 
     @torch.no_grad()
     def _complete(
-        self, prompts: list[list[int]], temperature: float, top_p: float, top_k: int, limit: int
+        self, prompts: list[list[int]], limits: list[int], temperature: float, top_p: float, top_k: int
     ) -> list[TokenOutput]:
         width, pad, end = max(map(len, prompts)), self._tokenizer.pad_token_id, self._tokenizer.eos_token_id
         config = GenerationConfig(
@@ -91,7 +103,7 @@ class Server:
             temperature=temperature or 1.0,
             top_p=top_p,
             top_k=top_k,
-            max_new_tokens=limit,
+            max_new_tokens=max(limits),
             pad_token_id=pad,
             eos_token_id=end,
             return_dict_in_generate=True,
@@ -108,8 +120,8 @@ class Server:
         scores = torch.stack(output.scores, dim=1).log_softmax(-1)  # (prompts, new tokens, vocabulary)
         log_probs = scores.gather(-1, tokens.unsqueeze(-1)).squeeze(-1)
         results = []
-        for row, row_log_probs in zip(tokens.tolist(), log_probs.tolist(), strict=True):
-            length = row.index(end) + 1 if end in row else len(row)
+        for row, row_log_probs, limit in zip(tokens.tolist(), log_probs.tolist(), limits, strict=True):
+            length = min(row.index(end) + 1 if end in row else len(row), limit)
             results.append(
                 TokenOutput(
                     token_ids=row[:length],
