@@ -77,11 +77,12 @@ def smoothing_window(count: int) -> int:
 
 
 def dress(axes: Axes, panel: Panel) -> None:
-    """A panel's title, the unit of y, and the whole range where that is a share."""
+    """A panel's title, the unit of y, and the whole range where that is a share; x are steps, which are whole."""
     axes.set_title(panel.title, loc="left", fontsize=11, color=INK)
     axes.set_ylabel(panel.unit, color=INK)
     if panel.unit.startswith("share"):
         axes.set_ylim(-0.05, 1.05)
+    axes.xaxis.get_major_locator().set_params(integer=True)
     clean(axes)
 
 
