@@ -7,7 +7,7 @@
 #
 # Tests, in rungs:
 # make lint   format and lint (ruff); make types: types of scripts/ (ty)
-# make check  both, and every test that needs no endpoint, job or notebook: a minute and a half, before each commit
+# make check  both, and every test that needs no endpoint, job or notebook: three minutes, before each commit
 # make test   everything: also the tests with the markers endpoint, job and notebook, the notebooks' deterministic
 #             cells (nbval) and the notebooks themselves (papermill)
 # make drift  what the newest TRL, SDK, Unsloth and verl would break, in environments that are thrown away

@@ -9,6 +9,7 @@ from job.metrics import Metrics
 from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 from PIL import Image
 
 BLUE, VERMILLION, GREY, INK = "#0072B2", "#D55E00", "#8a8a8a", "#222222"
@@ -82,7 +83,7 @@ def dress(axes: Axes, panel: Panel) -> None:
     axes.set_ylabel(panel.unit, color=INK)
     if panel.unit.startswith("share"):
         axes.set_ylim(-0.05, 1.05)
-    axes.xaxis.get_major_locator().set_params(integer=True)
+    axes.xaxis.set_major_locator(MaxNLocator("auto", steps=[1, 2, 5, 10], integer=True))
     clean(axes)
 
 
