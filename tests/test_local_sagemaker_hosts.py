@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import random
 import socket
 import subprocess
 import sys
@@ -53,18 +54,27 @@ def torch_trainer(torch_endpoint, request, tmp_path):
     return make_trainer.__wrapped__(torch_endpoint, tmp_path)
 
 
-def test_hosts_meet_on_a_port_that_no_other_program_gets_by_chance(monkeypatch):
+@pytest.mark.parametrize("address", [hosts.LOOPBACK, "127.99.0.2"])
+def test_hosts_meet_on_a_port_that_no_other_program_gets_by_chance(address, monkeypatch):
     ephemeral = Path("/proc/sys/net/ipv4/ip_local_port_range")
     first = int(ephemeral.read_text().split()[0]) if ephemeral.exists() else 49152
     assert hosts.MEETING_PORTS[-1] < first
     with socket.socket() as taken:
-        taken.bind((hosts.LOOPBACK, hosts.free_port()))
+        taken.bind((address, hosts.free_port()))
         port = taken.getsockname()[1]
         monkeypatch.setattr(hosts, "MEETING_PORTS", range(port, port + 20))
         assert hosts.free_port() in range(port + 1, port + 20)
         monkeypatch.setattr(hosts, "MEETING_PORTS", range(port, port + 1))
         with pytest.raises(OSError, match="in use"):
             hosts.free_port()
+
+
+def test_two_programs_with_the_same_seed_meet_on_ports_of_their_own():
+    ports = set()
+    for _ in range(3):
+        random.seed(42)
+        ports.add(hosts.free_port())
+    assert len(ports) > 1
 
 
 @pytest.mark.endpoint

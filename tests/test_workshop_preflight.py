@@ -51,7 +51,7 @@ def test_the_error_shows_as_its_message_alone_in_a_notebook(make_request):
         ("use_cpu: 3", "'use_cpu' must be bool, not 3"),
         ("warmup_steps: [1, 2]", "'warmup_steps' must be"),
         ("save_strategy: no", 'write the word in quotes ("no")'),
-        ("save_strategy: sometimes", "must be one of no, steps, epoch, best"),
+        ("save_strategy: sometimes", 'must be one of no, steps, epoch, not "sometimes"'),
         ("eval_samples: two", "'eval_samples' must be int"),
         ("reward_model: asset:none", f"there is no asset 'none' in the source (there: {ASSETS})"),
         ("seed: 1\nseed: 2", "twice"),

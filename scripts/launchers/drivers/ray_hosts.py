@@ -83,7 +83,7 @@ def free_port(address: str) -> str:
     Not one of those that a system gives to outgoing connections (Linux: from 32768), which may be taken when Ray comes to
     listen on it; and above those that Ray gives to its workers (10002 to 19999).
     """
-    for port in random.sample(MEETING_PORTS, len(MEETING_PORTS)):
+    for port in random.SystemRandom().sample(MEETING_PORTS, len(MEETING_PORTS)):
         with contextlib.suppress(OSError), socket.socket() as probe:
             probe.bind((address, port))
             return str(port)

@@ -225,9 +225,12 @@ def rewrite_paths(hosts: list[Host]) -> None:
 
 
 def free_port() -> int:
-    """One of MEETING_PORTS that no program listens on at the moment."""
-    for port in random.sample(MEETING_PORTS, len(MEETING_PORTS)):
+    """One of MEETING_PORTS that no program listens on at the moment, at whichever of this machine's addresses.
+
+    torch's store listens at all of them. Chosen by the system's random numbers: programs with the same seed get other ports.
+    """
+    for port in random.SystemRandom().sample(MEETING_PORTS, len(MEETING_PORTS)):
         with contextlib.suppress(OSError), socket.socket() as probe:
-            probe.bind((LOOPBACK, port))
+            probe.bind(("", port))
             return port
     raise OSError(f"All ports from {MEETING_PORTS[0]} to {MEETING_PORTS[-1]} are in use on this machine.")
