@@ -1,8 +1,8 @@
 """Hosts: how they are kept apart, by every method that this machine can show, and two of them together."""
 
 import os
-import shutil
 import random
+import shutil
 import socket
 import subprocess
 import sys
