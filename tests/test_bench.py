@@ -154,6 +154,19 @@ def test_a_bench_that_is_none_is_refused(capsys):
     )
 
 
+@pytest.mark.parametrize(
+    "given", [{}, {"MAKEFLAGS": "k -- ARGS=first_run", "MAKELEVEL": "1", "ARGS": "first_run"}]
+)
+def test_the_first_runs_make_has_no_arguments_of_the_one_around_it(given, tmp_path, monkeypatch):
+    for name, value in given.items():
+        monkeypatch.setenv(name, value)
+    (tmp_path / "clone").mkdir()
+    (tmp_path / "clone" / "Makefile").write_text("run:\n\t@test -z '$(ARGS)' && test '$(MAKELEVEL)' = 0\n")
+    first_run._make("run", tmp_path)
+    with pytest.raises(RuntimeError, match="make jump in a new clone failed"):
+        first_run._make("jump", tmp_path)
+
+
 def test_the_first_run_and_the_second_stand_side_by_side(tmp_path):
     keep_times(tmp_path, "01_dpo_trl/01_dpo_trl.ipynb", [0.0, 12.5, 200.0])
     keep_times(tmp_path, "02_grpo/02_grpo.ipynb", [0.0, 340.0])

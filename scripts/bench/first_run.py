@@ -23,6 +23,8 @@ STAGES = ("from empty caches", "again")
 SET_UP = "make setup"
 # What says where caches are; without them everything is under the home.
 CACHE_VARIABLES = ("LOCAL_SAGEMAKER_CACHE", "UV_CACHE_DIR", "PIP_CACHE_DIR", "XDG_CACHE_HOME", "HF_HOME")
+# `make bench ARGS=first_run` tells a make started in it of its own ARGS and options.
+OF_THE_OUTER_MAKE = ("MAKEFLAGS", "MFLAGS", "MAKEOVERRIDES", "MAKELEVEL", "ARGS")
 PLACES = {"environments, and the packages that they share": "home", "what the jobs leave": "clone/build"}
 
 
@@ -43,7 +45,8 @@ def measure() -> Iterator[Row]:
 
 def _make(target: str, folder: Path) -> None:
     """Raises RuntimeError with the end of what it said if it fails."""
-    environment = {key: value for key, value in os.environ.items() if key not in CACHE_VARIABLES}
+    inherited = {*CACHE_VARIABLES, *OF_THE_OUTER_MAKE}
+    environment = {key: value for key, value in os.environ.items() if key not in inherited}
     run = subprocess.run(
         ["make", target, f"PYTHON={getattr(sys, '_base_executable', sys.executable)}"],
         cwd=folder / "clone",
