@@ -15,11 +15,11 @@ TESTS = Path(__file__).parent
 pytestmark = pytest.mark.job
 
 
-def probe(*arguments: str) -> list[dict]:
-    """The two processes' records of one run of fsdp_probe.py."""
+def probe(*arguments: str, script: str = "fsdp_probe.py") -> list[dict]:
+    """The two processes' records of one run of a probe."""
     process = subprocess.Popen(
         [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
-        + [str(TESTS / "fsdp_probe.py"), *arguments],
+        + [str(TESTS / script), *arguments],
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
@@ -79,3 +79,19 @@ def test_accelerate_still_needs_the_adapter():
 def test_transformers_knows_that_accelerate_sharded_the_model(with_help):
     """By this generate() keeps the processes in step: one that ended early would leave the others waiting for weights."""
     assert all(record["managed"] for record in with_help)
+
+
+@pytest.mark.timeout(240)
+def test_adapters_are_merged_into_a_sharded_base_and_handed_on_whole():
+    for record in probe(script="merge_probe.py"):
+        assert record["changed"] > 0.01
+        assert record["names"] and record["largest_difference"] < 1e-6
+
+
+@pytest.mark.timeout(240)
+def test_a_sharded_base_in_4_bits_still_takes_no_adapters_in():
+    """When this fails, PEFT can: take the refusal out of job/forms.py."""
+    pytest.importorskip("bitsandbytes")
+    assert {record["error"] for record in probe("nf4", script="merge_probe.py")} == {
+        "'DTensor' object has no attribute 'quant_state'"
+    }

@@ -1,6 +1,7 @@
 """What trackers kept is read back as it was logged: real runs, made here, of MLflow and of W&B offline."""
 
 import json
+import shutil
 import subprocess
 import sys
 
@@ -94,10 +95,17 @@ def test_completions_of_a_step(wandb_data):
         completions_at(wandb_data, 9)
 
 
+def test_a_run_that_went_online_is_read_as_well(wandb_data, tmp_path):
+    [offline] = (wandb_data / "wandb").glob("offline-run-*")
+    shutil.copytree(offline, tmp_path / "wandb" / offline.name.removeprefix("offline-"))
+    assert read_wandb(tmp_path).metrics == read_wandb(wandb_data).metrics
+    assert len(completions_at(tmp_path, 1)) == 2
+
+
 def test_what_is_not_there_is_said(tmp_path, mlflow_store):
     with pytest.raises(TrackedRunError, match="no run of job-2: does the recipe's report_to name mlflow"):
         read_mlflow(OTHER, mlflow_store)
-    with pytest.raises(TrackerError, match="0 offline W&B runs .* report_to name wandb"):
+    with pytest.raises(TrackerError, match="0 W&B runs .* report_to name wandb"):
         read_wandb(tmp_path)
     log = tmp_path / "wandb" / "offline-run-1" / "run-1.wandb"
     log.parent.mkdir(parents=True)

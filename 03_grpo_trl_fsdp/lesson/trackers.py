@@ -1,7 +1,7 @@
 """Read a finished run back from MLflow and from W&B, in one form, to lay the two side by side.
 
-W&B keeps an offline run as a log in the job's outputs. Its own `wandb leet inspect --json` prints that log, so nothing
-has to be uploaded to be looked at.
+W&B keeps a run as a log in the job's outputs, also one that goes online. Its own `wandb leet inspect --json` prints that log,
+so nothing has to be uploaded or downloaded to be looked at.
 """
 
 import json
@@ -87,11 +87,11 @@ def _from_mlflow(client: MlflowClient, run: Run) -> TrackedRun:
 
 
 def read_wandb(data: Path | str) -> TrackedRun:
-    """The offline W&B run among a job's outputs (`output.data`).
+    """The W&B run among a job's outputs (`output.data`).
 
     Raises TrackerError when there is none, or more than one, or wandb cannot read it.
     """
-    log = _offline_log(data)
+    log = _log(data)
     command = [sys.executable, "-m", "wandb", "leet", "inspect", "--json", str(log)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=120)
     if done.returncode:
@@ -126,7 +126,7 @@ def completions_at(data: Path | str, step: int) -> pd.DataFrame:
     A job that prompts conversationally logs prompt and completion as lists of messages; the last message's text is shown.
     Raises TrackerError when that step's table is not there.
     """
-    folder = _offline_log(data).parent / "files" / "media" / "table"
+    folder = _log(data).parent / "files" / "media" / "table"
     steps = set()
     for path in folder.glob("completions_*.table.json"):
         table = json.loads(path.read_text(encoding="utf-8"))
@@ -161,12 +161,12 @@ def plot_system(runs: dict[str, TrackedRun]) -> Plot:
     )
 
 
-def _offline_log(data: Path | str) -> Path:
-    found = sorted(Path(data).glob("wandb/offline-run-*/*.wandb"))
+def _log(data: Path | str) -> Path:
+    """W&B writes it whether the run goes online or not."""
+    found = sorted(Path(data).glob("wandb/*run-*/*.wandb"))
     if len(found) != 1:
         raise TrackerError(
-            f"There are {len(found)} offline W&B runs under {data}, one is needed: does the recipe's report_to name "
-            "wandb, and was there no key with which it went online?"
+            f"There are {len(found)} W&B runs under {data}, one is needed: does the recipe's report_to name wandb?"
         )
     return found[0]
 

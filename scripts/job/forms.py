@@ -65,6 +65,14 @@ def form_problems(settings: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     beyond = [step for step in _list(settings.get("record_steps")) or [] if _is_beyond(step, last)]
     if beyond:
         yield "record_steps", f"names step {beyond[0]}, and training ends at max_steps, {last}"
+    sharded = settings.get("fsdp") not in (None, "", "null", "false", False)
+    if sharded and settings.get("quantization") == "nf4" and _is_true(settings.get("use_vllm")):
+        # peft.tuners.lora.bnb: 'DTensor' object has no attribute 'quant_state'; of a base that is not packed it works
+        yield (
+            "use_vllm",
+            "needs the adapters merged into the base, which a base in 4 bits cannot take while it is sharded: set use_vllm to "
+            "false, quantization to null or fsdp to null",
+        )
     yield from _sharding_problems(settings)
 
 
