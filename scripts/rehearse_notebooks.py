@@ -39,8 +39,6 @@ PARAMETERS: dict[str, object] = {
     "recipe": "smoke",
     "train_problems": 64,
     "test_problems": 8,
-    "short_steps": 3,
-    "sick_steps": 3,
     "tool_steps": 2,
     "till_steps": 2,
 }

@@ -17,7 +17,7 @@ from job.arguments import (
     RunArguments,
     Script,
 )
-from job.forms import FILES
+from job.forms import FILES, form_problems
 from job.recipe import parse_arguments, read_command_line, read_recipe, setting_problems
 from trl import DPOConfig, GRPOConfig, TrlParser
 from workshop.checks.signatures import CONFIGS, load_signature
@@ -301,3 +301,19 @@ def test_help_lists_the_fields(capsys):
         parse_arguments(GRPO, ["--help"])
     assert stopped.value.code == 0
     assert "--eval_problems" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("change", "refused"),
+    [
+        ({}, True),
+        ({"use_vllm": False}, False),
+        ({"quantization": None}, False),
+        ({"quantization": "null"}, False),
+        ({"fsdp": "null"}, False),
+        ({"fsdp": None}, False),
+    ],
+)
+def test_a_sharded_base_in_4_bits_is_not_asked_to_generate_by_vllm(change, refused):
+    settings = {"fsdp": "full_shard", "quantization": "nf4", "use_vllm": True, "lora_rank": 16} | change
+    assert [key for key, _ in form_problems(settings)] == ["use_vllm"] * refused
