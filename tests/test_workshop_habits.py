@@ -53,7 +53,10 @@ def test_the_table_has_two_rows_for_each_model(models):
         ["greedy", "base", "0.0%", "100.0%", "0.0%", "\u2013", "\u2013", "0.000 [0.000, 0.490]", "\u2013"],
         ["greedy", "GRPO", "100.0%", "0.0%", "0.0%", "100.0%", "0.0%", "1.000 [0.510, 1.000]", "\u2013"],
     ]
-    assert repr(habits_table(models)).startswith("4 problems, samples of each: 4\ndecoding")
+    caption, second, *_ = repr(habits_table(models)).splitlines()
+    assert caption.startswith("4 problems, samples of each: 4; false steps: ") and second.startswith(
+        "decoding"
+    )
 
 
 SURE = ["1.000 [0.510, 1.000]"]  # four problems of four, by Wilson

@@ -85,6 +85,18 @@ def test_long_runs_are_averaged_over_a_tenth_of_their_steps(tmp_path):
     assert "moving means" in plot.figure.get_supxlabel()
 
 
+def test_a_short_live_run_is_averaged_as_the_band_under_it(tmp_path):
+    rows = "".join(f"slow,1,{step},{step % 2}\n" for step in range(1, 31))
+    (tmp_path / "rates.csv").write_text("variant,seed,fingerprint\nslow,1,f\n")
+    (tmp_path / "rates-curves.csv").write_text("variant,seed,step,reward\n" + rows)
+    live = {"slow": [{"step": step, "reward": step % 2} for step in (1, 2, 3)]}
+    plot = plot_seeds(read_recorded(tmp_path, "rates"), [REWARD], live)
+    (axes,) = plot.figure.axes
+    lines = {line.get_label(): list(line.get_ydata()) for line in axes.get_lines()}
+    assert lines["slow, live"] == lines["slow"][:3]
+    assert "bold: live" in plot.figure.get_supxlabel()
+
+
 def test_some_variants_and_those_that_run_live(folder):
     recorded = read_recorded(folder, "rates")
     (axes,) = plot_seeds(recorded, [REWARD], variants=["fast"]).figure.axes
@@ -135,10 +147,11 @@ def test_a_table_has_mean_and_range(folder):
         read_recorded(folder, "rates"), {"pass@1": "after/pass_at_1_sampled", "s": "train_seconds"}
     )
     lines = repr(shown).splitlines()
-    assert lines[0] == "recorded: 1 to 2 seeds, 2026-11-25 to 2026-11-26, Some CPU, 2 cores"
+    note = "recorded: 1 to 2 seeds, 2026-11-25 to 2026-11-26, Some CPU, 2 cores"
+    assert lines[0] == f"mean (lowest to highest seed); {note}"
     assert [re.split(r"\s{2,}", line) for line in lines[2:4]] == [
         ["slow", "0.850 (0.800 to 0.900)", "110 (100 to 120)"],
         ["fast", "0.500", "90"],
     ]
     only = seeds_table(read_recorded(folder, "rates"), {"pass@1": "after/pass_at_1_sampled"})
-    assert "pairs" not in repr(only) and "<caption>recorded: 2 seeds" in only._repr_html_()
+    assert "pairs" not in repr(only) and "; recorded: 2 seeds" in only._repr_html_()

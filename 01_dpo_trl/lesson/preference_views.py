@@ -173,6 +173,7 @@ def _line(axes: Axes, history: list[Metrics], key: str, colour: str, label: str 
     steps, values = points(history, key)
     axes.plot(steps, values, color=colour, linewidth=2, marker="o", markersize=4, clip_on=False)
     axes.set_xlim(-0.03 * steps[-1], 1.33 * steps[-1])  # room for the last value, right of the curve
+    axes.set_xticks([tick for tick in axes.get_xticks() if 0 <= tick <= steps[-1]])
     axes.axhline(0, color=GREY, linewidth=0.6, alpha=0.5)
     text = f"{label} {values[-1]:.3g}" if label else f"{values[-1]:.3g}"
     axes.annotate(

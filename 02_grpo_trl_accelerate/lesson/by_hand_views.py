@@ -199,12 +199,18 @@ def plot_clipping(steps: list[Step]) -> Plot:
         shown.update(y)
         texts.append(f"step {step.number} {text}, ratio {values.min():.3g} to {values.max():.3g}")
     grid[0].set_ylim(min(shown) / 1.05, max(shown) * 1.05)
-    grid[0].set_yticks([tick for tick in TICKS if min(shown) <= tick <= max(shown)], minor=False)
+    # The bounds, as the dashed lines have them, in the place of round numbers beside them.
+    far = [tick for tick in TICKS if not 0.7 < tick < 1.4 or tick == 1]
+    ticks = sorted({*far, *(round(edge, 2) for step in steps for edge in _edges(step))})
+    grid[0].set_yticks([tick for tick in ticks if min(shown) <= tick <= max(shown)], minor=False)
     grid[0].yaxis.set_major_formatter("{x:g}")
     grid[0].minorticks_off()
-    grid[0].set_ylabel("ratio: policy / sampler", color=INK)
+    grid[0].set_ylabel("ratio: policy / sampler (log scale)", color=INK)
     figure.supxlabel(
-        "advantage of the token's completion (dashed: where clipping begins)", fontsize=10, color=INK
+        "advantage of the token's completion (dashed: where clipping begins; orange: beyond it;"
+        f" ratios below {TICKS[0]:g} or above {TICKS[-1]:g} at the edge)",
+        fontsize=10,
+        color=INK,
     )
     return Plot(figure, "; ".join(texts))
 

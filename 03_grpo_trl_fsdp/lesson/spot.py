@@ -8,7 +8,7 @@ from local_sagemaker import client
 from matplotlib.ticker import MaxNLocator
 from workshop.jobs.status import TERMINAL, LogReader, describe, job_name
 from workshop.session.connection import WorkshopSession
-from workshop.views.plots import BLUE, INK, VERMILLION, Plot, clean, new_figure
+from workshop.views.plots import BLUE, GREY, INK, VERMILLION, Plot, clean, new_figure
 
 _POLL_S = 0.5
 
@@ -64,6 +64,9 @@ def plot_attempts(steps: list[tuple[float, int]]) -> Plot:
         (again if step in seen else first).append((moment, step))
     figure = new_figure(9.5, 2.9)
     axes = figure.subplots()
+    if again:  # the machine was lost after the last step of the first attempt, and before the first one trained again
+        lost = max(moment for moment, _ in first if moment < again[0][0])
+        axes.axvspan(lost, again[0][0], color=GREY, alpha=0.15, label="lost, and started anew", linewidth=0)
     for label, part, colour in (("trained", first, BLUE), ("trained again", again, VERMILLION)):
         if part:
             axes.plot(*zip(*part, strict=True), "o", color=colour, markersize=5, label=label)
@@ -71,6 +74,6 @@ def plot_attempts(steps: list[tuple[float, int]]) -> Plot:
     axes.set_ylabel("optimizer step", color=INK)
     axes.yaxis.set_major_locator(MaxNLocator(integer=True))
     clean(axes)
-    figure.legend(loc="outside upper left", ncols=2, frameon=False, labelcolor=INK)
+    figure.legend(loc="outside upper left", ncols=3, frameon=False, labelcolor=INK)
     numbers = ", ".join(str(step) for _, step in again) or "none"
     return Plot(figure, f"Optimizer steps over time: {len(first)} trained; trained again: {numbers}")

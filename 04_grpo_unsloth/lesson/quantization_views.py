@@ -10,9 +10,8 @@ import numpy as np
 from matplotlib.axes import Axes
 from rl.statistics import McNemar, mcnemar, wilson_interval
 from rl.tasks import DataError
-from workshop.views.comparisons import COLOURS
 from workshop.views.html import HtmlView, table
-from workshop.views.plots import BLUE, GREY, INK, VERMILLION, Plot, clean, new_figure
+from workshop.views.plots import BLUE, COLOURS, GREY, INK, VERMILLION, Plot, clean, new_figure
 
 MB = 1e6
 _CHANCE = 0.05  # a p-value below it is taken for a difference

@@ -16,7 +16,6 @@ from workshop.views.plots import Panel, draw_curve, new_figure, png, points
 
 LOG_LINES_SHOWN = 8
 LOG_LINE_WIDTH = 150  # characters
-_CURVE_COLOURS = 16  # shades of one blue and of black
 _LIVE_CURVES = (
     Panel("reward", "Reward while training", "mean reward"),
     Panel("loss", "Loss while training", "loss"),
@@ -136,7 +135,7 @@ def _curve_image(history: list[Metrics]) -> str:
             axes = figure.subplots()
             draw_curve(axes, steps, values, panel)
             axes.set_xlabel("optimizer step")
-            data = base64.b64encode(png(figure, _CURVE_COLOURS)).decode()
+            data = base64.b64encode(png(figure)).decode()
             return f'<img alt="{panel.title}" src="data:image/png;base64,{data}">'
     return ""
 

@@ -3,10 +3,10 @@
 from job.metrics import Metrics
 from rl.tasks import DataError
 
-from workshop.views.plots import GREY, INK, Panel, Plot, clean, dress, new_figure, points
+from workshop.views.plots import COLOURS, GREY, INK, Panel, Plot, clean, dress, new_figure, points
 
-# Okabe and Ito's palette, without the yellow that is too light for lines.
-COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00")
+# What a process holds keeps its colour from figure to figure, whichever parts there are.
+_PLACES = {"parameters": 0, "gathered": 1, "gradients": 2, "optimizer": 3, "activations": 4, "kv cache": 5}
 HEALTH = (
     Panel("reward", "Reward", "mean reward"),
     Panel("frac_reward_zero_std", "Groups that teach nothing", "share of groups"),
@@ -21,7 +21,7 @@ def plot_runs(
     columns: int = 2,
     x_label: str = "optimizer step",
 ) -> Plot:
-    """One panel for each measure, one line for each run (name: history), the first of them drawn boldest.
+    """One panel for each measure, one line for each run (name: history).
 
     Raises DataError when no run has logged any of the measures.
     """
@@ -29,13 +29,12 @@ def plot_runs(
     if not shown:
         raise DataError("There is nothing to plot: none of the runs has logged one of these measures.")
     rows = -(-len(shown) // columns)
-    figure = new_figure(4.75 * columns, 0.7 + 2.3 * rows)
+    figure = new_figure(min(4.75 * columns, 9.5), 0.7 + 2.3 * rows)
     grid = list(figure.subplots(rows, columns, squeeze=False).flat)
     for axes, panel in zip(grid, shown, strict=False):
         for number, (name, history) in enumerate(runs.items()):
             steps, values = points(history, panel.key)
-            width = 2.4 if number == 0 else 1.5
-            axes.plot(steps, values, color=COLOURS[number % len(COLOURS)], linewidth=width, label=name)
+            axes.plot(steps, values, color=COLOURS[number % len(COLOURS)], linewidth=2, label=name)
         dress(axes, panel)
     for axes in grid[len(shown) :]:
         axes.remove()
@@ -57,10 +56,14 @@ def plot_parts(rows: dict[str, dict[str, float]], unit: str, limits: dict[str, f
     left = [0.0] * len(rows)
     for number, name in enumerate(names):
         sizes = [parts.get(name, 0.0) for parts in rows.values()]
-        axes.barh(list(rows), sizes, left=left, height=0.62, label=name, color=COLOURS[number % len(COLOURS)])
+        colour = COLOURS[_PLACES.get(name, number) % len(COLOURS)]
+        axes.barh(list(rows), sizes, left=left, height=0.62, label=name, color=colour)
         left = [start + size for start, size in zip(left, sizes, strict=True)]
     for y, total in enumerate(left):
-        axes.annotate(f"{total:.3g}", (total, y), (4, 0), textcoords="offset points", va="center", color=INK)
+        axes.annotate(
+            f"{total:.3g}", (total, y), (4, 0), textcoords="offset points", va="center", color=INK, zorder=4,
+            bbox={"facecolor": "white", "edgecolor": "none", "pad": 0.5},  # a limit may run through it
+        )  # fmt: skip
     for name, size in (limits or {}).items():
         axes.axvline(size, color=GREY, linewidth=1, linestyle="--")
         axes.annotate(

@@ -7,9 +7,8 @@ from rl.habits import DIRECT, HABITS, THINKS, UNFORMATTED, Habit, false_step_sha
 from rl.statistics import Estimate
 from rl.tasks import DataError
 
-from workshop.views.comparisons import COLOURS
 from workshop.views.html import HtmlView, table
-from workshop.views.plots import GREY, INK, Plot, clean, new_figure
+from workshop.views.plots import COLOURS, GREY, INK, Plot, clean, new_figure
 
 # A habit keeps its colour, whichever of them the models have, with the text that can be read on it.
 _COLOURS = {THINKS: (COLOURS[0], "white"), DIRECT: (COLOURS[5], INK), UNFORMATTED: ("#cfcfcf", INK)}
@@ -41,7 +40,8 @@ def habits_table(evaluations: dict[str, Evaluation]) -> HtmlView:
                 measured = decoding == SAMPLED and evaluation.samples >= k
                 row.append(_interval(evaluation.pass_at(k)) if measured else _NOTHING)
             rows.append(row)
-    return table(header, rows, caption=_sizes(evaluations, SAMPLED))
+    explained = "false steps: of the thinking with sums in it, what has a wrong one"
+    return table(header, rows, caption=f"{_sizes(evaluations, SAMPLED)}; {explained}")
 
 
 def plot_habits(evaluations: dict[str, Evaluation], decoding: str = SAMPLED) -> Plot:

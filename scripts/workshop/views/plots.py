@@ -8,11 +8,15 @@ from pathlib import Path
 from job.metrics import Metrics
 from matplotlib import rc_context
 from matplotlib.axes import Axes
+from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from PIL import Image
 
-BLUE, VERMILLION, GREY, INK = "#0072B2", "#D55E00", "#8a8a8a", "#222222"
+# Okabe and Ito's palette, without the yellow that is too light for lines.
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00")
+BLUE, VERMILLION, GREY, INK = *COLOURS[:2], "#8a8a8a", "#222222"
+_SHADES = 7  # of each of these colours in a notebook's picture
 _DPI = 110
 
 
@@ -78,11 +82,13 @@ def smoothing_window(count: int) -> int:
 
 
 def dress(axes: Axes, panel: Panel) -> None:
-    """A panel's title, the unit of y, and the whole range where that is a share; x are steps, which are whole."""
+    """A panel's title, the unit of y, and the whole range where that is a share or percent; x are steps, which are whole."""
     axes.set_title(panel.title, loc="left", fontsize=11, color=INK)
     axes.set_ylabel(panel.unit, color=INK)
     if panel.unit.startswith("share"):
         axes.set_ylim(-0.05, 1.05)
+    elif panel.unit.startswith("percent"):
+        axes.set_ylim(-5, 105)
     axes.xaxis.set_major_locator(MaxNLocator("auto", steps=[1, 2, 5, 10], integer=True))
     clean(axes)
 
@@ -122,14 +128,27 @@ def new_figure(width: float, height: float) -> Figure:
     return Figure(figsize=(width, height), dpi=_DPI, layout="constrained", facecolor="white")
 
 
-def png(figure: Figure, colours: int = 64) -> bytes:
-    """The figure as PNG with a palette of few colours: a quarter of the size, which a notebook keeps for ever."""
+def png(figure: Figure) -> bytes:
+    """The figure as PNG in the colours of this module and their lighter shades: a quarter of the size, which a notebook keeps
+    for ever. A palette chosen for each picture mixes the colours of thin lines, and then they cannot be told apart.
+    """
     full, small = io.BytesIO(), io.BytesIO()
     # Hinted, bold digits differ in shape with their position.
     with rc_context({"text.hinting": "no_hinting"}):
         figure.savefig(full, format="png")
-    Image.open(full).convert("RGB").quantize(colours).save(small, format="png", optimize=True)
+    reduced = Image.open(full).convert("RGB").quantize(palette=_palette(), dither=Image.Dither.NONE)
+    reduced.save(small, format="png", optimize=True)
     return small.getvalue()
+
+
+def _palette() -> Image.Image:
+    numbers = [255, 255, 255]
+    for red_green_blue in map(to_rgb, (*COLOURS, GREY, INK)):
+        for shade in range(1, _SHADES + 1):
+            numbers += [round(255 * (1 - (1 - part) * shade / _SHADES)) for part in red_green_blue]
+    palette = Image.new("P", (1, 1))
+    palette.putpalette(numbers)
+    return palette
 
 
 def plot_training(history: list[Metrics]) -> Plot:

@@ -19,9 +19,18 @@ from matplotlib.axes import Axes
 from rl.spelling import unknown_name
 from rl.tasks import DataError
 
-from workshop.views.comparisons import COLOURS
 from workshop.views.html import HtmlView, table
-from workshop.views.plots import INK, Panel, Plot, dress, moving_mean, new_figure, points, smoothing_window
+from workshop.views.plots import (
+    COLOURS,
+    INK,
+    Panel,
+    Plot,
+    dress,
+    moving_mean,
+    new_figure,
+    points,
+    smoothing_window,
+)
 
 _TEXTS = {"variant", "fingerprint", "recorded", "machine", "revision", "torch", "transformers", "trl", "verl"}
 _DASHES = ("-", (0, (4, 1.5)), (0, (1, 1)))  # solid; more variants than colours: dashed, then dotted
@@ -123,7 +132,7 @@ def plot_seeds(
     would show how noisy a step is, and not how far seeds are apart.
 
     Args:
-        live: variant -> history of a run that was just made, drawn bold on top in its variant's colour.
+        live: variant -> history of a run that was just made, averaged alike and drawn bold on top in its variant's colour.
         variants: those to draw; all, if empty.
 
     Raises DataError: an unknown variant, or no run has logged any of the measures.
@@ -134,7 +143,8 @@ def plot_seeds(
     if not shown:
         raise DataError("There is nothing to plot: none of the runs has logged one of these measures.")
     rows = -(-len(shown) // columns)
-    figure = new_figure(4.75 * columns, 0.9 + 2.3 * rows)
+    width = min(4.75 * columns, 9.5)  # what a notebook shows without making it smaller
+    figure = new_figure(width, 0.9 + 2.3 * rows)
     grid = list(figure.subplots(rows, columns, squeeze=False).flat)
     window = 1
     for axes, panel in zip(grid, shown, strict=False):
@@ -143,21 +153,29 @@ def plot_seeds(
                 "color": COLOURS[number % len(COLOURS)],
                 "linestyle": _DASHES[number // len(COLOURS) % len(_DASHES)],
             }
-            window = max(window, _draw_band(axes, name, _lines(recorded, name, panel.key), style))
+            averaged = _draw_band(axes, name, _lines(recorded, name, panel.key), style)
+            window = max(window, averaged)
             if name in live:
                 steps, values = points(live[name], panel.key)
-                smooth = moving_mean(values, smoothing_window(len(values)))
-                axes.plot(steps, smooth, linewidth=3, label=f"{name}, live", zorder=3, **style)
+                axes.plot(
+                    steps,
+                    moving_mean(values, averaged),
+                    linewidth=3,
+                    label=f"{name}, live",
+                    zorder=3,
+                    **style,
+                )
         dress(axes, panel)
     for axes in grid[len(shown) :]:
         axes.remove()
     handles, labels = grid[0].get_legend_handles_labels()
-    fit = int(4.75 * columns / (0.65 + 0.085 * max(map(len, labels))))  # inches: of the figure, of a name
+    fit = int(width / (0.65 + 0.085 * max(map(len, labels))))  # inches: of the figure, of a name
     beside = {"ncols": max(1, min(len(labels), fit)), "frameon": False, "labelcolor": INK}
     figure.legend(handles, labels, loc="outside upper left", **beside)
     note = recorded.note(chosen)
-    averaged = "moving means; " if window > 1 else ""
-    drawn = f"{x_label} ({averaged}band: lowest to highest seed)"
+    means = "moving means; " if window > 1 else ""
+    bold = "; bold: live" if live else ""
+    drawn = f"{x_label} ({means}line: mean of the seeds, band: lowest to highest{bold})"
     figure.supxlabel(f"{drawn}\n{note}", fontsize=9, color=INK)
     return Plot(figure, f"{', '.join(panel.title for panel in shown)} of {', '.join(chosen)}; {note}")
 
@@ -211,7 +229,10 @@ def seeds_table(recorded: Recorded, columns: Mapping[str, str], variants: Sequen
         [name, *(_spread(recorded.values(name, column)) for column in columns.values())] for name in chosen
     ]
     shown = [row for row in rows if variants or any(row[1:])]
-    return table(["", *columns], shown, recorded.note([row[0] for row in shown]))
+    spread = (
+        "mean (lowest to highest seed); " if any("(" in text for row in shown for text in row[1:]) else ""
+    )
+    return table(["", *columns], shown, spread + recorded.note([row[0] for row in shown]))
 
 
 def _spread(values: list[float]) -> str:
