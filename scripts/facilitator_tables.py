@@ -45,7 +45,10 @@ def rows() -> Iterator[Row]:
             # A cell that spreads the job over two hosts applies where there is more than one process to spread.
             spreads = bool(re.search(r"hosts=2,", code)) and machine.process_count > 1
             most = max(machine.instance_count, 2 if spreads else 1)
-            yield Row(path.parent.name[:2], recipe, machine, most, "enable_managed_spot_training" in code)
+            spot = (
+                "enable_managed_spot_training" in code and machine.process_count > 1
+            )  # the same cells of 03
+            yield Row(path.parent.name[:2], recipe, machine, most, spot)
 
 
 def cost_table() -> str:

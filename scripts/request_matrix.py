@@ -193,7 +193,7 @@ def table_text(modules: dict[str, dict[str, list[dict[str, Any]]]]) -> str:
     lines = [
         "# What the notebooks start on AWS",
         "",
-        'Made by `scripts/request_matrix.py`, and checked by a test: each notebook is run with `mode = "sagemaker"` and each recipe,',
+        'Made by `scripts/request_matrix.py`, and checked by a test: each notebook is run with `mode = "sagemaker"` and each GPU recipe,',
         "up to the call of CreateTrainingJob, which is validated against botocore's model of the API and put through preflight. The",
         "hours are caps. Dollars are by the price table of [instances.json](../scripts/workshop/checks/instances.json); memory is what",
         "each GPU has to hold at most; what a job takes and costs is estimated as in",

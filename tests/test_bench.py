@@ -11,7 +11,7 @@ from bench.measure_step import config_of, measure
 from bench.page import write_page
 from bench.phases import Speeds, Step, Work, step_work
 from bench.roofline import on_paper, step_of
-from bench.rows import Row, by_case, here, paired_ratio, read_rows, write_rows
+from bench.rows import Row, by_case, here, paired_ratios, read_rows, write_rows
 from runs.times import keep_times
 from test_import_directions import SCRIPTS, imported
 from torch.utils.flop_counter import FlopCounterMode
@@ -31,9 +31,9 @@ def test_rows_come_back_as_they_were_written(tmp_path):
 
 
 def test_each_run_is_compared_with_the_one_beside_it():
-    assert paired_ratio([1.0, 10.0, 3.0], [1.0, 10.0, 1.0]) == 1.0
+    assert paired_ratios([1.0, 10.0, 3.0], [1.0, 10.0, 1.0]) == [1.0, 1.0, 3.0]
     with pytest.raises(ValueError):
-        paired_ratio([1.0], [1.0, 2.0])
+        paired_ratios([1.0], [1.0, 2.0])
 
 
 def test_ours_is_over_plain():
@@ -46,7 +46,7 @@ def test_ours_is_over_plain():
             ("b", "ours", 4.0),
         ]
     ]
-    assert list(library.ratios(rows)) == [("m, a", "peak memory", 1.5), ("m, b", "peak memory", 0.8)]
+    assert list(library.ratios(rows)) == [("m, a", "peak memory", [1.5]), ("m, b", "peak memory", [0.8])]
 
 
 @pytest.mark.parametrize("power", [0.5, 1, 2])

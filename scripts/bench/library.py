@@ -14,7 +14,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-from bench.rows import Row, by_case, paired_ratio
+from bench.rows import Row, by_case, paired_ratios
 from bench.runs import DPO, GRPO, SMALL_EVALUATION, make_pairs, make_problems, run_ours, run_plain
 
 STEPS = {DPO: 30, GRPO: 20}
@@ -71,12 +71,12 @@ def _each_step(steps: list[dict[str, float]]) -> dict[str, float]:
     }
 
 
-def ratios(rows: Iterable[Row]) -> Iterator[tuple[str, str, float]]:
-    """(module and variant, quantity, ours over the plain script's) of each quantity."""
+def ratios(rows: Iterable[Row]) -> Iterator[tuple[str, str, list[float]]]:
+    """(module and variant, quantity, ours over the plain script's for each pair of runs, lowest first)."""
     rows = list(rows)
     for quantity, _ in QUANTITIES.values():
         found = by_case(rows, quantity)
         for case in found:
             name, _, runner = case.rpartition(", ")
             if runner == "ours":
-                yield name, quantity, paired_ratio(found[case], found[f"{name}, plain"])
+                yield name, quantity, paired_ratios(found[case], found[f"{name}, plain"])

@@ -4,7 +4,6 @@ import csv
 import functools
 import os
 import platform
-import statistics
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from datetime import UTC, datetime
@@ -78,10 +77,12 @@ def by_case(rows: Iterable[Row], quantity: str) -> dict[str, list[float]]:
     return found
 
 
-def paired_ratio(ours: Sequence[float], theirs: Sequence[float]) -> float:
-    """Median of the ratios of runs that followed one another, so that what slows the machine for minutes slows both.
+def paired_ratios(ours: Sequence[float], theirs: Sequence[float]) -> list[float]:
+    """Ratios of runs that followed one another, so that what slows the machine for minutes slows both; lowest first.
 
     Raises:
         ValueError: they are not pairs, or there are none.
     """
-    return statistics.median(own / other for own, other in zip(ours, theirs, strict=True))
+    if not ours:
+        raise ValueError("there is no pair")
+    return sorted(own / other for own, other in zip(ours, theirs, strict=True))
