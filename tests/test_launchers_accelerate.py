@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+import types
 from pathlib import Path
 
 import pytest
@@ -100,6 +101,33 @@ def test_a_file_that_is_no_mapping_is_the_reason_why_a_job_fails(tmp_path, conte
 )
 def test_the_last_error_in_a_log(lines, error):
     assert script_run.last_error(lines) == error
+
+
+def test_an_image_without_accelerate_is_the_reason_why_a_job_fails(tmp_path, monkeypatch):
+    (tmp_path / "cpu.yaml").write_text("use_cpu: true\n")
+    launcher = {"config_file": str(tmp_path / "cpu.yaml"), "process_count_per_node": 1}
+    variables = {
+        "DISTRIBUTED_CONFIG": json.dumps(launcher),
+        "NETWORK_INTERFACE_NAME": "lo",
+        "ENTRY_SCRIPT": "train.py",
+        "HPS": "{}",
+        "HOST_COUNT": "1",
+        "CURRENT_HOST_RANK": "0",
+        "MASTER_ADDR": "algo-1",
+        "MASTER_PORT": "7777",
+    }
+    for name, value in variables.items():
+        monkeypatch.setenv(f"SM_{name}", value)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    own = {"get_process_count": lambda count: count, "hyperparameters_to_cli_args": lambda values: []}
+    monkeypatch.setitem(sys.modules, "common", types.ModuleType("common"))
+    monkeypatch.setitem(sys.modules, "common.utils", types.SimpleNamespace(**own))
+    monkeypatch.setitem(accelerate_driver.write_failure.__globals__, "FAILURE_FILE", tmp_path / "failure")
+    assert accelerate_driver.main() == 127
+    assert (
+        "the image has no `accelerate`: name it in the job's requirements"
+        in (tmp_path / "failure").read_text()
+    )
 
 
 def run_driver(script: str, settings: str = "") -> subprocess.CompletedProcess[bytes]:

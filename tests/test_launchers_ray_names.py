@@ -70,3 +70,12 @@ def test_the_machines_own_resolver_is_asked_again(tmp_path):
     finally:
         waiting.kill()
         waiting.wait()
+
+
+def test_a_host_without_ray_says_so(ray_hosts, monkeypatch, tmp_path):
+    monkeypatch.setenv("SM_NUM_GPUS", "0")
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(
+        ray_hosts.ClusterError, match="algo-2 has no `ray`: name it in the job's requirements"
+    ):
+        ray_hosts.RayNode("algo-2", "127.0.0.1", {"HOME": str(tmp_path)}, 1)

@@ -138,19 +138,33 @@ def steps(count: int, hosts: tuple[str, ...] = ("10.0.0.1",)) -> list[dict]:
 def test_timeline_has_a_line_for_each_process(tmp_path):
     path = tmp_path / "timeline.jsonl"
     path.write_text("".join(json.dumps(item) + "\n" for item in steps(5, ("10.0.0.2", "10.0.0.1"))))
-    plot = plot_timeline(read_timeline(path), first_step=2, steps=2)
+    plot = plot_timeline(read_timeline(path), last_step=5)
     assert plot.summary.startswith(
         "4 processes over 6.1 s: rollout server 0, host 1, rollout server 1, host 2"
     )
     legend = {text.get_text() for text in plot.figure.legends[0].get_texts()}
     assert legend == {"write completions", "learn", "hand over the weights"}
-    one = plot_timeline(steps(5), first_step=1, steps=1)
-    assert one.summary == "2 processes over 3.0 s: rollout server, training process"
+    one = plot_timeline(steps(5), last_step=5, steps=1)
+    assert one.summary == "2 processes over 3.1 s: rollout server, training process"
+
+
+@pytest.mark.parametrize(
+    ("dropped", "last_step", "shown"),
+    [
+        (0, 5, "steps 4 to 5"),
+        (8, 5, "steps 4 to 5"),  # Ray has dropped the first steps
+        (0, 25, "steps 24 to 25"),  # the job went on from step 20
+        (17, 5, "step 5"),
+    ],
+)
+def test_a_timeline_counts_its_steps_from_the_end(dropped, last_step, shown):
+    axes = plot_timeline(steps(5)[dropped:], last_step=last_step).figure.axes[0]
+    assert axes.get_xlabel().endswith(f"({shown})")
 
 
 def test_timeline_says_what_is_missing(tmp_path):
-    with pytest.raises(DataError, match="5 whole steps; steps 5 to 6"):
-        plot_timeline(steps(5), first_step=5, steps=2)
+    with pytest.raises(DataError, match="no whole step"):
+        plot_timeline(steps(5)[-5:], last_step=5)
     with pytest.raises(DataError, match="writes it when its training ends"):
         read_timeline(tmp_path / "none.jsonl")
 

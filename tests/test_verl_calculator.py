@@ -72,12 +72,32 @@ def test_absurd_arguments_are_answered(arguments, message):
     assert answer.startswith("Error: ") and message in answer
 
 
-def test_a_tool_that_fails_answers():
+@pytest.mark.parametrize(
+    ("error", "answer"),
+    [
+        (OSError("the line is dead"), "the line is dead"),
+        (OSError(), "OSError"),
+        (TimeoutError("no shop answers"), "no shop answers"),
+        (StopIteration(), "StopIteration"),
+    ],
+)
+def test_a_tool_that_fails_answers(error, answer):
     @guarded()
     def broken() -> str:
-        raise OSError("the line is dead")
+        raise error
 
-    assert call(broken) == "Error: the line is dead"
+    assert call(broken) == f"Error: {answer}"
+
+
+def test_an_async_tool_is_awaited_and_has_the_same_limit():
+    @guarded(seconds=0.2)
+    async def shop(pause: float) -> str:
+        await asyncio.sleep(pause)
+        return "done"
+
+    assert call(shop, pause=0.01) == "done"
+    assert call(shop, pause=30) == "Error: shop took longer than 0.2 seconds"
+    assert call(shop) == "Error: missing a required argument: 'pause'"
 
 
 def test_a_tool_that_hangs_is_given_up():

@@ -93,3 +93,84 @@ def test_in_the_evaluation_each_conversation_has_a_till_of_its_own():
         assert shown == [till.scan(**call["arguments"]) for call in calls], (question, text)
         scans += len(shown)
     assert scans > 60
+
+
+OWN_ENVIRONMENTS = """
+import asyncio, time
+
+class Shop:
+    async def reset(self, question):
+        self.asked = [question]
+
+    async def ask(self, item: str) -> str:
+        \"\"\"Asks.
+
+        Args:
+            item: anything
+        \"\"\"
+        self.asked.append(item)
+        if item == "all":
+            await asyncio.sleep(3600)
+        return ", ".join(self.asked)
+
+    def stand(self, item: str) -> str:
+        \"\"\"Does not move.
+
+        Args:
+            item: anything
+        \"\"\"
+        time.sleep(3600 if item == "all" else 0.2)
+        self.asked.append(item)
+        return ", ".join(self.asked)
+
+class Greedy(Shop):
+    def reset(self, question, price):
+        pass
+"""
+CALLS = """
+import asyncio, json, time, types
+import environment_tools
+from environment_tools import EnvironmentTool
+
+environment_tools.SECONDS = 0.5
+guarded = environment_tools.guarded
+environment_tools.guarded = lambda: guarded(0.5)
+
+async def called(method, *items):
+    tool = EnvironmentTool({"environment": "own_shop.Shop", "method": method})
+    data = types.SimpleNamespace(messages=[{"role": "user", "content": "which?"}])
+    return [answer[0].text for answer in await asyncio.gather(
+        *(tool.execute("", {"item": item} if item else {}, agent_data=data) for item in items))]
+
+async def ticks(seconds):
+    count, end = 0, time.monotonic() + seconds
+    while time.monotonic() < end:
+        await asyncio.sleep(0.05)
+        count += 1
+    return count
+
+async def main():
+    answers = await asyncio.gather(called("ask", "all", "a", "b", ""), called("stand", "all"), called("stand", "c", "d"), ticks(1))
+    try:
+        EnvironmentTool({"environment": "own_shop.Greedy", "method": "ask"})
+    except TypeError as error:
+        answers.append(str(error))
+    return answers
+
+print("ANSWER " + json.dumps(asyncio.run(main())))
+"""
+
+
+@pytest.mark.job
+@pytest.mark.timeout(900)
+def test_a_method_that_is_slow_hangs_or_is_async_holds_up_no_other_conversation(tmp_path):
+    (tmp_path / "own_shop.py").write_text(OWN_ENVIRONMENTS)
+    path = ":".join(map(str, (tmp_path, SCRIPTS, ROOT / "scripts")))
+    asked, stuck, slow, ticks, refusal = answer_of(CALLS, scripts=SCRIPTS, PYTHONPATH=path, **ON_CPU)
+    late = "Error: {} took longer than 0.5 seconds"
+    missing = "Error: missing a required argument: 'item'"
+    assert asked == [late.format("ask"), "which?, all, a", "which?, all, a, b", missing]
+    assert stuck == [late.format("stand")]
+    assert slow == ["which?, c", "which?, c, d"], "calls of one conversation come one after the other"
+    assert ticks > 10, "the event loop went on meanwhile"
+    assert "own_shop.Greedy.reset" in refusal and "reset(question=...)" in refusal

@@ -67,6 +67,32 @@ def test_numbers_that_yaml_reads_as_text_are_numbers(tmp_path):
     assert settings == {"actor": {"lr": 1e-4, "betas": [0.9, 1], "name": "e5", "clip": 0.25}}
 
 
+@pytest.mark.parametrize(
+    ("steps", "most", "said"),
+    [
+        (2, -1, "2 steps of 8 of the 20 prompts: 16 of them are used, once each"),
+        (2, 16, "2 steps of 8 of the 16 prompts: once through them"),
+        (3, 16, "3 steps of 8 of the 16 prompts: 1.5 times through them"),
+        (3, -1, "3 steps of 8 of the 20 prompts: 1.2 times through them"),
+    ],
+)
+def test_preflight_says_how_many_of_the_prompts_are_used(make_trainer, tmp_path, steps, most, said):
+    folders = write_splits(make_splits("chain_sum", {"train": 20, "test": 4}), tmp_path / "data")
+    overrides = [f"trainer.total_training_steps={steps}", f"data.train_max_samples={most}"]
+    trainer = make_trainer(
+        "",
+        source_code=SourceCode(
+            source_dir=str(stage_source(MODULE, build=tmp_path)),
+            entry_script="train.py",
+            requirements="requirements.txt",
+        ),
+        distributed=RayCluster(process_count_per_node=2),
+        hyperparameters={"config": "recipes/tiny.yaml", "overrides": overrides},
+    )
+    channels = [InputData(channel_name=split, data_source=str(path)) for split, path in folders.items()]
+    assert said in str(preflight(trainer, channels, recipe=check_verl_recipe))
+
+
 @pytest.mark.parametrize(("override", "words"), USELESS)
 def test_what_no_check_can_reckon_with_is_refused_alone(override, words):
     job, settings = read_verl_recipe(RECIPES / "tiny.yaml", [override])
@@ -133,7 +159,9 @@ def test_training_data_in_s3_is_counted_too(make_trainer, endpoint, tmp_path):
         )
         return preflight(trainer, channels, recipe=check_verl_recipe)
 
-    assert "2 steps of 8 of the 8 prompts" in str(check("trainer.total_training_steps=2"))
+    assert "2 steps of 8 of the 8 prompts: 2 times through them" in str(
+        check("trainer.total_training_steps=2")
+    )
     with pytest.raises(PreflightError, match="A step takes data.train_batch_size = 16 prompts, and .* has 8"):
         check("data.train_batch_size=16")
 
@@ -166,6 +194,10 @@ def test_preflight_knows_recipes_for_verl(make_trainer, tmp_path):
         check("data.train_batch_size=16")
     with pytest.raises(PreflightError, match="train_max_samples lets no more than 4 in"):
         check("data.train_max_samples=4")
+    multi_turn = f"{ROLLOUT}.multi_turn"
+    for recipe, key in (("tools", "function_tool_path"), ("till", "tool_config_path")):
+        with pytest.raises(PreflightError, match=rf"multi_turn\.{key}: there is no lost in the source"):
+            check(f"{multi_turn}.{key}=lost", config=f"recipes/{recipe}.yaml")
     with pytest.raises(PreflightError, match=r"no file my_rewards\.py beside the training script"):
         check("job.rewards=[accuracy, my_rewards.brevity]")
     with pytest.raises(PreflightError, match="verifier 'nmber'.*did you mean 'number'"):

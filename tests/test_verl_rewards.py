@@ -112,3 +112,25 @@ def test_verl_calls_rewards_and_a_verifier_of_ones_own_with_the_columns_of_the_d
     assert math.isnan(scores[2]["own.brevity"]), "no opinion"
     assert [score["score"] for score in scores] == [3.5, 3.0, 2.0]
     assert len({tuple(score) for score in scores}) == 1, "verl wants the same names for each completion"
+
+
+STEP = """
+import json
+from types import SimpleNamespace
+from verl_trainer import clipped_ratio, completions_of, missing_line
+
+lengths = {"a_0_0": 96, "a_1_0": 95, "b_0_0": 60, "b_0_1": 96, "pad1_0_0": 1}
+tags = [{"response_len": length, "is_padding": key.startswith("pad")} for key, length in lengths.items()]
+found = completions_of(SimpleNamespace(keys=list(lengths), tags=tags))
+lines = [missing_line(list(found), asked, 7) for asked in (3, 4)]
+print("ANSWER " + json.dumps([list(found), lines, clipped_ratio(list(found.values()), 96)]))
+"""
+
+
+@pytest.mark.job
+@pytest.mark.timeout(900)
+def test_a_step_says_how_many_completions_failed_and_how_many_are_as_long_as_is_allowed():
+    """Three completions, one of them in two parts, and one of verl's padding."""
+    found, (none, line), clipped = answer_of(STEP, scripts=MODULE, **ON_CPU)
+    assert found == ["a_0_0", "a_1_0", "b_0_0", "b_0_1"] and clipped == 0.5
+    assert none is None and "Step 7 learns from 3 of 4 completions" in line

@@ -38,6 +38,7 @@ async def main():
     batches.clear()
     await ask_all(*({"temperature": temperature} for temperature in (1.0, 0.5, 1.0, 0.5, 1.0)))
     seen["batches otherwise"] = sorted(batches)
+    seen["limits"] = [server._limit(([5] * length, {}, None)) for length in (10, 96, 150)]
     return seen
 
 print("ANSWER " + json.dumps(asyncio.run(main())))
@@ -69,3 +70,7 @@ def test_each_is_cut_off_at_its_own_limit(answer):
     assert answer["limited"] == [
         tokens[:limit] for tokens, limit in zip(answer["alone"], limits, strict=True)
     ]
+
+
+def test_none_is_longer_than_a_response_may_be_nor_than_what_a_conversation_has_left(answer):
+    assert answer["limits"] == [96, 96, 42]

@@ -1,5 +1,6 @@
 """Tools in verl's rollouts: a real run whose tool fails, hangs and says too much; and conversations in the evaluation."""
 
+import asyncio
 import json
 from functools import partial
 
@@ -162,6 +163,26 @@ def test_several_calls_of_one_turn_are_answered_as_far_as_the_recipe_allows(rows
     assert asked == ["0", "1"]
     assert "\ntool\nno. 0\ntool\nno. 1\nassistant\n" in answer.text and "no. 2" not in answer.text
     assert answer.tokens == 16 and answer.cut_off
+
+
+def test_all_turns_of_a_tool_have_one_event_loop(rows):
+    model, tokenizer = load_base("asset:tiny-tools")
+    loops = []
+
+    @guarded()
+    async def calculator(expression: str) -> str:
+        """Takes notes.
+
+        Args:
+            expression: anything
+        """
+        loops.append(asyncio.get_running_loop())
+        return "1"
+
+    call = {"name": "calculator", "arguments": {"expression": "1"}}
+    speak = speaking(calculator, most=3, find_calls=lambda text: [call])
+    speak(model, tokenizer, [rows[0]["prompt"]], max_new_tokens=2, temperature=0.0, seed=1)
+    assert len(loops) == 2 and loops[0] is loops[1]
 
 
 @pytest.mark.parametrize(

@@ -50,22 +50,23 @@ def read_timeline(path: Path | str) -> list[Stretch]:
         ) from error
 
 
-def plot_timeline(stretches: list[Stretch], *, first_step: int, steps: int = 2) -> Plot:
-    """A line for each process, a bar for each stretch of work, over `steps` steps from `first_step` (counted from 1).
+def plot_timeline(stretches: list[Stretch], *, last_step: int, steps: int = 2) -> Plot:
+    """A line for each process, a bar for each stretch of work, over the last `steps` steps, or as many as there are.
 
-    A step goes from one hand-over of weights to the next; the rollout gets the first weights before the first step.
+    A step goes from one hand-over of weights to the next; the rollout gets the first weights before the first step. The
+    steps are counted from the end, where the job was at `last_step`: of a long job Ray has dropped the first ones, and a job
+    that went on from a checkpoint begins in the middle.
 
     Raises:
-        DataError: the job did not get that far.
+        DataError: there is no whole step.
     """
     shown = _with_roles(stretches)
-    handed_over = _hand_overs(shown)
-    last_step = first_step + steps - 1
-    if len(handed_over) <= last_step:
+    handed_over = _hand_overs(shown)[-steps - 1 :]
+    if len(handed_over) < 2:
         raise DataError(
-            f"The timeline has {max(0, len(handed_over) - 1)} whole steps; steps {first_step} to {last_step} are not there."
+            "The timeline has no whole step: two hand-overs of weights, and what is between them."
         )
-    start, end = handed_over[first_step - 1] - MARGIN_S, handed_over[last_step] + MARGIN_S
+    start, end = handed_over[0] - MARGIN_S, handed_over[-1] + MARGIN_S
     rows = _rows(shown)
     figure = new_figure(10.5, 1.3 + 0.42 * len(rows))
     axes = figure.subplots()
@@ -81,14 +82,14 @@ def plot_timeline(stretches: list[Stretch], *, first_step: int, steps: int = 2) 
             if spans:
                 label = work if work not in axes.get_legend_handles_labels()[1] else None
                 axes.broken_barh(spans, (y - 0.34, 0.68), color=COLOURS[number % len(COLOURS)], label=label)
-    for time in handed_over[first_step : last_step + 1]:
+    for time in handed_over[1:]:
         axes.axvline(time - start, color=GREY, linewidth=1, linestyle="--")
     axes.set_yticks(range(len(rows)), rows.values())
     axes.set_xlim(0, end - start)
     axes.invert_yaxis()
-    axes.set_xlabel(
-        f"seconds; dashed: the rollout has the weights of the next step (steps {first_step} to {last_step})"
-    )
+    first_step = last_step - len(handed_over) + 2
+    which = f"step {last_step}" if first_step == last_step else f"steps {first_step} to {last_step}"
+    axes.set_xlabel(f"seconds; dashed: the rollout has the weights of the next step ({which})")
     clean(axes)
     axes.grid(visible=False)
     axes.tick_params(axis="y", length=0, labelcolor=INK)

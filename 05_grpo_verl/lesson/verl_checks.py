@@ -17,9 +17,9 @@ from lesson.verl_memory import (
 )
 from rl.tasks import DataError, read_rows
 from verl_arguments import VerlJob
-from verl_data import check_rows
+from verl_data import admitted_rows, check_rows
 from verl_keys import TEMPLATE, Settings, key_problems, value_of
-from verl_recipe import read_verl_recipe, recipe_problems
+from verl_recipe import TOOL_FILES, read_verl_recipe, recipe_problems
 from workshop.checks.data_checks import Unread, local_path
 from workshop.checks.instances import gpu_bytes
 from workshop.checks.memory import FRAMEWORK_BYTES, GB, ModelShape, shape_of
@@ -48,9 +48,10 @@ def check_verl_recipe(request: JobRequest) -> tuple[dict[str, Any], list[Check]]
     problems += recipe_problems(job, settings, hosts=request.hosts, gpus_per_host=request.processes_per_host)
     if shape := shape_of(job.base_model):
         problems += shape_problems(shape, settings)
-    tools = value_of(settings, f"{ROLLOUT}.multi_turn.function_tool_path")
-    if tools and not (request.source_dir / tools).is_file():
-        problems.append(f"multi_turn.function_tool_path: there is no {tools} in the source")
+    for key in TOOL_FILES:
+        tools = value_of(settings, f"{ROLLOUT}.multi_turn.{key}")
+        if tools and not (request.source_dir / tools).is_file():
+            problems.append(f"multi_turn.{key}: there is no {tools} in the source")
     checks = [Check("recipe", PROBLEM, problem) for problem in problems]
     checks = checks or [Check("recipe", OK, _describe(recipe_file, settings, request))]
     checks += _check_rows(request, settings)
@@ -82,18 +83,20 @@ def _check_rows(request: JobRequest, settings: Settings) -> Iterator[Check]:
         except (DataError, Unread):
             return  # another check says what is wrong with the data
     try:
-        epochs = check_rows(settings, len(rows))
+        check_rows(settings, len(rows))
     except DataError as error:
         yield Check("steps", PROBLEM, str(error))
         return
     steps, prompts = settings["trainer"]["total_training_steps"], value_of(settings, "data.train_batch_size")
-    yield Check(
-        "steps", OK, f"{steps} steps of {prompts} of the {len(rows):,} prompts: {_times(epochs)} through them"
+    there, asked = admitted_rows(settings, len(rows)), steps * prompts
+    use = (
+        f"{asked:,} of them are used, once each" if asked < there else f"{_times(asked / there)} through them"
     )
+    yield Check("steps", OK, f"{steps} steps of {prompts} of the {there:,} prompts: {use}")
 
 
-def _times(epochs: int) -> str:
-    return "once" if epochs == 1 else f"{epochs} times"
+def _times(count: float) -> str:
+    return "once" if count == 1 else f"{count:.3g} times"
 
 
 def _check_memory(request: JobRequest, job: VerlJob, settings: Settings) -> Iterator[Check]:

@@ -23,6 +23,8 @@ CALLS = {
     "broadcast": ("broadcast", 1),
     "send": ("send", 1),
 }
+# What goes into these has a part for each process, and its own stays with it. What goes into the others is for all.
+IN_PARTS = ("all-to-all", "reduce-scatter")
 
 
 @dataclass(frozen=True)
@@ -30,7 +32,7 @@ class Sent:
     """One call of a process."""
 
     call: str  # all-reduce, all-to-all, send, ...
-    megabytes: float
+    megabytes: float  # of what others get, counted once however many they are
 
 
 @dataclass(frozen=True)
@@ -60,9 +62,11 @@ def recorded_traffic() -> Iterator[list[Sent]]:
 
 def _counted(name: str, position: int, original: Callable, sent: list[Sent]) -> Callable:
     def call(*args: Any, **kwargs: Any) -> Any:
-        tensors = tree_leaves(args[position]) if args[0].size() > 1 else []  # nobody else, nothing said
+        processes = args[0].size()
+        tensors = tree_leaves(args[position]) if processes > 1 else []  # nobody else, nothing said
         if tensors:
-            sent.append(Sent(name, sum(tensor.nbytes for tensor in tensors) / 1e6))
+            share = 1 - 1 / processes if name in IN_PARTS else 1
+            sent.append(Sent(name, share * sum(tensor.nbytes for tensor in tensors) / 1e6))
         return original(*args, **kwargs)
 
     return call

@@ -91,34 +91,36 @@ def generate_with_tools(
     conversations = [Conversation(list(prompt)) for prompt in prompts]
     done = [Generated("", 0, cut_off=False)] * len(prompts)
     active = list(range(len(prompts)))  # conversations in which the assistant's turn comes next
-    for turn in range(turns.most):
-        outputs = generate(
-            model,
-            tokenizer,
-            [conversations[index].messages for index in active],
-            max_new_tokens=max_new_tokens,
-            temperature=temperature,
-            seed=seed + SEED_STRIDE * turn,
-            tools=[tool.schema for tool in turns.tools],
-            chat_template_kwargs=chat_template_kwargs,
-        )
-        calls: dict[int, Sequence[ToolCall]] = {}
-        for index, output in zip(active, outputs, strict=True):
-            done[index] = _joined(done[index], output)
-            conversations[index].messages.append({"role": "assistant", "content": output.text})
-            if found := turns.find_calls(output.text)[: turns.most_calls]:
-                calls[index] = found
-        if not calls or turn == turns.most - 1:
-            break
-        work = [(conversations[index], turn_calls) for index, turn_calls in calls.items()]
-        results = asyncio.run(_run_all(work, tools))
-        for index, texts in zip(calls, results, strict=True):
-            for text in texts:
-                result = _shorten(text, turns.result_length, turns.shorten)
-                done[index] = _joined(done[index], Generated(f"\ntool\n{result}", 0, cut_off=False))
-                conversations[index].messages.append({"role": "tool", "content": result})
-            done[index] = _joined(done[index], Generated("\nassistant\n", 0, cut_off=False))
-        active = list(calls)
+    # One event loop for all turns: what a tool keeps between its calls, such as a connection, may belong to its loop.
+    with asyncio.Runner() as runner:
+        for turn in range(turns.most):
+            outputs = generate(
+                model,
+                tokenizer,
+                [conversations[index].messages for index in active],
+                max_new_tokens=max_new_tokens,
+                temperature=temperature,
+                seed=seed + SEED_STRIDE * turn,
+                tools=[tool.schema for tool in turns.tools],
+                chat_template_kwargs=chat_template_kwargs,
+            )
+            calls: dict[int, Sequence[ToolCall]] = {}
+            for index, output in zip(active, outputs, strict=True):
+                done[index] = _joined(done[index], output)
+                conversations[index].messages.append({"role": "assistant", "content": output.text})
+                if found := turns.find_calls(output.text)[: turns.most_calls]:
+                    calls[index] = found
+            if not calls or turn == turns.most - 1:
+                break
+            work = [(conversations[index], turn_calls) for index, turn_calls in calls.items()]
+            results = runner.run(_run_all(work, tools))
+            for index, texts in zip(calls, results, strict=True):
+                for text in texts:
+                    result = _shorten(text, turns.result_length, turns.shorten)
+                    done[index] = _joined(done[index], Generated(f"\ntool\n{result}", 0, cut_off=False))
+                    conversations[index].messages.append({"role": "tool", "content": result})
+                done[index] = _joined(done[index], Generated("\nassistant\n", 0, cut_off=False))
+            active = list(calls)
     return done
 
 

@@ -23,6 +23,7 @@ from collections.abc import Awaitable, Callable, Iterator
 from fractions import Fraction
 from typing import Any, TypedDict
 
+SECONDS = 2.0  # that a tool may take to answer
 MAX_EXPRESSION_LENGTH = 200  # characters
 MAX_DIGITS = 30
 OPERATIONS = {
@@ -73,43 +74,63 @@ def find_call(text: str) -> ToolCall | None:
     return next(iter(find_calls(text)), None)
 
 
-def guarded(seconds: float = 2.0) -> Callable[[Callable[..., str]], Callable[..., Awaitable[str]]]:
-    """Makes a tool that always answers, within a time limit, with a text.
+def guarded(seconds: float = SECONDS) -> Callable[[Callable[..., Any]], Callable[..., Awaitable[str]]]:
+    """Makes a tool, async or not, that always answers, within a time limit, with a text."""
 
-    Each call runs in a thread of its own, because a thread that hangs cannot be ended: it is left behind, does not
-    block the next call, and does not keep the process alive at the end.
-    """
-
-    def decorate(tool: Callable[..., str]) -> Callable[..., Awaitable[str]]:
+    def decorate(tool: Callable[..., Any]) -> Callable[..., Awaitable[str]]:
         @functools.wraps(tool)
         async def call(*args: object, **kwargs: object) -> str:
             try:
                 inspect.signature(tool).bind(*args, **kwargs)
-            except TypeError as error:
-                return f"Error: {error}"
-            loop, result = asyncio.get_running_loop(), asyncio.get_running_loop().create_future()
-
-            def answer(text: str) -> None:
-                if not result.done():
-                    result.set_result(text)
-
-            def work() -> None:
-                try:
-                    text = str(tool(*args, **kwargs))
-                except Exception as error:  # whatever a tool raises is an answer, and the training goes on
-                    text = f"Error: {error or type(error).__name__}"
-                if not loop.is_closed():
-                    loop.call_soon_threadsafe(answer, text)
-
-            threading.Thread(target=work, daemon=True, name=f"tool-{tool.__name__}").start()
-            try:
-                return await asyncio.wait_for(result, seconds)
-            except TimeoutError:
-                return f"Error: {tool.__name__} took longer than {seconds:g} seconds"
+                return str(await within(seconds, tool, *args, **kwargs))
+            except Exception as error:  # whatever a tool raises is an answer, and the training goes on
+                return f"Error: {str(error) or type(error).__name__}"
 
         return call
 
     return decorate
+
+
+async def within(seconds: float, function: Callable[..., Any], *args: object, **kwargs: object) -> Any:
+    """What a function returns, or whatever it raises; an async one is awaited.
+
+    Any other runs in a thread of its own, because a thread that hangs cannot be ended: it is left behind, does not
+    block the next call, and does not keep the process alive at the end.
+
+    Raises:
+        ToolError: it has taken longer than `seconds`.
+    """
+    if inspect.iscoroutinefunction(function):
+        result: asyncio.Future[Any] = asyncio.ensure_future(function(*args, **kwargs))
+    else:
+        result = _in_a_thread(function, *args, **kwargs)
+    await asyncio.wait({result}, timeout=seconds)
+    if not result.done():
+        result.cancel()
+        raise ToolError(f"{function.__name__} took longer than {seconds:g} seconds")
+    return result.result()
+
+
+def _in_a_thread(function: Callable[..., Any], *args: object, **kwargs: object) -> asyncio.Future[Any]:
+    loop = asyncio.get_running_loop()
+    result: asyncio.Future[Any] = loop.create_future()
+
+    def answer(value: Any, error: Exception | None) -> None:
+        if not result.done():
+            result.set_exception(error) if error else result.set_result(value)
+
+    def work() -> None:
+        value, raised = None, None
+        try:
+            value = function(*args, **kwargs)
+        except Exception as error:
+            # A future takes any exception but this one.
+            raised = RuntimeError("StopIteration") if isinstance(error, StopIteration) else error
+        if not loop.is_closed():
+            loop.call_soon_threadsafe(answer, value, raised)
+
+    threading.Thread(target=work, daemon=True, name=f"tool-{function.__name__}").start()
+    return result
 
 
 @guarded()

@@ -77,15 +77,20 @@ def check_rows(settings: Settings, rows: int) -> int:
     Raises:
         DataError: the rows do not fill one step.
     """
-    most, prompts = value_of(settings, "data.train_max_samples"), value_of(settings, "data.train_batch_size")
-    used = min(rows, most) if most > 0 else rows
+    prompts, used = value_of(settings, "data.train_batch_size"), admitted_rows(settings, rows)
     if used < prompts:
-        limit = f" (data.train_max_samples lets no more than {most} in)" if used < rows else ""
+        limit = f" (data.train_max_samples lets no more than {used} in)" if used < rows else ""
         raise DataError(
             f"A step takes data.train_batch_size = {prompts} prompts, and the channel 'train' has {used}{limit}: give "
             f"it {prompts} rows or more, or lower data.train_batch_size."
         )
     return -(-given_value(settings, "trainer.total_training_steps") // (used // prompts))
+
+
+def admitted_rows(settings: Settings, rows: int) -> int:
+    """How many of so many training rows data.train_max_samples lets in."""
+    most = value_of(settings, "data.train_max_samples")
+    return min(rows, most) if most > 0 else rows
 
 
 def fitting_rows(

@@ -21,12 +21,12 @@ from rl.evaluation import Evaluation
 
 POLL_S = 0.5
 SAVED_STEP = "metrics.jsonl"  # in a checkpoint: the line of its step, which verl writes only after saving
-# verl's name -> the one that TRL has for the same; tokens and turns, which TRL does not log, are the workshop's
+# verl's name -> the one that TRL has for the same; tokens and turns, which TRL does not log, are the workshop's. Not among them:
+# response_length/clip_ratio, the share of completions that are as long as the longest of their batch (see verl_trainer).
 NAMES = {
     "critic/rewards/mean": "reward",
     "actor/pg_loss": "loss",
     "response_length/mean": "completions/mean_length",
-    "response_length/clip_ratio": "completions/clipped_ratio",
     "actor/entropy": "entropy",
     "actor/kl_loss": "kl",
     "actor/lr": "learning_rate",

@@ -1,8 +1,8 @@
-"""verl's synchronous trainer with five things added: rewards by name, complete checkpoints, a time cap, a watch for steps that
-never end, shorter polling.
+"""verl's synchronous trainer with six things added: rewards by name, a word on completions that failed, complete checkpoints,
+a time cap, a watch for steps that never end, shorter polling.
 
-verl logs the mean of the summed reward during training, and the parts only in validation. Its checkpoints lie where
-each process wrote them. It does not know when the job will be ended (only its older trainer looks at a date, that of a
+verl logs the mean of the summed reward during training, and the parts only in validation. It learns from what there is when
+completions have failed. Its checkpoints lie where each process wrote them. It does not know when the job will be ended (only its older trainer looks at a date, that of a
 block of reserved machines). And it looks only every two seconds whether the completions of a step are there.
 """
 
@@ -67,6 +67,9 @@ class WorkshopTrainer(PPOTrainerSync):
         began = time.perf_counter()
         batch = super().step(metrics, timing_raw)
         self._learned = batch, metrics, timing_raw | {"step": time.perf_counter() - began}
+        asked = self.config.data.train_batch_size * self.config.actor_rollout_ref.rollout.n
+        if warning := missing_line(list(completions_of(batch)), asked, self.global_steps):
+            print_line(warning)
         self._clock.step_ends(self.global_steps)
         self._pace.step_ended()
         if is_capped() and self._pace.is_short() and self.global_steps < self.total_training_steps:
@@ -86,14 +89,15 @@ class WorkshopTrainer(PPOTrainerSync):
         self, batch: KVBatchMeta, metrics: dict[str, Any], timing_raw: dict[str, float], **kwargs: int
     ) -> None:
         super()._compute_metrics(batch, metrics, timing_raw, **kwargs)
-        keys = [
-            key for key, tag in zip(batch.keys, batch.tags, strict=True) if not tag.get("is_padding", False)
-        ]
+        completions = completions_of(batch)
+        keys = list(completions)
         data = transfer_queue.kv_batch_get(
             keys=keys, partition_id=batch.partition_id, select_fields=["extra_fields"]
         )
         scores = [dict(fields["reward_extra_info"]) for fields in list(data["extra_fields"])]
         metrics.update(reward_metrics(keys, scores))
+        longest = self.config.data.max_response_length
+        metrics["completions/clipped_ratio"] = clipped_ratio(list(completions.values()), longest)
         if self.peak_rss_mb:
             metrics["peak_rss_mb"] = self.peak_rss_mb
 
@@ -123,6 +127,33 @@ class WorkshopTrainer(PPOTrainerSync):
         )
         self._pace.save_ended()
         self._clock.alive()
+
+
+def completions_of(batch: KVBatchMeta) -> dict[str, int]:
+    """The tokens of each completion of a batch, by its key (<group>_<number>_<turn>), without verl's padding."""
+    tagged = zip(batch.keys, batch.tags, strict=True)
+    return {key: tag["response_len"] for key, tag in tagged if not tag.get("is_padding", False)}
+
+
+def missing_line(keys: list[str], asked: int, step: int) -> str | None:
+    """What to say of a step whose batch, with these keys, has fewer completions than the `asked`; None if it has them all."""
+    found = len({key.rpartition("_")[0] for key in keys})
+    if found >= asked:
+        return None
+    return (
+        f"[warning] Step {step} learns from {found} of {asked} completions: the others failed, most likely in a reward that "
+        "raised. The log has the error of each above, after 'Error in _run_prompt'."
+    )
+
+
+def clipped_ratio(lengths: list[int], longest: int) -> float:
+    """Share of completions as long as is allowed: those that were cut off, and any whose end came with the last token.
+
+    Args:
+        lengths: in tokens, of all turns of a conversation and what tools answered.
+        longest: data.max_response_length.
+    """
+    return sum(length >= longest for length in lengths) / len(lengths)
 
 
 def reward_metrics(keys: list[str], scores: list[dict[str, float]]) -> dict[str, float]:

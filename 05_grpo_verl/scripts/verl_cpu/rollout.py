@@ -34,6 +34,7 @@ class Server:
 
     def __init__(self, config: Any, model_path: str, rank: int) -> None:
         torch.manual_seed(config.seed + rank)
+        self._response_length = config.response_length
         self._longest = config.prompt_length + config.response_length
         self._tokenizer = AutoTokenizer.from_pretrained(model_path)
         self._model = AutoModelForCausalLM.from_pretrained(model_path, dtype=torch.float32).eval()
@@ -89,9 +90,10 @@ class Server:
         return asked.get("temperature", 1.0), asked.get("top_p", 1.0), max(0, asked.get("top_k") or 0)
 
     def _limit(self, request: Request) -> int:
-        """Most new tokens."""
+        """Most new tokens, as verl's servers on vLLM reckon them: what is longer verl would cut off."""
         prompt, asked, _ = request
-        return asked.get("max_tokens") or asked.get("max_new_tokens") or self._longest - len(prompt)
+        left = min(self._response_length, self._longest - len(prompt))
+        return asked.get("max_tokens") or asked.get("max_new_tokens") or left
 
     @torch.no_grad()
     def _complete(

@@ -103,7 +103,14 @@ def main() -> int:
         main_port=int(os.environ["SM_MASTER_PORT"]),
     )
     print(f"Executing command: {' '.join(command)}", flush=True)
-    code, lines = run(command)
+    try:
+        code, lines = run(command)
+    except FileNotFoundError:
+        code, lines = (
+            127,
+            ["FileNotFoundError: the image has no `accelerate`: name it in the job's requirements."],
+        )
+        print(lines[0], flush=True)
     if code != 0:
         write_failure(code, command, lines)
     return code

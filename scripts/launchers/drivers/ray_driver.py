@@ -60,7 +60,7 @@ def run_head(
         The script's exit code.
 
     Raises:
-        ClusterError: a host did not join, or was lost, or this host's name is not known.
+        ClusterError: a host did not join, or was lost, or has no Ray, or this host's name is not known.
     """
     own = address_of(hosts[0], deadline)
     ray_address = f"{own}:{free_port(own)}"

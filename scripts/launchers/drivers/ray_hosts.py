@@ -134,6 +134,9 @@ class RayNode:
             environment: what `ray_environment` returned.
             slots: GPUs that this host offers to Ray.
             options: more options of `ray start`.
+
+        Raises:
+            ClusterError: Ray is not installed here.
         """
         cpus = os.cpu_count() or 1
         if not int(os.environ["SM_NUM_GPUS"]):
@@ -142,7 +145,12 @@ class RayNode:
         command = ["ray", "start", "--block", "--log-style=record", f"--node-ip-address={address}"]
         command += [f"--temp-dir={environment['HOME']}", f"--num-cpus={cpus}", f"--num-gpus={slots}"]
         with self._log.open("w") as log:
-            self._process = subprocess.Popen([*command, *options], env=environment, stdout=log, stderr=log)
+            try:
+                self._process = subprocess.Popen(
+                    [*command, *options], env=environment, stdout=log, stderr=log
+                )
+            except FileNotFoundError as error:
+                raise ClusterError(f"{host} has no `ray`: name it in the job's requirements.") from error
 
     def wait_until_started(self, deadline: float) -> None:
         """Returns when this host belongs to the cluster.
