@@ -277,9 +277,17 @@ def test_a_column_of_two_types_is_named():
 
 
 def test_columns_whose_names_trainers_use_get_another(tmp_path):
-    row = {**ROWS[0], "index": 7, "split": "dev", "image": "a.png", "prompts": "x", "trainer_state": "y"}
+    row = {
+        **ROWS[0],
+        "index": 7,
+        "split": "dev",
+        "image": "a.png",
+        "prompts": "x",
+        "trainer_state": "y",
+        "seed": 9,
+    }
     (found,) = read([row])
     assert (found["index"], found["split"]) == (0, "train")
-    for name in ("index", "split", "image", "prompts", "trainer_state"):
+    for name in ("index", "split", "image", "prompts", "trainer_state", "seed"):
         assert found[f"source_{name}"] == row[name]
-    assert not {"image", "prompts", "trainer_state"} & found.keys()
+    assert not {"image", "prompts", "trainer_state", "seed"} & found.keys()

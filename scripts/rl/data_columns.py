@@ -9,7 +9,7 @@ from rl.data_cells import BadRow, text_of, turns_of
 from rl.data_files import Record
 from rl.data_report import Drops
 from rl.data_values import DataError, json_value
-from rl.tasks import FIELDS, Message
+from rl.tasks import FIELDS, TAKEN, Message
 
 # Names under which people have these columns. The first is ours, and wins; of the others there must be one alone.
 _NAMES = {
@@ -30,14 +30,8 @@ _NAMES = {
 }
 _NAMES["prompt"] = ("prompt", *_NAMES["question"], *_NAMES["messages"])
 _CONTEXT = ("input", "context")  # columns that often are a part of the question
-# Names that trainers pass to rewards or read themselves: a column of that name is kept as source_<name>.
-_RESERVED = frozenset(
-    [
-        *(*FIELDS, "chosen", "rejected", "tools", "completion", "completions", "completion_ids", "prompts"),
-        *("image", "images", "trainer_state", "log_extra", "log_metric", "environments"),
-        *("max_completion_length", "opening", "verifier"),
-    ]
-)
+# Names that trainings pass to rewards or read themselves: a column of that name is kept as source_<name>.
+_RESERVED = frozenset([*FIELDS, *TAKEN, "chosen", "rejected", "tools", "completion", "image", "images"])
 
 
 @dataclass

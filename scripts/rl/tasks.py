@@ -47,7 +47,8 @@ FORMAT_INSTRUCTIONS = (
     "inside <answer> and </answer>, and nothing after it."
 )
 FIELDS = {"prompt": list, "question": str, "answer": str, "task": str, "split": str, "index": int}
-# Keyword arguments that TRL calls a reward with besides the columns (GRPOTrainer._calculate_rewards)
+# Keyword arguments that a reward is called with besides the columns: by TRL (GRPOTrainer._calculate_rewards), and what
+# the training scripts bind (rl.rewards.get_rewards)
 TAKEN = (
     "prompts",
     "completions",
@@ -56,6 +57,10 @@ TAKEN = (
     "log_extra",
     "log_metric",
     "environments",
+    "verifier",
+    "opening",
+    "max_completion_length",
+    "seed",
 )
 _CHECKED = {
     *FIELDS,
@@ -298,7 +303,7 @@ def _check_row(row: Any, where: str) -> None:
     for name in TAKEN:
         if name in row:
             raise DataError(
-                f"{where}: a column may not be named '{name}', which trainers give to rewards themselves. Rename it."
+                f"{where}: a column may not be named '{name}', which the training gives to rewards itself. Rename it."
             )
     for field in ("question", "answer"):
         if not row[field].strip():
