@@ -22,7 +22,7 @@ LETTERED = "Which?\n(A) Rome\n(B) Oslo\n(C) Lima\n(D) 3"
         ({"options": str(CITIES)}, ["options"]),  # as pandas' to_csv writes it
         ({"options": numpy.array(CITIES, dtype=object)}, "options"),
         ({"options": ["A) Rome", "B) Oslo", "C) Lima", "D) 3"]}, "options"),  # as AQuA has them
-        ({"options": {"text": CITIES, "label": ["1", "2", "3", "4"]}, "answer": "2"}, "options"),  # ARC
+        ({"options": {"text": LETTERS, "label": ["1", "2", "3", "4"]}, "answer": "2"}, "options"),  # ARC
     ],
 )
 def test_options_are_asked_and_the_answer_is_their_letter(options, choices):
@@ -62,6 +62,41 @@ def test_choices_in_doubt_are_named(change, message):
     good = {"question": "Which?", "answer": 1, "choices": CITIES}
     with pytest.raises(DataError, match=f"row 2.*{message}"):
         read([good, {**good, **change}], choices="choices")
+
+
+LETTERS = ["p", "q", "r", "s"]
+
+
+def numbered(answers, choices=LETTERS):
+    return [{"question": f"Which? {n}", "answer": a, "choices": choices} for n, a in enumerate(answers)]
+
+
+@pytest.mark.parametrize("as_read", [int, str])
+def test_answers_none_of_which_is_0_may_count_from_1(as_read):
+    few, many = (numbered(map(as_read, [1, 2, 3] * times)) for times in (2, 10))
+    _, report = rows_from(few, choices="choices", verifier="choice", splits=ALL)
+    assert "6 answers are numbers of options from 1 to 3, taken as counted from 0, and none is 0" in str(
+        report
+    )
+    with pytest.raises(
+        DataError, match="30 answers are numbers .* no answer would be A. If yours count from 1"
+    ):
+        read(many, choices="choices")
+
+
+@pytest.mark.parametrize(
+    "rows",
+    [
+        numbered([1, 2, 3] * 10 + [0]),
+        numbered(["B", "C", "D"] * 10),
+        numbered(["q", "r"] * 15),
+        numbered(["1", "2"] * 15, {"text": LETTERS, "label": ["1", "2", "3", "4"]}),
+        numbered([3, 2]),
+    ],
+)
+def test_answers_that_say_which_option_they_mean_are_in_no_doubt(rows):
+    _, report = rows_from(rows, choices="choices", verifier="choice", splits=ALL)
+    assert "count from 1" not in str(report)
 
 
 def test_options_that_nobody_named_are_noted():

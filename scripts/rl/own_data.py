@@ -24,7 +24,7 @@ from rl.data_cells import (
     text_of,
     without_prompt,
 )
-from rl.data_choices import letter_of, options_hint, options_of, with_options
+from rl.data_choices import check_places, choice_of, options_hint, options_of, with_options
 from rl.data_columns import Columns
 from rl.data_files import read_records
 from rl.data_golds import REDUCED, reduced
@@ -104,7 +104,7 @@ def rows_from(
         conversations = not asked
         asked = asked or columns.several("messages", None)
     known = columns.column("answer", answer, needed=not conversations)
-    drafts, forms, unsaid = [], Counter(), 0
+    drafts, forms, unsaid, picks = [], Counter(), 0, []
     for index, record in enumerate(columns.records):
         cells, where = record.values, f"{record.where}, column '{known or asked[0]}'"
         try:
@@ -118,7 +118,8 @@ def rows_from(
                 options = options_of(cells, listed, record.where)
                 turns, prompt = with_options(turns, options), with_options(prompt, options)
                 a_number = known is not None and not isinstance(cells[known], str)
-                gold = letter_of(gold, options, where, number=a_number)
+                picks.append(choice_of(gold, options, where, number=a_number))
+                gold = picks[-1].letter
         except BadRow as error:
             columns.drop_bad(error, skip_bad)
             continue
@@ -142,6 +143,7 @@ def rows_from(
         )
     if listed:
         columns.notes.append("the options are written under the questions, and the answers are their letters")
+        columns.notes += filter(None, [check_places(picks)])
     elif hint := options_hint(list(columns.kept_names())):
         columns.notes.append(hint)
     if not conversations and not ours:
