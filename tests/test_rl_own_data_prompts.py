@@ -22,7 +22,7 @@ LETTERED = "Which?\n(A) Rome\n(B) Oslo\n(C) Lima\n(D) 3"
         ({"options": str(CITIES)}, ["options"]),  # as pandas' to_csv writes it
         ({"options": numpy.array(CITIES, dtype=object)}, "options"),
         ({"options": ["A) Rome", "B) Oslo", "C) Lima", "D) 3"]}, "options"),  # as AQuA has them
-        ({"options": {"text": LETTERS, "label": ["1", "2", "3", "4"]}, "answer": "2"}, "options"),  # ARC
+        ({"options": {"text": CITIES, "label": ["1", "2", "3", "4"]}, "answer": "2"}, "options"),  # ARC
     ],
 )
 def test_options_are_asked_and_the_answer_is_their_letter(options, choices):
@@ -64,10 +64,10 @@ def test_choices_in_doubt_are_named(change, message):
         read([good, {**good, **change}], choices="choices")
 
 
-LETTERS = ["p", "q", "r", "s"]
+FOUR = ["p", "q", "r", "s"]
 
 
-def numbered(answers, choices=LETTERS):
+def numbered(answers, choices=FOUR):
     return [{"question": f"Which? {n}", "answer": a, "choices": choices} for n, a in enumerate(answers)]
 
 
@@ -90,7 +90,7 @@ def test_answers_none_of_which_is_0_may_count_from_1(as_read):
         numbered([1, 2, 3] * 10 + [0]),
         numbered(["B", "C", "D"] * 10),
         numbered(["q", "r"] * 15),
-        numbered(["1", "2"] * 15, {"text": LETTERS, "label": ["1", "2", "3", "4"]}),
+        numbered(["1", "2"] * 15, {"text": FOUR, "label": ["1", "2", "3", "4"]}),
         numbered([3, 2]),
     ],
 )

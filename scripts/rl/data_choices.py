@@ -103,7 +103,7 @@ def choice_of(answer: str, options: Options, where: str, *, number: bool = False
     if len(readings) != 1:
         what = "is none of the options" if not readings else "may be two of the options"
         raise BadRow(where, f"the answer {answer[:60]!r} {what}", f"Write its letter ({there})")
-    chosen = readings.pop()
+    (chosen,) = readings
     by_place = by_number == {chosen} and chosen not in by_text and answer not in options.labels[:count]
     return Choice(LETTERS[chosen], chosen if by_place else None, count)
 
