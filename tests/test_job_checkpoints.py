@@ -190,6 +190,13 @@ def test_what_a_job_is_made_of_and_what_may_change(kind):
     assert fingerprints(Job(lora_rank=8, quantization="nf4"), ROWS)["base"] == f"{known['base']} in nf4"
 
 
+def test_another_seed_is_refused(checkpoints):
+    mark_complete(checkpoints / "checkpoint-100", fingerprints(Job(), ROWS, seed=42))
+    assert newest_complete(checkpoints, fingerprints=fingerprints(Job(), ROWS, seed=42))
+    with pytest.raises(CheckpointError, match=r"with seed 42, this job has 43: .* or the seed back"):
+        newest_complete(checkpoints, fingerprints=fingerprints(Job(), ROWS, seed=43))
+
+
 def test_own_code_and_other_weights_under_the_same_name_are_seen(tmp_path, monkeypatch):
     model, _ = tiny_model()
     model.save_pretrained(tmp_path / "model")

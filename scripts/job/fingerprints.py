@@ -1,7 +1,7 @@
 """What a training is made of, in texts to compare: with it checkpoints are marked, and another job's are refused.
 
-Data, base model, adapters, and rewards with their verdict, the files of own functions included. A learning rate or a
-number of steps is no part of it: a job may go on with another one.
+Data, base model, adapters, the seed, and rewards with their verdict, the files of own functions included. A learning rate
+or a number of steps is no part of it: a job may go on with another one.
 """
 
 import hashlib
@@ -29,15 +29,22 @@ DIGESTED = ("*.safetensors", "model.tar.gz", "adapter_config.json", "base_model.
 
 
 def fingerprints(
-    job: Arguments, rows: Sequence[Any], *, reward_weights: Sequence[float] | None = None
+    job: Arguments,
+    rows: Sequence[Any],
+    *,
+    seed: int | None = None,
+    reward_weights: Sequence[float] | None = None,
 ) -> dict[str, str]:
     """Those of a training script, by kind, as far as its arguments have the groups for it.
 
     Args:
         rows: what is trained on: problems, or preference pairs.
+        seed: of the trainer's config, which a summary names for the whole training; None: the script names none.
         reward_weights: of the trainer's config; None: 1.0 each.
     """
     made_of = {"data": fingerprint(list(rows))[:SHOWN]}
+    if seed is not None:
+        made_of["seed"] = str(seed)
     if isinstance(job, BaseModelArguments):
         made_of["base"] = model_fingerprint(job.base_model)
     if isinstance(job, QuantizationArguments) and job.quantization:
