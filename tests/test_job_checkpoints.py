@@ -225,6 +225,16 @@ def test_adapters_on_another_base_are_another_model(tmp_path, monkeypatch):
     assert len(seen) == 4
 
 
+def test_weights_that_differ_in_the_middle_of_a_file_alone_are_another_model(tmp_path, monkeypatch):
+    monkeypatch.setenv("SM_CHANNEL_MODEL", str(tmp_path))
+    weights, seen = bytearray(6 * 2**20), set()
+    for changed in (0, 1):
+        weights[3 * 2**20 - 1000 : 4 * 2**20] = bytes([changed]) * (2**20 + 1000)
+        (tmp_path / "model.safetensors").write_bytes(weights)
+        seen.add(model_fingerprint("channel:model"))
+    assert len(seen) == 2
+
+
 PAIRS = [
     {
         "prompt": [{"role": "user", "content": str(number)}],
