@@ -22,7 +22,7 @@ from rl.data_values import DataError
 MOST_BYTES = 2_000_000_000  # of one file: its rows are held in memory several times
 SHOWN = 40  # characters of a line in a message
 KINDS = (".csv", ".tsv", ".json", ".jsonl", ".parquet")
-_SPLIT = re.compile(
+SPLIT = re.compile(  # names of splits, in a text in lower case
     r"(?:^|[^a-z])(train|training|test|testing|validation|valid|val|dev|eval|evaluation)(?![a-z])"
 )
 # What the library datasets writes about the data that lie beside it.
@@ -88,7 +88,7 @@ def shards(folder: Path) -> list[Path]:
     files = [path for path in files if not (path.suffix == ".parquet" and path.stem in lines)]
     if not files:
         raise DataError(f"{folder} holds no data file ({', '.join(KINDS)}).{_folder_hint(folder, inside)}")
-    splits = dict.fromkeys(found[1] for path in files if (found := _SPLIT.search(path.name.lower())))
+    splits = dict.fromkeys(found[1] for path in files if (found := SPLIT.search(path.name.lower())))
     if len(splits) > 1:
         raise DataError(
             f"{folder} holds files of several splits ({', '.join(splits)}), which would be mixed. Name one file (or one "
