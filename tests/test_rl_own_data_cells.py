@@ -93,6 +93,7 @@ def test_a_box_to_which_something_is_done_is_not_the_answer(solution):
         *(
             r"It is $\boxed{5}^\circ$",
             r"the $\boxed{5}^{\text{th}}$",
+            r"the $\boxed{5}^{th}$",
             r"It is \$\boxed{5}",
             r"\boxed{5}\% of it",
             r"a \boxed{5}!",

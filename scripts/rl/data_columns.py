@@ -10,7 +10,7 @@ from rl.data_cells import BadRow, text_of, turns_of
 from rl.data_files import SPLIT, Record
 from rl.data_report import Drops
 from rl.data_values import DataError, json_value
-from rl.tasks import FIELDS, TAKEN, Message
+from rl.tasks import BOUND, FIELDS, TAKEN, Message
 
 # Names under which people have these columns. The first is ours, and wins; of the others there must be one alone.
 _NAMES = {
@@ -32,7 +32,9 @@ _NAMES = {
 _NAMES["prompt"] = ("prompt", *_NAMES["question"], *_NAMES["messages"])
 _CONTEXT = ("input", "context")  # columns that often are a part of the question
 # Names that trainings pass to rewards or read themselves: a column of that name is kept as source_<name>.
-_RESERVED = frozenset([*FIELDS, *TAKEN, "chosen", "rejected", "tools", "completion", "image", "images"])
+_RESERVED = frozenset(
+    [*FIELDS, *TAKEN, *BOUND, "chosen", "rejected", "tools", "completion", "image", "images"]
+)
 
 
 @dataclass

@@ -23,7 +23,7 @@ _ACTED_ON = re.compile(
     r"|(?:[0-9^]|(?<!_)_)$"
 )
 _ACTS = re.compile(
-    r"\s*(?:\^(?!\{?\s*(?:\\circ|\\text|\\mathrm|\\prime))|_|/(?!\s*\\(?:text|mathrm))"
+    r"\s*(?:\^(?!\{?\s*(?:\\!)?(?:\\circ|\\text|\\mathrm|\\prime|st|nd|rd|th))|_|/(?!\s*\\(?:text|mathrm))"
     r"|\\(?:sqrt|cdot|times|div|d?frac|pi)(?![a-z]))"
 )
 # Behind words and at the beginning of a line it is no sign: "Answer - \boxed{5}", "---"

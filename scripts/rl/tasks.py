@@ -47,8 +47,7 @@ FORMAT_INSTRUCTIONS = (
     "inside <answer> and </answer>, and nothing after it."
 )
 FIELDS = {"prompt": list, "question": str, "answer": str, "task": str, "split": str, "index": int}
-# Keyword arguments that a reward is called with besides the columns: by TRL (GRPOTrainer._calculate_rewards), and what
-# the training scripts bind (rl.rewards.get_rewards)
+# Keyword arguments that TRL calls a reward with besides the columns (GRPOTrainer._calculate_rewards)
 TAKEN = (
     "prompts",
     "completions",
@@ -57,11 +56,9 @@ TAKEN = (
     "log_extra",
     "log_metric",
     "environments",
-    "verifier",
-    "opening",
-    "max_completion_length",
-    "seed",
 )
+# And what the training scripts bind (rl.rewards.get_rewards). Pairs, for which there are no rewards, may have them.
+BOUND = ("verifier", "opening", "max_completion_length", "seed")
 _CHECKED = {
     *FIELDS,
     "chosen",
@@ -300,7 +297,7 @@ def _check_row(row: Any, where: str) -> None:
             raise DataError(
                 f"{where}: the field '{field}' {wrong}. rl.own_data.{maker} makes such rows of data in other forms."
             )
-    for name in TAKEN:
+    for name in (*TAKEN, *(() if "chosen" in row else BOUND)):
         if name in row:
             raise DataError(
                 f"{where}: a column may not be named '{name}', which the training gives to rewards itself. Rename it."
