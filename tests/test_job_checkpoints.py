@@ -190,6 +190,13 @@ def test_what_a_job_is_made_of_and_what_may_change(kind):
     assert fingerprints(Job(lora_rank=8, quantization="nf4"), ROWS)["base"] == f"{known['base']} in nf4"
 
 
+def test_another_seed_is_refused(checkpoints):
+    mark_complete(checkpoints / "checkpoint-100", fingerprints(Job(), ROWS, seed=42))
+    assert newest_complete(checkpoints, fingerprints=fingerprints(Job(), ROWS, seed=42))
+    with pytest.raises(CheckpointError, match=r"with seed 42, this job has 43: .* or the seed back"):
+        newest_complete(checkpoints, fingerprints=fingerprints(Job(), ROWS, seed=43))
+
+
 def test_own_code_and_other_weights_under_the_same_name_are_seen(tmp_path, monkeypatch):
     model, _ = tiny_model()
     model.save_pretrained(tmp_path / "model")
@@ -216,6 +223,16 @@ def test_adapters_on_another_base_are_another_model(tmp_path, monkeypatch):
             (tmp_path / name).write_text(json.dumps({"base": base}))
             seen.add(model_fingerprint("channel:model"))
     assert len(seen) == 4
+
+
+def test_weights_that_differ_in_the_middle_of_a_file_alone_are_another_model(tmp_path, monkeypatch):
+    monkeypatch.setenv("SM_CHANNEL_MODEL", str(tmp_path))
+    weights, seen = bytearray(6 * 2**20), set()
+    for changed in (0, 1):
+        weights[3 * 2**20 - 1000 : 4 * 2**20] = bytes([changed]) * (2**20 + 1000)
+        (tmp_path / "model.safetensors").write_bytes(weights)
+        seen.add(model_fingerprint("channel:model"))
+    assert len(seen) == 2
 
 
 PAIRS = [

@@ -182,7 +182,7 @@ def test_a_reward_model_is_learned_by_an_own_verdict_on_two_processes(tmp_path):
     assert job.steps() == [1, 2, 3, 3]  # the last line is that of the evaluation
     assert "score.weight" in job.weights()
     made_of = json.loads((job.checkpoints / "checkpoint-3" / "complete-0.json").read_text())["fingerprints"]
-    assert made_of.keys() == {"data", "base", "verdict", "pairs"}
+    assert made_of.keys() == {"data", "base", "seed", "verdict", "pairs"}
     assert made_of["verdict"].startswith("words_in_a_test.same_word (own code ")
 
 

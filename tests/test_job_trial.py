@@ -122,6 +122,18 @@ def test_a_limit_that_is_no_number_is_for_another_check_to_say(findings):
     assert findings(["accuracy"], max_completion_length="many")["reward accuracy"][0] == "ok"
 
 
+def test_what_the_job_binds_is_bound(findings, scripts):
+    (scripts / "bound.py").write_text(
+        "def score(completions, verifier, opening, max_completion_length, seed, **kwargs):\n"
+        "    return [float(seed)] * len(completions)\n"
+    )
+    found = [findings(["bound.score"], **settings) for settings in ({}, {"seed": 7})]
+    assert [detail.split(" ")[0] for ((_, detail),) in map(dict.values, found)] == ["42", "7"]
+    # verl's trainer has no seed for rewards.
+    ((status, detail),) = findings(["bound.score"], max_completion_length=96).values()
+    assert status == "problem" and "'seed'" in detail
+
+
 def test_a_reward_that_only_the_kernel_knows_is_refused(findings):
     @reward("of the kernel")
     def only_here(completions, answer, **kwargs):

@@ -246,6 +246,17 @@ def test_the_advice_on_encodings_works_when_it_is_followed(tmp_path, encoding, m
     assert values(path, encoding=encoding) == [{"question": "caf\u00e9", "answer": "4"}]
 
 
+@pytest.mark.parametrize("before", ["", "x" * 100])
+def test_the_advice_shows_what_cp1252_would_make_of_another_alphabet(tmp_path, before):
+    path = write(
+        tmp_path / "a.csv", f"question,answer\n{before}\u0421\u0442\u043e\u043b,4\nb,5\n".encode("cp1251")
+    )
+    with pytest.raises(
+        DataError, match="It would read '(x{20})?\u00d1\u00f2\u00ee\u00eb,4': if that is not your text"
+    ):
+        read_records(path)
+
+
 def test_an_encoding_that_is_not_the_files(tmp_path):
     path = write(tmp_path / "a.csv", "question,answer\n\u00fc,4\n".encode() + b"x,5\n")
     with pytest.raises(DataError, match="not ASCII text.*encoding='utf-8'"):

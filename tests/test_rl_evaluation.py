@@ -339,3 +339,11 @@ def test_two_processes_give_the_evaluation_of_one(rows, tmp_path):
     for rank in (0, 1):
         assert Evaluation.load(tmp_path / f"{rank}.json") == alone
     assert json.loads((tmp_path / "0.json").read_text())["greedy"]["n"] == ROWS
+
+
+def test_two_problems_of_one_index_are_refused_before_anything_is_generated(rows):
+    twice = [*rows, {**rows[2], "question": "Another?", "task": "mine"}]
+    with pytest.raises(
+        DataError, match=rf"have the index {rows[2]['index']}: .*'Another\?' \(mine\)\. Number"
+    ):
+        evaluate(*tiny_model(), twice, **SETTINGS, generate=lambda *_, **__: 1 / 0)

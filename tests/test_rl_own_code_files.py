@@ -1,5 +1,6 @@
 """Files with rewards of one's own: imported once, or anew when written anew; their digest; what cannot be had is said."""
 
+import os
 import re
 import sys
 import threading
@@ -97,6 +98,40 @@ def test_a_cell_that_writes_its_file_anew_changes_the_reward(write):
     for _ in range(2):
         with pytest.raises(RewardError, match="line 1, cannot be imported: ZeroDivisionError"):
             get_rewards(["mine.words"])
+
+
+def test_a_file_written_anew_in_the_same_second_with_the_same_size_is_read(write):
+    path = write("mine", "def f(): return 1\n")
+    os.utime(path, (10**9, 10**9))
+    assert load_function("mine.f", "function")() == 1
+    path.write_text("def f(): return 2\n")
+    os.utime(path, ns=(10**18 + 5, 10**18 + 5))
+    assert load_function("mine.f", "function")() == 2
+
+
+def test_a_file_beside_it_that_is_written_anew_is_read_by_all_that_import_it(write):
+    deep = write("deep", "LIMIT = 1\n")
+    helper = write("beside", "from deep import LIMIT\n")
+    for name in ("mine", "other"):
+        write(name, "from beside import LIMIT\n\ndef f(): return LIMIT\n")
+    both = ("mine.f", "other.f")
+    assert [load_function(name, "function")() for name in both] == [1, 1]
+    first = sys.modules["beside"]
+    assert [load_function(name, "function")() for name in both] == [1, 1] and sys.modules["beside"] is first
+    deep.write_text("LIMIT = 2\n")
+    assert [load_function(name, "function")() for name in both] == [2, 2]
+    helper.write_text("LIMIT = 3\n")
+    assert [load_function(name, "function")() for name in both] == [3, 3]
+
+
+@pytest.mark.parametrize("content", ["", "LIMIT = \n"])
+def test_a_file_beside_it_can_be_mended(write, content):
+    helper = write("beside", content)
+    write("mine", "from beside import LIMIT\n\ndef f(): return LIMIT\n")
+    with pytest.raises(OwnCodeError, match="mine.py, line 1, cannot be imported"):
+        load_function("mine.f", "function")
+    helper.write_text("LIMIT = 4\n")
+    assert load_function("mine.f", "function")() == 4
 
 
 def test_names_are_not_taken_twice(write):

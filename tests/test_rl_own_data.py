@@ -270,3 +270,18 @@ def test_the_report_is_short_and_shows_in_a_notebook(tmp_path):
     assert "dropped  1: left over" in str(report) and "prompts  median" in str(report)
     shown = report._repr_html_()
     assert shown.startswith("<table>") and "<i>" not in shown
+
+
+@pytest.mark.parametrize(
+    ("names", "options", "noted"),
+    [
+        (("train", "test"), {}, True),
+        (("train", "train"), {}, False),
+        (("easy", "hard"), {}, False),
+        (("train", "test"), {"drop": ["split"]}, False),
+    ],
+)
+def test_a_column_that_names_several_splits_is_noted(names, options, noted):
+    rows = [{**row, "split": names[n % 2]} for n, row in enumerate(ROWS)]
+    _, report = rows_from(rows, splits=ALL, verifier="text", **options)
+    assert ("the column 'split' names splits (3 train, 2 test), which are mixed" in str(report)) is noted

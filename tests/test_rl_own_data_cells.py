@@ -10,6 +10,7 @@ import pandas
 import pytest
 from datasets import Dataset
 from own_data import ALL, CAPITALS, ROWS, as_file, capitals, parquet, read
+from rl.data_golds import reduced
 from rl.data_values import json_value
 from rl.own_data import rows_from
 from rl.tasks import DataError, fingerprint, read_rows, write_splits
@@ -46,6 +47,92 @@ def test_solutions_are_reduced_to_their_answer(raw, reduced):
     splits, report = rows_from([{"question": "?", "answer": raw}], splits=ALL)
     assert splits["train"][0]["answer"] == reduced
     assert bool(report.notes) == (reduced != raw.strip())
+
+
+@pytest.mark.parametrize(
+    "solution",
+    [
+        *(
+            r"$2 - 7 = -\boxed{5}$",
+            "It is \u2212\\boxed{5}",
+            r"$x = - \boxed{5}$",
+            r"$-\,\boxed{5}$",
+            r"$x = \pm\boxed{5}$",
+        ),
+        *(r"x = - \boxed{5}", r"Answer -\boxed{5}", r"$$x = - \boxed{5}$$", r"\[ - \boxed{5} \]"),
+        *(
+            r"$\frac{1}{\boxed{5}}$",
+            r"$\frac{\boxed{5}}{2}$",
+            r"$\sqrt{\boxed{5}}$",
+            r"$\sqrt[3]{2 \boxed{5}}$",
+        ),
+        *(r"$x^{\boxed{5}}$", r"$2\boxed{5}$", r"$2 \cdot \boxed{5}$", r"$1/\boxed{5}$", r"$2 + \boxed{5}$"),
+        *(r"so $\boxed{5}^2$", r"so $\boxed{101}_2$", r"so $\boxed{5}/7$", r"so $\boxed{5}\sqrt{2}$"),
+    ],
+)
+def test_a_box_to_which_something_is_done_is_not_the_answer(solution):
+    assert reduced(solution) == (solution, "")
+
+
+@pytest.mark.parametrize(
+    "solution",
+    [
+        *(
+            r"$\text{\boxed{5}}$",
+            r"\text{The answer is \boxed{5}}",
+            r"${\boxed{5}}$",
+            r"$\left(\boxed{5}\right)$",
+        ),
+        *(
+            "Answer - \\boxed{5}",
+            "Answer \u2013 \\boxed{5}",
+            "**Answer** - \\boxed{5}",
+            "So:\n- \\boxed{5}",
+            "So\n---\n\\boxed{5}",
+        ),
+        *(
+            r"It is $\boxed{5}^\circ$",
+            r"the $\boxed{5}^{\text{th}}$",
+            r"the $\boxed{5}^{th}$",
+            r"It is \$\boxed{5}",
+            r"\boxed{5}\% of it",
+            r"a \boxed{5}!",
+        ),
+        *(r"\begin{align*}x &= \boxed{5}\end{align*}", r"$10 - 5 = \boxed{5}$", r"**Answer:** \boxed{5}"),
+        *(
+            "$x = \\boxed{3}$.\nThen $y = \\boxed{5}$",
+            "$\\boxed{5}$\n\n**Final answer**\n\\boxed{5}",
+            r"a \boxed{3} $\frac{1}{2}$ and $\boxed{5}$",
+        ),
+    ],
+)
+def test_a_box_is_the_answer_whatever_stands_beside_it(solution):
+    assert reduced(solution) == ("5", "box")
+
+
+@pytest.mark.parametrize(
+    "solution",
+    [
+        *(
+            r"so $x = \boxed{3}$ or $x = \boxed{4}$.",
+            r"$\boxed{3}$ or $-\boxed{4}$",
+            r"$x_1 = \boxed{3}, x_2 = \boxed{4}$",
+        ),
+        *(
+            "(a) \\boxed{3}\n(b) \\boxed{4}",
+            "(a) $\\boxed{3}$.\n(b) $\\boxed{4}$.",
+            "1. \\boxed{3}\n2. \\boxed{4}",
+        ),
+        *("Part (a): $\\boxed{3}$\n\nPart (b): $\\boxed{4}$", "- $x = \\boxed{3}$\n- $y = \\boxed{4}$"),
+        *(
+            r"$\boxed{3} \text{ or } \boxed{4}$",
+            r"\(\boxed{3}\) and \(\boxed{4}\)",
+            "\\[\\boxed{3}\\]\n\\[\\boxed{4}\\]",
+        ),
+    ],
+)
+def test_of_several_boxed_answers_none_is_taken(solution):
+    assert reduced(solution) == (solution, "")
 
 
 def test_the_report_counts_what_was_reduced():
@@ -191,9 +278,17 @@ def test_a_column_of_two_types_is_named():
 
 
 def test_columns_whose_names_trainers_use_get_another(tmp_path):
-    row = {**ROWS[0], "index": 7, "split": "dev", "image": "a.png", "prompts": "x", "trainer_state": "y"}
+    row = {
+        **ROWS[0],
+        "index": 7,
+        "split": "dev",
+        "image": "a.png",
+        "prompts": "x",
+        "trainer_state": "y",
+        "seed": 9,
+    }
     (found,) = read([row])
     assert (found["index"], found["split"]) == (0, "train")
-    for name in ("index", "split", "image", "prompts", "trainer_state"):
+    for name in ("index", "split", "image", "prompts", "trainer_state", "seed"):
         assert found[f"source_{name}"] == row[name]
-    assert not {"image", "prompts", "trainer_state"} & found.keys()
+    assert not {"image", "prompts", "trainer_state", "seed"} & found.keys()

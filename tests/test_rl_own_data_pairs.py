@@ -152,3 +152,9 @@ def test_pairs_keep_tools_scores_and_the_known_answer():
     (found,) = read_as_pairs([row], answer="gold")
     assert json.loads(found["tools"]) == [tool]
     assert (found["score_chosen"], found["answer"]) == (9.5, "4")
+
+
+@pytest.mark.parametrize(("chosen", "noted"), [("2+2=4", True), ("4", False)])
+def test_a_prompt_that_is_taken_off_is_noted(chosen, noted):
+    _, report = pairs_from([{"prompt": "2+2", "chosen": chosen, "rejected": "2+2=5"}], splits=ALL)
+    assert ("in 1 pairs both answers repeat the prompt, which is taken off" in str(report)) is noted

@@ -64,6 +64,41 @@ def test_choices_in_doubt_are_named(change, message):
         read([good, {**good, **change}], choices="choices")
 
 
+FOUR = ["p", "q", "r", "s"]
+
+
+def numbered(answers, choices=FOUR):
+    return [{"question": f"Which? {n}", "answer": a, "choices": choices} for n, a in enumerate(answers)]
+
+
+@pytest.mark.parametrize("as_read", [int, str])
+def test_answers_none_of_which_is_0_may_count_from_1(as_read):
+    few, many = (numbered(map(as_read, [1, 2, 3] * times)) for times in (2, 10))
+    _, report = rows_from(few, choices="choices", verifier="choice", splits=ALL)
+    assert "6 answers are numbers of options from 1 to 3, taken as counted from 0, and none is 0" in str(
+        report
+    )
+    with pytest.raises(
+        DataError, match="30 answers are numbers .* no answer would be A. If yours count from 1"
+    ):
+        read(many, choices="choices")
+
+
+@pytest.mark.parametrize(
+    "rows",
+    [
+        numbered([1, 2, 3] * 10 + [0]),
+        numbered(["B", "C", "D"] * 10),
+        numbered(["q", "r"] * 15),
+        numbered(["1", "2"] * 15, {"text": FOUR, "label": ["1", "2", "3", "4"]}),
+        numbered([3, 2]),
+    ],
+)
+def test_answers_that_say_which_option_they_mean_are_in_no_doubt(rows):
+    _, report = rows_from(rows, choices="choices", verifier="choice", splits=ALL)
+    assert "count from 1" not in str(report)
+
+
 def test_options_that_nobody_named_are_noted():
     row = {"question": "Which?", "answer": 3, **dict(zip("ABCD", CITIES, strict=True))}
     note = r"what looks like options (A, B, C, D) is not in the prompt: choices=['A', 'B', 'C', 'D'] writes it there"

@@ -83,6 +83,12 @@ def test_what_is_written_is_read_back(pairs, tmp_path):
     assert read_pairs(tmp_path / "channel") == pairs
 
 
+def test_pairs_may_say_what_is_bound_to_rewards(pairs, tmp_path):
+    seeded = [{**pair, "seed": 7} for pair in pairs]
+    write_pairs(seeded, tmp_path / "pairs.jsonl")
+    assert read_pairs(tmp_path) == seeded
+
+
 @pytest.mark.parametrize(
     "change, said",
     [

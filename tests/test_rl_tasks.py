@@ -144,6 +144,26 @@ def test_nothing_is_overwritten_silently(splits, tmp_path):
     assert not (tmp_path / "validation").exists()
 
 
+def test_a_parquet_of_ones_own_is_not_overwritten(splits, tmp_path):
+    (tmp_path / "train").mkdir()
+    own = tmp_path / "train" / "train.parquet"
+    pyarrow.parquet.write_table(pyarrow.Table.from_pylist([{"question": "2 + 2", "answer": "4"}]), own)
+    before = own.read_bytes()
+    with pytest.raises(DataError, match=r"train\.parquet exists and holds other rows\. Move"):
+        write_splits(splits, tmp_path)
+    assert own.read_bytes() == before
+    assert [path.name for path in tmp_path.rglob("*.*")] == ["train.parquet"]
+
+
+def test_splits_that_were_cut_short_are_written_to_the_end(splits, tmp_path, monkeypatch):
+    with monkeypatch.context() as killed:
+        killed.setattr(tasks, "_parquet", lambda _: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            write_splits(splits, tmp_path)
+    folders = write_splits(splits, tmp_path)
+    assert read_rows(folders["train"] / "train.parquet") == splits["train"]
+
+
 def test_two_notebooks_may_write_the_same_splits_at_once(tmp_path):
     code = "import sys; from rl.tasks import make_splits, write_splits; s = make_splits('chain_sum', {'train': 50})\n"
     code += "for _ in range(100): write_splits(s, sys.argv[1])"
@@ -211,6 +231,7 @@ def line(**changes):
         (line(prompt=[{"role": "user"}]), "the field 'prompt' must be a list of"),
         (line(prompt=[{"role": "user", "content": None}]), "the field 'prompt' must be a list of"),
         (line(prompt=["1 + 1 ="]), "the field 'prompt' must be a list of"),
+        *((line(**{name: 1}), f"may not be named '{name}'") for name in ("trainer_state", "seed", "opening")),
     ],
 )
 def test_bad_jsonl_is_refused_with_the_place(content, message, tmp_path):

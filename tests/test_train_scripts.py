@@ -34,17 +34,17 @@ SHARED = [
 MADE_OF = {
     "01_dpo_trl/train.py": "fingerprints(job, pairs['train'])",
     **{
-        f"{module}/train.py": "fingerprints(job, train_rows, reward_weights=config.reward_weights)"
+        f"{module}/train.py": "fingerprints(job, train_rows, seed=config.seed, reward_weights=config.reward_weights)"
         for module in GRPO
     },
     "02_grpo_trl_accelerate/train_reward_model.py": (
-        "fingerprints(job, rows) | {'verdict': verdict, 'pairs': fingerprint(pairs)[:SHOWN]}"
+        "fingerprints(job, rows, seed=config.seed) | {'verdict': verdict, 'pairs': fingerprint(pairs)[:SHOWN]}"
     ),
     "02_grpo_trl_accelerate/train_rloo.py": (
-        "fingerprints(job, train_rows, reward_weights=config.reward_weights)"
+        "fingerprints(job, train_rows, seed=config.seed, reward_weights=config.reward_weights)"
     ),
     "02_grpo_trl_accelerate/train_distilled.py": (
-        "fingerprints(job, train_rows) | {'teacher': model_fingerprint(job.teacher)}"
+        "fingerprints(job, train_rows, seed=config.seed) | {'teacher': model_fingerprint(job.teacher)}"
     ),
     "05_grpo_verl/train.py": "fingerprints(job, train_rows, reward_weights=job.reward_weights)",
 }

@@ -70,6 +70,23 @@ def test_data_on_this_machine(folders):
     ]
 
 
+def test_an_index_of_two_problems_is_said_where_they_are_evaluated(tmp_path):
+    rows = make_splits("chain_sum", {"train": 12})["train"]
+    again = [{**row, "index": row["index"] % 8} for row in rows]
+
+    def statuses(channel, **settings):
+        folder = tmp_path / channel
+        if not folder.exists():
+            write_splits({channel: again}, tmp_path)
+        checks = found({channel: str(folder)}, {"generation_batch_size": 8, "num_generations": 8, **settings})
+        return [status for _, status, detail in checks if "have the index 0" in detail]
+
+    assert statuses("test") == [PROBLEM]
+    assert statuses("test", eval_problems=8) == []
+    assert statuses("problems") == [WARNING]  # pairs_sampled.py takes them in portions
+    assert statuses("train") == []
+
+
 def test_channels_with_models_are_not_read(folders):
     settings = {"base_model": "channel:model", "reward_model": "channel:judge"}
     channels = {**folders, "model": "/no/model", "judge": "s3://no/judge"}

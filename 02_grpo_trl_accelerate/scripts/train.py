@@ -51,7 +51,7 @@ def main() -> None:
     rewards = get_rewards(job.rewards, **bound) if job.rewards else []
     # Steps that are to be worked out by hand are written down (step_record.py), which changes nothing in them.
     trainer_class = recording_trainer(job.record_steps, config) if job.record_steps else GRPOTrainer
-    made_of = fingerprints(job, train_rows, reward_weights=config.reward_weights)
+    made_of = fingerprints(job, train_rows, seed=config.seed, reward_weights=config.reward_weights)
     checkpoint = newest_complete(checkpoint_dir(), fingerprints=made_of)
 
     start_tracking(job, config, data_fingerprint=fingerprint(train_rows))

@@ -35,7 +35,7 @@ def main() -> None:
     train_rows, test_rows = read_rows(channel("train")), read_rows(channel("test"))[: job.eval_problems]
     config.output_dir = str(checkpoint_dir())
 
-    made_of = fingerprints(job, train_rows) | {"teacher": model_fingerprint(job.teacher)}
+    made_of = fingerprints(job, train_rows, seed=config.seed) | {"teacher": model_fingerprint(job.teacher)}
     checkpoint = newest_complete(checkpoint_dir(), fingerprints=made_of)
 
     start_tracking(job, config, data_fingerprint=fingerprint(train_rows))

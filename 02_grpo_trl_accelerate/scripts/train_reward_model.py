@@ -46,9 +46,12 @@ def main() -> None:
     )
     pairs = preference_pairs(rows, sampled)
     check_contrast(pairs, len(rows), job.eval_samples, keys="eval_samples or eval_problems")
-    # Behind the pairs stand eval_samples, the seed and much else; the verdict is named besides, to say what differs.
+    # Behind the pairs stand eval_samples and much else; the verdict is named besides, to say what differs.
     verdict = verifier_fingerprint(job.verifier)
-    made_of = fingerprints(job, rows) | {"verdict": verdict, "pairs": fingerprint(pairs)[:SHOWN]}
+    made_of = fingerprints(job, rows, seed=config.seed) | {
+        "verdict": verdict,
+        "pairs": fingerprint(pairs)[:SHOWN],
+    }
     checkpoint = newest_complete(checkpoint_dir(), fingerprints=made_of)
     template = {"chat_template_kwargs": job.chat_template_kwargs} if job.chat_template_kwargs else {}
     messages = [{name: pair[name] for name in ("prompt", *SIDES)} | template for pair in pairs]

@@ -53,7 +53,7 @@ def main() -> None:
         "seed": config.seed,
     }
     rewards = get_rewards(job.rewards, **bound)
-    made_of = fingerprints(job, train_rows, reward_weights=config.reward_weights)
+    made_of = fingerprints(job, train_rows, seed=config.seed, reward_weights=config.reward_weights)
     checkpoint = newest_complete(checkpoint_dir(), fingerprints=made_of)
 
     set_seed(config.seed)  # every process begins with the same adapters

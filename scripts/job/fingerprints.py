@@ -1,7 +1,7 @@
 """What a training is made of, in texts to compare: with it checkpoints are marked, and another job's are refused.
 
-Data, base model, adapters, and rewards with their verdict, the files of own functions included. A learning rate or a
-number of steps is no part of it: a job may go on with another one.
+Data, base model, adapters, the seed, and rewards with their verdict, the files of own functions included. A learning rate
+or a number of steps is no part of it: a job may go on with another one.
 """
 
 import hashlib
@@ -25,19 +25,27 @@ from job.models import local_source
 
 SHOWN = 12  # hexadecimal digits of a digest
 EDGE = 2**20  # bytes read at either end of a file of a model
+STRIDE, SAMPLE = 2**20, 2**12  # bytes between the places in its middle that are read, and read there
 DIGESTED = ("*.safetensors", "model.tar.gz", "adapter_config.json", "base_model.json")
 
 
 def fingerprints(
-    job: Arguments, rows: Sequence[Any], *, reward_weights: Sequence[float] | None = None
+    job: Arguments,
+    rows: Sequence[Any],
+    *,
+    seed: int | None = None,
+    reward_weights: Sequence[float] | None = None,
 ) -> dict[str, str]:
     """Those of a training script, by kind, as far as its arguments have the groups for it.
 
     Args:
         rows: what is trained on: problems, or preference pairs.
+        seed: of the trainer's config, which a summary names for the whole training; None: the script names none.
         reward_weights: of the trainer's config; None: 1.0 each.
     """
     made_of = {"data": fingerprint(list(rows))[:SHOWN]}
+    if seed is not None:
+        made_of["seed"] = str(seed)
     if isinstance(job, BaseModelArguments):
         made_of["base"] = model_fingerprint(job.base_model)
     if isinstance(job, QuantizationArguments) and job.quantization:
@@ -74,7 +82,10 @@ def _own_files(names: Sequence[str]) -> str:
 
 
 def model_fingerprint(spec: str) -> str:
-    """A model's spec and, unless it comes from the Hub, a digest of its files of weights, by their sizes and ends.
+    """A model's spec and, unless it comes from the Hub, a digest of its files of weights: their sizes, ends and samples.
+
+    Reading all of a large model would take minutes on some disks. So two models that differ in less than a MiB in a row, in
+    the middle of a file of more than 2 MiB, may be taken for one. Merged adapters differ in more.
 
     Of adapters the digest holds what names their base too: on another one they are another model.
 
@@ -92,6 +103,9 @@ def model_fingerprint(spec: str) -> str:
         digest.update(f"{path.name} {size}\n".encode())
         with path.open("rb") as file:
             digest.update(file.read(EDGE))
+            for place in range(EDGE, size - EDGE, STRIDE):
+                file.seek(place)
+                digest.update(file.read(SAMPLE))
             file.seek(max(0, size - EDGE))
             digest.update(file.read(EDGE))
     return f"{spec} ({digest.hexdigest()[:SHOWN]})"

@@ -1,5 +1,6 @@
 """Questions with options to choose from: the options go under the question, and the known answer becomes a letter."""
 
+import math
 import re
 from collections.abc import Mapping, Sequence
 from string import ascii_uppercase as LETTERS
@@ -11,6 +12,8 @@ from rl.tasks import Message
 
 _LETTER = re.compile(r"[(\[]?([A-Za-z])[)\].:]?")
 _LISTS = ("choices", "options")
+# How likely it is that no answer is the first option where answers are spread evenly: below, it is said, or refused.
+DOUBTFUL, UNLIKELY = 0.5, 0.01
 
 
 class Options(NamedTuple):
@@ -54,6 +57,16 @@ def options_of(cells: Mapping[str, Any], names: list[str], where: str) -> Option
     )
 
 
+class Choice(NamedTuple):
+    """The option that is a known answer."""
+
+    letter: str
+    place: (
+        int | None
+    )  # counted from 0, where the answer is a number and nothing else says which option is meant
+    options: int
+
+
 def with_options(turns: list[Message], options: Options) -> list[Message]:
     """The conversation with "(A) ...", "(B) ..." lines under what was asked last."""
     lines = [f"({letter}) {text}" for letter, text in zip(LETTERS, options.texts, strict=False)]
@@ -61,8 +74,8 @@ def with_options(turns: list[Message], options: Options) -> list[Message]:
     return [*turns[:-1], {**turns[-1], "content": asked}]
 
 
-def letter_of(answer: str, options: Options, where: str, *, number: bool = False) -> str:
-    """The letter of the known answer: that, a label of the source, its place counted from 0, or an option's text.
+def choice_of(answer: str, options: Options, where: str, *, number: bool = False) -> Choice:
+    """The option of the known answer: its letter, a label of the source, its place counted from 0, or its text.
 
     Args:
         number: the answer is a number in the source, and so no text of an option.
@@ -90,7 +103,30 @@ def letter_of(answer: str, options: Options, where: str, *, number: bool = False
     if len(readings) != 1:
         what = "is none of the options" if not readings else "may be two of the options"
         raise BadRow(where, f"the answer {answer[:60]!r} {what}", f"Write its letter ({there})")
-    return LETTERS[readings.pop()]
+    (chosen,) = readings
+    by_place = by_number == {chosen} and chosen not in by_text and answer not in options.labels[:count]
+    return Choice(LETTERS[chosen], chosen if by_place else None, count)
+
+
+def check_places(choices: Sequence[Choice]) -> str | None:
+    """A note on answers that are places of options, if none is the first: they may count from 1. None: nothing to say.
+
+    Raises:
+        DataError: there are so many of them that this is no accident.
+    """
+    places = [choice.place for choice in choices if choice.place is not None]
+    chance = math.prod(1 - 1 / choice.options for choice in choices if choice.place is not None)
+    if 0 in places or chance >= DOUBTFUL:
+        return None
+    said = (
+        f"{len(places):,} answers are numbers of options from {min(places)} to {max(places)}, taken as counted from 0, and "
+        "none is 0"
+    )
+    if chance < UNLIKELY:
+        raise DataError(
+            f"{said}, so that no answer would be A. If yours count from 1, write letters; if they count from 0, too."
+        )
+    return f"{said}: if yours count from 1, write letters"
 
 
 def options_hint(columns: Sequence[str]) -> str | None:

@@ -1,15 +1,16 @@
 """The columns of a source: which holds the question, which the answer, and what becomes of the others."""
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
 from rl.data_cells import BadRow, text_of, turns_of
-from rl.data_files import Record
+from rl.data_files import SPLIT, Record
 from rl.data_report import Drops
 from rl.data_values import DataError, json_value
-from rl.tasks import FIELDS, Message
+from rl.tasks import BOUND, FIELDS, TAKEN, Message
 
 # Names under which people have these columns. The first is ours, and wins; of the others there must be one alone.
 _NAMES = {
@@ -30,13 +31,9 @@ _NAMES = {
 }
 _NAMES["prompt"] = ("prompt", *_NAMES["question"], *_NAMES["messages"])
 _CONTEXT = ("input", "context")  # columns that often are a part of the question
-# Names that trainers pass to rewards or read themselves: a column of that name is kept as source_<name>.
+# Names that trainings pass to rewards or read themselves: a column of that name is kept as source_<name>.
 _RESERVED = frozenset(
-    [
-        *(*FIELDS, "chosen", "rejected", "tools", "completion", "completions", "completion_ids", "prompts"),
-        *("image", "images", "trainer_state", "log_extra", "log_metric", "environments"),
-        *("max_completion_length", "opening", "verifier"),
-    ]
+    [*FIELDS, *TAKEN, *BOUND, "chosen", "rejected", "tools", "completion", "image", "images"]
 )
 
 
@@ -132,6 +129,20 @@ class Columns:
                 self.notes.append(
                     f"the column '{name}', filled in {filled:,} rows, looks like a part of the question, and is not in "
                     f"the prompt: {role}={[*asked, name]} joins them"
+                )
+
+    def note_splits(self) -> None:
+        """Notes a column that says of which split a row is, if there are several: the rows are shuffled and cut anew."""
+        for name in self.names:
+            if name.strip().lower() != "split" or name in self.used:
+                continue
+            said = Counter(str(record.values.get(name)) for record in self.records)
+            found = {split: count for split, count in said.items() if SPLIT.search(split.lower())}
+            if len(found) > 1:
+                counted = ", ".join(f"{count:,} {split}" for split, count in found.items())
+                self.notes.append(
+                    f"the column '{name}' names splits ({counted}), which are mixed: all rows are shuffled and cut anew. To keep "
+                    f"them apart, give the rows of one at a time, with splits={{'{min(found)}': 1.0}} and so on"
                 )
 
     def drop_bad(self, error: BadRow, skip: bool) -> None:

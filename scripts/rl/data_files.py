@@ -20,8 +20,9 @@ from rl.data_tables import given_rows, parquet_rows
 from rl.data_values import DataError
 
 MOST_BYTES = 2_000_000_000  # of one file: its rows are held in memory several times
+SHOWN = 40  # characters of a line in a message
 KINDS = (".csv", ".tsv", ".json", ".jsonl", ".parquet")
-_SPLIT = re.compile(
+SPLIT = re.compile(  # names of splits, in a text in lower case
     r"(?:^|[^a-z])(train|training|test|testing|validation|valid|val|dev|eval|evaluation)(?![a-z])"
 )
 # What the library datasets writes about the data that lie beside it.
@@ -87,7 +88,7 @@ def shards(folder: Path) -> list[Path]:
     files = [path for path in files if not (path.suffix == ".parquet" and path.stem in lines)]
     if not files:
         raise DataError(f"{folder} holds no data file ({', '.join(KINDS)}).{_folder_hint(folder, inside)}")
-    splits = dict.fromkeys(found[1] for path in files if (found := _SPLIT.search(path.name.lower())))
+    splits = dict.fromkeys(found[1] for path in files if (found := SPLIT.search(path.name.lower())))
     if len(splits) > 1:
         raise DataError(
             f"{folder} holds files of several splits ({', '.join(splits)}), which would be mixed. Name one file (or one "
@@ -234,7 +235,18 @@ def decoded(path: Path, content: bytes, encoding: str = "utf-8") -> str:
             advice = (
                 f"Try encoding='{likely[0]}' in rl.own_data.rows_from ({where}), or save the file as UTF-8."
             )
+            if likely[0] == "cp1252":  # which takes nearly all bytes, those of other alphabets too
+                advice += (
+                    f" It would read {_around(content, start)!r}: if that is not your text, name the encoding that it "
+                    "was saved in, such as cp1251 or shift_jis."
+                )
         raise DataError(f"{path}, line {line}: not {encoding.upper()} text ({error}). {advice}") from error
+
+
+def _around(content: bytes, position: int) -> str:
+    """What cp1252 reads at a position, with the rest of its line as far as is readily shown."""
+    start = max(content.rfind(b"\n", 0, position) + 1, position - SHOWN // 2)
+    return content[start : start + SHOWN].decode("cp1252").splitlines()[0].strip()
 
 
 def _decoded(content: bytes, encoding: str) -> str:

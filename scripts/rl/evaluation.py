@@ -7,7 +7,7 @@ at without torch. Completions that something else generated (verl, vLLM) are sco
 import dataclasses
 import json
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NotRequired, TypedDict
 
@@ -205,12 +205,13 @@ def evaluate(
 
     Raises:
         ValueError: no rows, or samples below 1.
-        DataError: no known answer is one that the verifier, one of rl.verifiers, could ever take.
+        DataError: two rows have one index; or no known answer is one that the verifier, one of rl.verifiers, could ever take.
     """
     if not rows or samples < 1:
         raise ValueError(
             f"an evaluation needs rows and at least one sample; got {len(rows)} rows, {samples} samples"
         )
+    check_indices(rows)
     known = next((name for name, function in VERIFIERS.items() if function is verifier), None)
     if known and not any(usable(verifier, row["answer"]) for row in rows):
         raise DataError(
@@ -233,6 +234,18 @@ def evaluate(
     )
     scored = score_completions(items, verifier, opening(tokenizer, chat_template_kwargs))
     return dataclasses.replace(scored, seconds=time.perf_counter() - started)
+
+
+def check_indices(rows: Sequence[Row]) -> None:
+    """Raises DataError if two rows have one index: an evaluation knows a problem's completions by it."""
+    seen: dict[int, Row] = {}
+    for row in rows:
+        if (first := seen.setdefault(row["index"], row)) is not row:
+            raise DataError(
+                f"Two of {len(rows):,} problems have the index {row['index']}: {first['question'][:60]!r} ({first['task']}) and "
+                f"{row['question'][:60]!r} ({row['task']}). Number them anew: "
+                "rows = [{**row, 'index': n} for n, row in enumerate(rows)]."
+            )
 
 
 def greedy_pass_at_1(

@@ -4,11 +4,11 @@ The file lies beside the training script, where Python finds it, in every proces
 """
 
 import ast
+import contextlib
 import hashlib
 import importlib
 import importlib.util
 import inspect
-import os
 import sys
 import threading
 import traceback
@@ -16,13 +16,13 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from types import ModuleType
 from typing import Any
-from weakref import WeakKeyDictionary
 
 from rl.spelling import unknown_name
 
 NEWLINE = b"\n"
 _importing = threading.RLock()
-_written: WeakKeyDictionary[ModuleType, int] = WeakKeyDictionary()  # when a module's file was, in ns
+# By a module's file, when it and the files that it imports were written, in ns
+_written: dict[Path, dict[Path, int]] = {}
 
 
 class OwnCodeError(Exception):
@@ -96,21 +96,63 @@ def _check_encoding(file: str | None) -> None:
 
 
 def _imported(module_name: str) -> ModuleType:
-    """The module; a notebook's cell may have written its file a moment ago, or written it anew."""
+    """The module; a notebook's cell may have written its file a moment ago, or written it or one that it imports anew."""
     with _importing:
-        if module_name not in sys.modules:
+        if module_name in sys.modules:
+            origin = getattr(sys.modules[module_name], "__file__", None)
+        else:
             importlib.invalidate_caches()
             found = importlib.util.find_spec(module_name)
-            _check_encoding(found.origin if found else None)
-        module = importlib.import_module(module_name)
-        file = getattr(module, "__file__", None)
-        if file and "." not in module_name:
-            written = os.stat(file).st_mtime_ns
-            if _written.setdefault(module, written) != written:
-                _check_encoding(file)
-                module = importlib.reload(module)
-                _written[module] = written
+            origin = found.origin if found else None
+            _check_encoding(origin)
+        if not origin or not origin.endswith(".py") or "." in module_name:
+            return importlib.import_module(module_name)
+        return _imported_file(module_name, Path(origin))
+
+
+def _imported_file(module_name: str, file: Path) -> ModuleType:
+    """The module of a file: imported if it is not, or if the file or one that it imports was written anew since."""
+    module, known = sys.modules.get(module_name), _written.get(file, {})
+    changed = _times(known) != known
+    if module and known and not changed:
         return module
+    times = _times(_with_imported(file))
+    if changed or not module:
+        _forget({*known, file}, module_name)
+    if not module:
+        _written[file] = times  # also if it fails: what it imports may be what is mended
+        return importlib.import_module(module_name)
+    if changed:
+        _check_encoding(str(file))
+        module = importlib.reload(module)
+    _written[file] = times
+    return module
+
+
+def _with_imported(file: Path) -> list[Path]:
+    """The file and those in its folder that it imports; the file alone while one of them is no Python."""
+    found: dict[Path, bytes] = {}
+    try:
+        _collect(file, found)
+    except (SyntaxError, ValueError, OSError):
+        pass  # the import says it
+    return [file, *found]
+
+
+def _times(files: Iterable[Path]) -> dict[Path, int]:
+    """When files were written, in ns; 0 for one that is no longer there."""
+    return {file: file.stat().st_mtime_ns if file.is_file() else 0 for file in files}
+
+
+def _forget(files: Iterable[Path], module_name: str) -> None:
+    """Has Python read files anew: else it takes what it compiled of one with the same second and size, and the modules
+    that it has. The module itself stays, to be reloaded."""
+    for file in files:
+        with contextlib.suppress(OSError):
+            Path(importlib.util.cache_from_source(str(file))).unlink(missing_ok=True)
+        helper = sys.modules.get(file.stem)
+        if file.stem != module_name and getattr(helper, "__file__", None) == str(file):
+            del sys.modules[file.stem]
 
 
 def _line(error: BaseException, path: str) -> str:

@@ -24,7 +24,7 @@ from rl.data_cells import (
     text_of,
     without_prompt,
 )
-from rl.data_choices import letter_of, options_hint, options_of, with_options
+from rl.data_choices import check_places, choice_of, options_hint, options_of, with_options
 from rl.data_columns import Columns
 from rl.data_files import read_records
 from rl.data_golds import REDUCED, reduced
@@ -104,7 +104,7 @@ def rows_from(
         conversations = not asked
         asked = asked or columns.several("messages", None)
     known = columns.column("answer", answer, needed=not conversations)
-    drafts, forms, unsaid = [], Counter(), 0
+    drafts, forms, unsaid, picks = [], Counter(), 0, []
     for index, record in enumerate(columns.records):
         cells, where = record.values, f"{record.where}, column '{known or asked[0]}'"
         try:
@@ -118,7 +118,8 @@ def rows_from(
                 options = options_of(cells, listed, record.where)
                 turns, prompt = with_options(turns, options), with_options(prompt, options)
                 a_number = known is not None and not isinstance(cells[known], str)
-                gold = letter_of(gold, options, where, number=a_number)
+                picks.append(choice_of(gold, options, where, number=a_number))
+                gold = picks[-1].letter
         except BadRow as error:
             columns.drop_bad(error, skip_bad)
             continue
@@ -142,10 +143,12 @@ def rows_from(
         )
     if listed:
         columns.notes.append("the options are written under the questions, and the answers are their letters")
+        columns.notes += filter(None, [check_places(picks)])
     elif hint := options_hint(list(columns.kept_names())):
         columns.notes.append(hint)
     if not conversations and not ours:
         columns.note_context("question", asked)
+    columns.note_splits()
     cut = cut_splits(without_duplicates(drafts, columns.drops), splits, seed, columns.drops)
     golds = [row["answer"] for rows in cut.values() for row in rows]
     usable_golds = {gold: usable(verdict, gold) for gold in set(golds)}
@@ -198,19 +201,20 @@ def pairs_from(
     columns.used |= {"tools"}
     if ours:
         columns.keep("question", "task")
-    drafts, forms = [], Counter()
+    drafts, forms, repeated = [], Counter(), 0
     for index, record in enumerate(columns.records):
         cells = record.values
         try:
             turns = columns.turns(record, asked) if asked else []
             answers = [cells.get(side) for side in sides]
-            form = _compared(turns, answers, record.where, columns.names, common=common)
+            form, repeats = _compared(turns, answers, record.where, columns.names, common=common)
             whole = columns.with_system(form["prompt"], record.where)
         except BadRow as error:
             columns.drop_bad(error, skip_bad)
             continue
         gold, reduced_by = reduced(text_of(cells.get(known), record.where)) if known else ("", "")
         forms[reduced_by] += 1
+        repeated += repeats
         row: dict[str, Any] = {
             "prompt": whole,
             "question": columns.said("question", record) or question_of(form["prompt"]),
@@ -224,8 +228,11 @@ def pairs_from(
             row["tools"] = tools if isinstance(tools, str) else json.dumps(tools)
         drafts.append(Draft(record.where, row, columns.kept_values(record)))
     columns.notes += [f"{forms[form]:,} {said}" for form, said in REDUCED.items() if forms[form]]
+    if repeated:
+        columns.notes.append(f"in {repeated:,} pairs both answers repeat the prompt, which is taken off")
     if asked and not ours:
         columns.note_context("prompt", asked)
+    columns.note_splits()
     cut = cut_splits(without_duplicates(drafts, columns.drops), splits, seed, columns.drops)
     report = DataReport(**_common(columns, source, cut, tokenizer, chat_template_kwargs))
     return cast(dict[str, list[Pair]], cut), report
@@ -233,8 +240,13 @@ def pairs_from(
 
 def _compared(
     prompt: list[Message], answers: list[Any], where: str, names: list[str], *, common: bool
-) -> dict[str, Any]:
-    """Prompt and answers of two cells, as rl.preferences.normal_form has them; BadRow where they have no such form."""
+) -> tuple[dict[str, Any], bool]:
+    """Prompt and answers of two cells, as rl.preferences.normal_form has them, and whether texts repeated the prompt.
+
+    Raises:
+        BadRow: they have no such form.
+    """
+    repeats = False
     turns = [
         conversation(value, f"{where}, column '{side}'") for side, value in zip(SIDES, answers, strict=True)
     ]
@@ -250,17 +262,16 @@ def _compared(
                 f"Name its column: prompt='...' (prompt='{COMMON}': the words that both texts begin with)",
             )
         else:
-            texts = without_prompt(prompt[-1]["content"], texts)
+            left = without_prompt(prompt[-1]["content"], texts)
+            texts, repeats = left, left != texts
         turns = [answer_turns(text) for text in texts]
     whole = [
         answer_turns(text_of(value, where)) if found is None else found
         for found, value in zip(turns, answers, strict=True)
     ]
     try:
-        return cast(
-            dict[str, Any],
-            normal_form(cast(Pair, {"prompt": prompt, **dict(zip(SIDES, whole, strict=True))})),
-        )
+        pair = cast(Pair, {"prompt": prompt, **dict(zip(SIDES, whole, strict=True))})
+        return cast(dict[str, Any], normal_form(pair)), repeats
     except NoPair as error:
         raise BadRow(where, error.reason, error.cure or "Give two different answers") from error
 

@@ -57,6 +57,8 @@ TAKEN = (
     "log_metric",
     "environments",
 )
+# And what the training scripts bind (rl.rewards.get_rewards). Pairs, for which there are no rewards, may have them.
+BOUND = ("verifier", "opening", "max_completion_length", "seed")
 _CHECKED = {
     *FIELDS,
     "chosen",
@@ -172,19 +174,24 @@ def write_splits(splits: Mapping[str, Sequence[Row]], folder: Path | str) -> dic
         The folder of each split: {"train": folder/train, ...}, holding train.jsonl and train.parquet.
 
     Raises:
-        DataError: a split is there already with other rows; nothing is overwritten then, in no split. Or a row holds
-            a value that JSON cannot (see rl.data_values.json_value).
+        DataError: a split is there already with other rows, as JSONL or as parquet alone; nothing is overwritten then, in
+            no split. Or a row holds a value that JSON cannot (see rl.data_values.json_value).
     """
     folders = {split: Path(folder) / split for split in splits}
     contents = {split: _jsonl(rows) for split, rows in splits.items()}
     for split, content in contents.items():
-        jsonl = folders[split] / f"{split}.jsonl"
-        if jsonl.exists() and jsonl.read_bytes() != content:
-            raise DataError(f"{jsonl} exists and holds other rows. Move it away, or write to another folder.")
+        jsonl, parquet = (folders[split] / f"{split}.{kind}" for kind in ("jsonl", "parquet"))
+        there = [path for path in (jsonl, parquet) if path.exists()]
+        # Parquet beside the same JSONL is of these rows too, whatever its bytes; parquet alone may be the source.
+        if there and not (jsonl.exists() and jsonl.read_bytes() == content):
+            also = f", and {there[1].name} lies beside it" if there[1:] else ""
+            raise DataError(
+                f"{there[0]} exists and holds other rows{also}. Move what is there away, or write to another folder."
+            )
     for split, content in contents.items():
+        write_whole(folders[split] / f"{split}.jsonl", content)  # first: it says whose the parquet is
         if (parquet := _parquet(content)) is not None:
             write_whole(folders[split] / f"{split}.parquet", parquet)
-        write_whole(folders[split] / f"{split}.jsonl", content)
     return folders
 
 
@@ -290,10 +297,10 @@ def _check_row(row: Any, where: str) -> None:
             raise DataError(
                 f"{where}: the field '{field}' {wrong}. rl.own_data.{maker} makes such rows of data in other forms."
             )
-    for name in TAKEN:
+    for name in (*TAKEN, *(() if "chosen" in row else BOUND)):
         if name in row:
             raise DataError(
-                f"{where}: a column may not be named '{name}', which trainers give to rewards themselves. Rename it."
+                f"{where}: a column may not be named '{name}', which the training gives to rewards itself. Rename it."
             )
     for field in ("question", "answer"):
         if not row[field].strip():

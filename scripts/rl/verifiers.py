@@ -57,7 +57,8 @@ _WRAPPINGS = (
 )
 _DEEPEST = 8  # wrappings around one answer; that no text takes long
 _CHOICE = re.compile(r"[(\[]?\s?([A-Za-z]|[0-9]{1,2})\s?(?:[)\].:](?=\s|$)|$)(.*)")  # 12:30 and 1.5 are none
-_QUOTES = "'\"`*_\u2018\u2019\u201c\u201d\u00ab\u00bb"
+_DUNDER = re.compile(r"__[a-z][a-z0-9_]+__")  # Python's __init__ is no bold "init"
+_QUOTES = "'\"`\u2018\u2019\u201c\u201d\u00ab\u00bb"
 _STOPS = ".\u3002"
 _STRAIGHT = str.maketrans(dict.fromkeys("\u2018\u2019\u02bc", "'") | dict.fromkeys("\u201c\u201d", '"'))
 _OPERATORS = "\u2061\u2062\u2063\u2064"  # invisible, but 3 times 2 is not 32
@@ -147,8 +148,10 @@ def text(given: str, gold: str) -> bool:
 def plain_words(text: str) -> str:
     """A text without what does not count when words are compared: case, white space, quotes, a full stop at the end."""
     text = compatible(_visible(text)).translate(_STRAIGHT).translate(_MINUS)
-    text = _unwrapped(text.rstrip(_STOPS)).casefold()
-    return " ".join(text.split()).strip(_QUOTES).rstrip(_STOPS).strip(_QUOTES + " ")
+    text = " ".join(text.split())
+    for _ in range(_DEEPEST):  # quotes in **bold**, and that in quotes
+        text = _unwrapped(text.rstrip(_STOPS)).strip(_QUOTES + " ").rstrip(_STOPS)
+    return text.strip(_QUOTES + " ").casefold()
 
 
 def math(given: str, gold: str) -> bool:
@@ -227,6 +230,8 @@ def _visible(text: str) -> str:
 def _unwrapped(text: str) -> str:
     """Without marks of Markdown and LaTeX around it."""
     for _ in range(_DEEPEST):
+        if _DUNDER.fullmatch(text):
+            break
         for before, behind in _WRAPPINGS:
             if len(text) > len(before) + len(behind) and text.startswith(before) and text.endswith(behind):
                 text = text[len(before) : -len(behind)].strip()

@@ -12,6 +12,7 @@ from rl.data_files import is_folder
 from rl.data_golds import reduced
 from rl.data_report import shortened
 from rl.data_values import normalised
+from rl.evaluation import check_indices
 from rl.preferences import read_pairs
 from rl.tasks import DataError, Row, read_rows
 from rl.verifiers import VERIFIERS, usable
@@ -41,8 +42,8 @@ class Unread(Exception):
 
 
 def check_data(request: JobRequest, settings: dict[str, Any]) -> Iterator[Check]:
-    """Every channel can be read, every row is valid, no question is in two channels, the answers can be reached, and
-    there are enough rows for a step."""
+    """Every channel can be read, every row is valid, no question is in two channels, the answers can be reached, no
+    index is that of two problems, and there are enough rows for a step."""
     models = {str(settings.get(key)).removeprefix("channel:") for key in ("base_model", "reward_model")}
     questions: dict[str, set[str]] = {}
     left = MOST_BYTES
@@ -75,6 +76,8 @@ def check_data(request: JobRequest, settings: dict[str, Any]) -> Iterator[Check]
             yield from too_few
             if pairs and not too_few:
                 yield from check_whole_step(len(rows), request, settings)
+        elif not pairs:
+            yield from check_numbering(name, rows, Limits(request, settings)["eval_problems"])
         if not pairs:
             yield from check_answers(name, rows, settings.get("verifier") or "number")
         questions[name] = {normalised(row["question"]) for row in rows}
@@ -195,6 +198,17 @@ def check_whole_step(pairs: int, request: JobRequest, settings: dict[str, Any]) 
     if pairs < step:
         text = f"{pairs:,} pairs, and a step is to take {step:,}: each step sees the same ones, and no others"
         yield Check("data: train", WARNING, text)
+
+
+def check_numbering(channel: str, rows: list[Row], evaluated: int | None) -> Iterator[Check]:
+    """The problems that are evaluated have an index each; `evaluated`: how many of the first, None: all.
+
+    Of other channels than test a script may take problems in portions, so that an index may come again.
+    """
+    try:
+        check_indices(rows[:evaluated] if channel == "test" else rows)
+    except DataError as error:
+        yield Check(f"data: {channel}", PROBLEM if channel == "test" else WARNING, str(error))
 
 
 def check_answers(channel: str, rows: list[Row], verifier: Any) -> Iterator[Check]:

@@ -44,13 +44,17 @@ def check_rewards(request: JobRequest, settings: dict[str, Any]) -> Iterator[Che
         )
         return
     verl = request.script is None and "max_completion_length" in settings
-    limit = Limits(request, settings)["max_completion_length"] or 256  # TRL's default
+    limits = Limits(request, settings)
+    # What the training scripts bind, with TRL's defaults; the trial's completions begin themselves, with <think>.
+    bound = {"max_completion_length": limits["max_completion_length"] or 256, "opening": ""}
+    if not verl:
+        bound["seed"] = 42 if limits["seed"] is None else limits["seed"]
     trial = {
         "rewards": names,
         "verifier": verifier,
         "rows": _first_rows(request),
         "trainer": "verl" if verl else "trl",
-        "bound": {"max_completion_length": limit},
+        "bound": bound,
     }
     checks = [Check(name, status, detail) for name, status, detail in _try(trial, request.source_dir)]
     yield from checks or [Check("verifier", OK, verifier)]
