@@ -32,7 +32,7 @@ SHARED = [
 
 # What each training script's checkpoints are made of.
 MADE_OF = {
-    "01_dpo_trl/train.py": "fingerprints(job, pairs['train'])",
+    "01_dpo_trl/train.py": "fingerprints(job, pairs['train'], seed=config.seed)",
     **{
         f"{module}/train.py": "fingerprints(job, train_rows, seed=config.seed, reward_weights=config.reward_weights)"
         for module in GRPO
@@ -46,7 +46,7 @@ MADE_OF = {
     "02_grpo_trl_accelerate/train_distilled.py": (
         "fingerprints(job, train_rows, seed=config.seed) | {'teacher': model_fingerprint(job.teacher)}"
     ),
-    "05_grpo_verl/train.py": "fingerprints(job, train_rows, reward_weights=job.reward_weights)",
+    "05_grpo_verl/train.py": "fingerprints(job, train_rows, seed=config.data.seed, reward_weights=job.reward_weights)",
 }
 
 

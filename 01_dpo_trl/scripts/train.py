@@ -86,7 +86,7 @@ def main() -> None:
     pairs = {name: read_pairs(channel(name)) for name in ("train", "validation")}
     test_rows = read_rows(channel("test"))[: job.eval_problems]
     config.output_dir = str(checkpoint_dir())
-    made_of = fingerprints(job, pairs["train"])
+    made_of = fingerprints(job, pairs["train"], seed=config.seed)
     checkpoint = newest_complete(checkpoint_dir(), fingerprints=made_of)
 
     tokenizer = load_tokenizer(job.base_model)

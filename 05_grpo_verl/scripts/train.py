@@ -76,7 +76,7 @@ def main() -> None:
     columns = data_columns(row)["extra_info"]
     compute_score(row["task"], "<answer>0</answer>", row["answer"], columns, **reward_kwargs)
 
-    made_of = fingerprints(job, train_rows, reward_weights=job.reward_weights)
+    made_of = fingerprints(job, train_rows, seed=config.data.seed, reward_weights=job.reward_weights)
     made_of["tools"] = ", ".join(schema["function"]["name"] for schema in schemas) or "none"
     checkpoint = newest_complete(checkpoint_dir(), prefix="global_step_", fingerprints=made_of)
     history = History(checkpoint)
