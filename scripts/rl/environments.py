@@ -2,7 +2,7 @@
 
 An environment has the form of TRL's `environment_factory`: `reset` begins an episode and is given the row of the data as
 keyword arguments; every other public method is a tool, with type hints and a docstring with an `Args:` block, from which the
-schema comes that the model sees. Module 05 hands the same class to verl (environment_tools.py).
+schema comes that the model sees. Module 05 hands the same class to verl, which gives `reset` the question alone (environment_tools.py).
 https://huggingface.co/docs/trl/openenv
 """
 
