@@ -1,11 +1,11 @@
 """What TRL would hand vLLM of adapters whose base FSDP2 shards: run by torchrun, prints one JSON line a process.
 
-merge_probe.py [nf4]
+With the base as it is and, where bitsandbytes is there, with one in 4 bits.
 """
 
+import importlib.util
 import json
 import os
-import sys
 from types import SimpleNamespace
 
 import torch
@@ -34,9 +34,8 @@ def whole_weights(model: torch.nn.Module) -> dict[str, torch.Tensor]:
     return {name.replace(".base_layer", ""): weight.detach() for name, weight in names if "lora_" not in name}
 
 
-def main() -> None:
-    quantization = sys.argv[1] if len(sys.argv) > 1 else None
-    distributed.init_process_group("gloo")
+def handed_on(quantization: str | None) -> dict[str, object]:
+    """How what is sent differs from what one process would send, or why nothing can be."""
     model, merged = adapters(quantization), adapters(None)
     before = {name: weight.clone() for name, weight in whole_weights(merged).items()}
     merged.merge_adapter()
@@ -58,7 +57,13 @@ def main() -> None:
         record["largest_difference"] = max(float((sent[n] - expected[n]).abs().max()) for n in expected)
     except AttributeError as error:
         record["error"] = str(error)
-    print(f"\nPROBE {json.dumps(record)}", flush=True)
+    return record
+
+
+def main() -> None:
+    distributed.init_process_group("gloo")
+    kinds = [None, *(["nf4"] if importlib.util.find_spec("bitsandbytes") else [])]
+    print(f"\nPROBE {json.dumps({str(kind): handed_on(kind) for kind in kinds})}", flush=True)
     os._exit(0)  # as in fsdp_probe.py
 
 

@@ -83,15 +83,9 @@ def test_transformers_knows_that_accelerate_sharded_the_model(with_help):
 
 @pytest.mark.timeout(240)
 def test_adapters_are_merged_into_a_sharded_base_and_handed_on_whole():
+    """When the base in 4 bits takes them in, too: take the refusal out of job/forms.py."""
     for record in probe(script="merge_probe.py"):
-        assert record["changed"] > 0.01
-        assert record["names"] and record["largest_difference"] < 1e-6
-
-
-@pytest.mark.timeout(240)
-def test_a_sharded_base_in_4_bits_still_takes_no_adapters_in():
-    """When this fails, PEFT can: take the refusal out of job/forms.py."""
-    pytest.importorskip("bitsandbytes")
-    assert {record["error"] for record in probe("nf4", script="merge_probe.py")} == {
-        "'DTensor' object has no attribute 'quant_state'"
-    }
+        assert record["None"]["changed"] > 0.01
+        assert record["None"]["names"] and record["None"]["largest_difference"] < 1e-6
+        if "nf4" in record:
+            assert record["nf4"]["error"] == "'DTensor' object has no attribute 'quant_state'"

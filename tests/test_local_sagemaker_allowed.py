@@ -193,7 +193,6 @@ def test_limits_that_no_shape_has(endpoint, ended_jobs, changes, code, words):
     assert not endpoint.job_folder(name).exists()
 
 
-def test_a_job_that_was_refused_elsewhere_still_runs(endpoint, make_trainer):
-    """The way of all jobs, through all that is allowed."""
+def test_the_way_of_all_jobs_is_allowed(endpoint, make_trainer):
     name = launch(make_trainer("print('here')"))
     assert wait_end(name)["TrainingJobStatus"] == "Completed" and "here" in log_lines(name)

@@ -39,7 +39,7 @@ def test_hyperparameters_arrive_as_they_were_given(endpoint, make_trainer):
     }
 
 
-def test_a_single_quote_breaks_the_sdks_driver_and_the_reason_says_where(endpoint, make_trainer):
+def test_a_single_quote_breaks_the_sdks_driver_and_the_job_fails(endpoint, make_trainer):
     description = wait_end(launch(make_trainer("", hyperparameters={"text": "it's"})))
     assert description["TrainingJobStatus"] == "Failed"
     assert "exit code: " in description["FailureReason"]

@@ -20,6 +20,7 @@ from endpoint_fixtures import (
     wait_end,
     wait_for_exit,
     wait_line,
+    wait_until,
 )
 from local_sagemaker import client
 from workshop.jobs.live import JobFailed, watch
@@ -80,8 +81,7 @@ def test_a_kill_in_a_job_and_after_one(homes, tmp_path):
     make = make_trainer.__wrapped__(first, tmp_path)
     cut = launch(make(TRAINS, checkpoint_config=checkpoints))
     wait_line(cut, "found []")
-    while s3_keys("s3://kept/run") != ["run/step-1"]:
-        pass
+    wait_until(cut, lambda _: s3_keys("s3://kept/run") == ["run/step-1"])
     watching = watch_in_a_process(cut, first)
     kill(first)
     said = watching.communicate(timeout=60)[0]

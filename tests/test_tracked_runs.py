@@ -124,11 +124,12 @@ def test_a_copy_that_is_there_is_used_again(outputs):
 
 
 @pytest.mark.job
-def test_the_kernel_keeps_the_tracking_uri_it_had(outputs, monkeypatch):
+def test_the_kernel_keeps_the_tracking_uri_it_had(outputs, monkeypatch, tmp_path):
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
-    mlflow.set_tracking_uri("sqlite:////tmp/other.db")
+    other = f"sqlite:///{tmp_path / 'other.db'}"
+    mlflow.set_tracking_uri(other)
     tracked_runs(outputs[0])
-    assert mlflow.get_tracking_uri() == "sqlite:////tmp/other.db"
+    assert mlflow.get_tracking_uri() == other
     mlflow.set_tracking_uri(None)
     tracked_runs(outputs[0])
     assert not mlflow.is_tracking_uri_set()
