@@ -7,6 +7,7 @@ import boto3
 import pytest
 from endpoint_fixtures import put_text, s3_keys
 from local_sagemaker.api.training_request import Channel
+from local_sagemaker.jobs import checkpoints
 from local_sagemaker.jobs.channels import ChannelError, fetch_channel, find_objects
 from local_sagemaker.jobs.checkpoints import FRESH_NS, CheckpointSync
 from local_sagemaker.jobs.storage import inside
@@ -80,6 +81,32 @@ def test_no_torn_file_reaches_s3_while_a_writer_is_at_work(bucket, tmp_path):
     sync.sync()
     text = text_of(f"s3://{bucket}/ck/state")
     assert text == text[:4] * 5000 == (tmp_path / "state").read_text()
+
+
+def test_markers_as_the_services_agent_puts_them_lie_beside_the_files_and_stay_there(
+    bucket, tmp_path, monkeypatch
+):
+    """FILE.sagemaker-uploading while FILE is uploaded, FILE.sagemaker-uploaded after it; neither is in S3."""
+    seen, upload = [], checkpoints.upload
+
+    def watched(*arguments):
+        seen.extend(sorted(path.name for path in tmp_path.iterdir()))
+        upload(*arguments)
+
+    monkeypatch.setattr(checkpoints, "upload", watched)
+    sync = CheckpointSync(boto3.client("s3"), f"s3://{bucket}/ck", [tmp_path])
+    (tmp_path / "state").write_text("1")
+    (tmp_path / "state.sagemaker-ignore").write_text("a program's own")
+    for _ in range(2):
+        sync.sync(everything=True)
+    assert seen == ["state", "state.sagemaker-ignore", "state.sagemaker-uploading"]
+    names = {path.name for path in tmp_path.iterdir()}
+    assert names == {"state", "state.sagemaker-ignore", "state.sagemaker-uploaded"}
+    assert s3_keys(f"s3://{bucket}/ck") == ["ck/state"]
+    (tmp_path / "state").unlink()
+    sync.sync()
+    assert [path.name for path in tmp_path.iterdir()] == ["state.sagemaker-ignore"]
+    assert s3_keys(f"s3://{bucket}/ck") == []
 
 
 def test_deletions_renames_and_two_hosts(bucket, tmp_path):
