@@ -149,9 +149,9 @@ def test_a_checkpoint_is_deleted_while_the_agent_puts_markers_there_and_takes_th
 
     def agent():
         while not over.is_set():
-            for file in sorted(tmp_path.glob("checkpoint-1*/*")):
-                if not file.suffix:
-                    with contextlib.suppress(FileNotFoundError):
+            with contextlib.suppress(FileNotFoundError):
+                for file in sorted(tmp_path.glob("checkpoint-1*/*")):
+                    if not file.suffix:
                         file.with_suffix(MARKERS[0]).touch()
                         file.with_suffix(MARKERS[0]).replace(file.with_suffix(MARKERS[1]))
 
