@@ -143,12 +143,27 @@ def test_prefixes(bucket):
     def paths(prefix: str) -> list[str]:
         return [relative for _, _, relative in find_objects(s3, channel(f"s3://{bucket}{prefix}"))]
 
-    assert paths("/a/b") == paths("/a/b/") == ["1", "2/3"]
+    assert paths("/a/b/") == ["1", "2/3"] and paths("/a/b/2") == ["3"]
     assert paths("/a/bc") == ["bc"] and paths("/top") == ["top"]
     assert paths("") == ["a/b/1", "a/b/2/3", "a/bc", "top"]
     assert paths("/a/b/2/") == ["3"]
     with pytest.raises(ChannelError, match="Channel 'train': no S3 objects found under"):
         paths("/nothing")
+
+
+def test_a_prefix_that_means_more_than_its_folder_or_its_object_is_refused(bucket):
+    for key in ("models/m/config.json", "models/m-base/config.json", "rows.jsonl", "rows.jsonl.old"):
+        put_text(f"s3://{bucket}/{key}", key)
+    s3, start = boto3.client("s3"), f"s3://{bucket}"
+    with pytest.raises(
+        ChannelError, match=f"{start}/models/m-base/config.json too.*Write {start}/models/m/, or"
+    ):
+        find_objects(s3, channel(f"{start}/models/m"))
+    with pytest.raises(
+        ChannelError, match=f"{start}/rows.jsonl.old too, .* Give one of the two another name"
+    ):
+        find_objects(s3, channel(f"{start}/rows.jsonl"))
+    assert len(find_objects(s3, channel(f"{start}/models/m/"))) == 1
     with pytest.raises(ChannelError, match="cannot read s3://no-such-bucket/x"):
         find_objects(s3, channel("s3://no-such-bucket/x"))
 
