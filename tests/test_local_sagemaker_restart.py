@@ -29,7 +29,7 @@ from workshop.session import connection
 pytestmark = [pytest.mark.endpoint, pytest.mark.timeout(180)]
 TRAINS = """
 import subprocess, time
-checkpoints = pathlib.Path(os.environ["SM_CHECKPOINT_DIR"])
+checkpoints = pathlib.Path(os.environ.get("SM_CHECKPOINT_DIR", "/opt/ml/checkpoints"))
 done = sorted(path.name for path in checkpoints.iterdir())
 print("found", done, flush=True)
 (checkpoints / "step-1").write_text("state")
