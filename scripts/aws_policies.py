@@ -18,6 +18,9 @@ from collections import defaultdict
 from pathlib import Path
 from typing import Any
 
+import boto3
+from botocore.exceptions import BotoCoreError
+
 FOLDER = Path(__file__).resolve().parents[1] / "aws"
 RECORD = FOLDER / "calls.json"
 # SageMaker reads and writes for a job with the job's role, as the job itself does.
@@ -92,10 +95,13 @@ def allows(name: str, action: str) -> bool:
 def fill(name: str, values: dict[str, str]) -> str:
     """The text of a policy with the values in place of ${...}; ${!x} becomes IAM's own variable ${x}.
 
-    Raises PolicyError, naming every value that is missing or not asked for.
+    AWS::Partition is that of AWS::Region (aws-us-gov, aws-cn), unless it is given.
+
+    Raises PolicyError, naming every value that is missing or not asked for, or the region that is not known.
     """
     text = (FOLDER / name).read_text(encoding="utf-8")
-    values = {"AWS::Partition": "aws", **values}
+    if "AWS::Partition" not in values:
+        values = {"AWS::Partition": _partition(values.get("AWS::Region", "us-east-1")), **values}
     asked = set(re.findall(r"\$\{([^!}]+)\}", text))
     missing, unknown = sorted(asked - set(values)), sorted(set(values) - asked - {"AWS::Partition"})
     if missing or unknown:
@@ -107,6 +113,15 @@ def fill(name: str, values: dict[str, str]) -> str:
     for key in asked:
         text = text.replace(f"${{{key}}}", values[key])
     return text.replace("${!", "${")
+
+
+def _partition(region: str) -> str:
+    try:
+        return boto3.Session().get_partition_for_region(region)
+    except BotoCoreError as error:
+        raise PolicyError(
+            f"AWS::Region={region}: {error} If the name is right, add AWS::Partition=... too (aws in most regions)."
+        ) from error
 
 
 def _matches(pattern: str, action: str) -> bool:

@@ -200,7 +200,8 @@ def main(arguments: list[str]) -> int:
     print(
         f"{options.model} is in {options.uri}. In a notebook, beside the other channels and hyperparameters of a job:"
     )
-    print(f'  InputData(channel_name="model", data_source="{options.uri}")')
+    # With a slash at its end: a channel's address means all that begins with it, .../Qwen3-4B-Base beside .../Qwen3-4B too.
+    print(f'  InputData(channel_name="model", data_source="{options.uri.rstrip("/")}/")')
     print('  hyperparameters={..., "base_model": "channel:model"}')
     return 0
 

@@ -117,6 +117,16 @@ def test_the_disk_takes_a_key_only_where_there_is_no_local_storage(instance_type
     assert AccountSettings(kms_key=key).volume_kms_key(instance_type) == (key if takes_a_key else None)
 
 
+@pytest.mark.parametrize("key", ["alias/workshop", "arn:aws:kms:us-east-1:123456789012:alias/workshop"])
+def test_an_alias_is_refused_where_it_would_be_the_key_of_a_disk(key):
+    account = AccountSettings(kms_key=key)
+    assert account.volume_kms_key("ml.g6.xlarge") is None
+    with pytest.raises(
+        AccountError, match="takes no alias for the disk of ml.m5.xlarge. Write the key's own id"
+    ):
+        account.volume_kms_key("ml.m5.xlarge")
+
+
 def test_a_kernel_without_a_route_to_iam_asks_it_nothing(endpoint, tmp_path, monkeypatch):
     """The trainer is made, and the source uploaded, while nothing answers at IAM's address."""
     account = read(tmp_path, "validate_role: false\n")
@@ -143,6 +153,7 @@ def test_a_kernel_without_a_route_to_iam_asks_it_nothing(endpoint, tmp_path, mon
         ("bucket: My_Bucket\n", "Write the bucket's name alone"),
         ("tracking_uri: arn:aws:sagemaker:us-east-1:123456789012:training-job/x\n", "ARN of an MLflow App"),
         ("kms_key: mykey\n", "Write the key's id"),
+        ("kms_key: key/1234abcd-12ab-34cd-56ef-1234567890ab\n", "Write the key's id"),
         ("subnets: subnet-01234567\n", "Write a list of 1 to 16 ids: [subnet-"),
         ("security_group_ids: [subnet-01234567]\n", "Write a list of 1 to 5 ids: [sg-"),
         ("subnets: [subnet-01234567]\n", "both subnets and security_group_ids"),

@@ -16,6 +16,7 @@ ONLY_ON_AWS = {
         "s3:AbortMultipartUpload": "boto3, when an upload in parts breaks off",
         "sagemaker:AddTags": "a job with the tags of aws.yaml",
         "sagemaker:StopTrainingJob": "the way out of a job that is a mistake",
+        "sagemaker:UpdateTrainingJob": "with KeepAlivePeriodInSeconds=0 it ends a warm pool, which is billed while it waits",
         "sagemaker:CallMlflowAppApi": "runs in an MLflow App",
         "sagemaker-mlflow:GetExperiment*": "runs on a tracking server",
         "sagemaker-mlflow:GetMetricHistory": "runs on a tracking server",
@@ -191,6 +192,39 @@ def test_a_policy_is_filled_in_for_an_account():
         "studio-policy.json", {"AWS::Region": "eu-west-1", "AWS::AccountId": "123456789012"}
     )
     assert "user-profile/${sagemaker:DomainId}/${sagemaker:UserProfileName}" in studio
+
+
+@pytest.mark.parametrize(
+    ("region", "more", "partition"),
+    [
+        ("us-gov-west-1", {}, "aws-us-gov"),
+        ("cn-north-1", {}, "aws-cn"),
+        ("eu-west-1", {"AWS::Partition": "aws-eusc"}, "aws-eusc"),
+    ],
+)
+def test_arns_are_of_the_regions_partition(region, more, partition):
+    values = {"AWS::Region": region, "AWS::AccountId": "123456789012", "Bucket": "b", "JobRole": "r", **more}
+    text = aws_policies.fill("attendee-policy.json", values)
+    assert f'"arn:{partition}:s3:::b/*"' in text and "arn:aws:" not in text
+
+
+def test_a_region_that_is_none_is_said(capsys):
+    values = ["AWS::AccountId=1", "AWS::Region=nowhere", "Bucket=b", "JobRole=r"]
+    assert aws_policies.main(["fill", "attendee-policy.json", *values]) == 1
+    assert "AWS::Region=nowhere" in capsys.readouterr().err
+
+
+def test_a_job_may_run_in_a_training_plan():
+    """AWS, "IAM for SageMaker training plans": who uses a plan may create jobs on all three."""
+    created = [
+        resource.rpartition(":")[2]
+        for statement in aws_policies.read_policy("attendee-policy.json")["Statement"]
+        if "sagemaker:CreateTrainingJob" in statement["Action"]
+        for resource in (
+            [statement["Resource"]] if isinstance(statement["Resource"], str) else statement["Resource"]
+        )
+    ]
+    assert created == ["training-job/*", "training-plan/*", "reserved-capacity/*"]
 
 
 def test_a_missing_value_is_asked_for(capsys):

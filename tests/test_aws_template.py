@@ -132,6 +132,8 @@ def test_the_stack_shows_an_aws_yaml_that_can_be_read(template, tmp_path):
         "JobRole.Arn": "arn:aws:iam::123456789012:role/s-JobRole-1A",
         "Bucket": "rl-workshop-123456789012-us-east-1",
         "MlflowApp.Arn": "arn:aws:sagemaker:us-east-1:123456789012:mlflow-app/app-X",
+        "Key": values["Key"]["Fn::If"][1]["Fn::Sub"],
+        "KmsKeyArn": "arn:aws:kms:us-east-1:123456789012:key/1234abcd-12ab-34cd-56ef-1234567890ab",
     }
     for name, value in stack.items():
         text = text.replace(f"${{{name}}}", value)
@@ -139,3 +141,13 @@ def test_the_stack_shows_an_aws_yaml_that_can_be_read(template, tmp_path):
     account = read_account(tmp_path / "aws.yaml")
     assert (account.role, account.bucket) == (stack["JobRole.Arn"], stack["Bucket"])
     assert account.tracking_uri == stack["MlflowApp.Arn"]
+    assert account.kms_key == stack["KmsKeyArn"] and values["Key"]["Fn::If"][::2] == ["HasKey", ""]
+
+
+def test_whoever_works_outside_studio_is_shown_both_policies(template):
+    outputs = template["Outputs"]
+    assert outputs["AttendeePolicy"]["Value"] == {"Ref": "AttendeePolicy"}
+    assert (outputs["KeyPolicy"]["Value"], outputs["KeyPolicy"]["Condition"]) == (
+        {"Ref": "KeyPolicy"},
+        "HasKey",
+    )

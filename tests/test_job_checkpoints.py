@@ -1,10 +1,15 @@
 """Which checkpoint a job goes on from, when some are damaged in each of the ways that an interruption leaves them or are
 another job's; and where its training ends."""
 
+import contextlib
 import copy
 import dataclasses
+import importlib
 import json
 import shutil
+import sys
+import threading
+from unittest.mock import MagicMock
 
 import pytest
 import torch
@@ -110,6 +115,60 @@ def test_older_ones_are_deleted_and_one_that_was_not_finished_counts_for_none(ch
     names = {f"checkpoint-{step}" for step in (5, 20, 100, 120)[-left:]} | {"checkpoint-notes"}
     assert {path.name for path in checkpoints.iterdir()} == names
     assert newest_complete(checkpoints).name == "checkpoint-100"
+
+
+MARKERS = (".sagemaker-uploading", ".sagemaker-uploaded", ".sagemaker-ignore")
+
+
+def test_markers_of_sagemakers_agent_are_no_part_of_a_checkpoint(checkpoints):
+    """They lie beside its files while it is marked, and are gone where the next container restores it from S3."""
+    folder = checkpoints / "checkpoint-100"
+    markers = [folder / f"model.safetensors{MARKERS[0]}"]
+    markers += [folder / "deeper" / f"optimizer.pt{ending}" for ending in MARKERS[1:]]
+    for marker in markers:
+        marker.touch()
+    mark_complete(folder)
+    for marker in markers:
+        marker.unlink()
+    assert newest_complete(checkpoints) == folder
+
+
+def test_no_host_fetches_markers_from_another(tmp_path, monkeypatch):
+    for name in ("ray", "ray.util", "ray.util.scheduling_strategies"):  # which only the images of 05 have
+        monkeypatch.setitem(sys.modules, name, MagicMock())
+    monkeypatch.delitem(sys.modules, "verl_hosts", raising=False)
+    (tmp_path / "actor").mkdir()
+    for name in ("model.pt", *(f"model.pt{ending}" for ending in MARKERS)):
+        (tmp_path / "actor" / name).write_text("12")
+    assert importlib.import_module("verl_hosts").list_files(tmp_path) == {"actor/model.pt": 2}
+    del sys.modules["verl_hosts"]
+
+
+def test_a_checkpoint_is_deleted_while_the_agent_puts_markers_there_and_takes_them_away(tmp_path):
+    over = threading.Event()
+
+    def agent():
+        while not over.is_set():
+            with contextlib.suppress(FileNotFoundError):
+                for file in sorted(tmp_path.glob("checkpoint-1*/*")):
+                    if not file.suffix:
+                        file.with_suffix(MARKERS[0]).touch()
+                        file.with_suffix(MARKERS[0]).replace(file.with_suffix(MARKERS[1]))
+
+    (newest := tmp_path / "checkpoint-2000").mkdir()
+    markers = threading.Thread(target=agent)
+    markers.start()
+    try:
+        for step in range(1000, 1200):
+            folder = tmp_path / f"checkpoint-{step}"
+            folder.mkdir()
+            for number in range(20):
+                (folder / str(number)).touch()
+            delete_older(newest, 1)
+            assert not folder.exists()
+    finally:
+        over.set()
+        markers.join()
 
 
 def test_a_marker_without_digests_is_taken(checkpoints):

@@ -198,9 +198,27 @@ def test_the_oldest_configuration_file_says_when_the_container_was_made(tmp_path
     assert seconds_left() == pytest.approx(500, abs=5)
 
 
+def spot(*phases: tuple[str, float]) -> dict:
+    """A spot job with these SecondaryStatusTransitions: each with how many seconds ago it began, and until the next."""
+    now = datetime.datetime.now(datetime.UTC)
+    starts = [now - datetime.timedelta(seconds=ago) for _, ago in phases]
+    transitions = [
+        {"Status": status, "StartTime": start} | ({"EndTime": end} if end else {})
+        for (status, _), start, end in zip(phases, starts, [*starts[1:], None], strict=False)
+    ]
+    return {"EnableManagedSpotTraining": True, "SecondaryStatusTransitions": transitions}
+
+
+ATTEMPT = ("Starting", 700), ("Downloading", 600), ("Training", 580), ("Interrupted", 300)
 DESCRIBED = {
     "on demand": ({}, 900),
-    "spot, which has waited": ({"EnableManagedSpotTraining": True}, 1000),
+    "spot, not yet described": (spot(), 1000),
+    "spot, which has waited": (spot(("Starting", 700), ("Downloading", 60), ("Training", 30)), 940),
+    "spot, interrupted": (spot(*ATTEMPT, ("Starting", 290), ("Downloading", 50), ("Training", 40)), 650),
+    "spot, interrupted twice": (
+        spot(*ATTEMPT, ("Starting", 290), ("Training", 200), ("Interrupted", 100), ("Training", 5)),
+        595,
+    ),
     "not allowed": (None, 1000),
 }
 

@@ -7,6 +7,7 @@ import boto3
 import pytest
 from endpoint_fixtures import put_text, s3_keys
 from local_sagemaker.api.training_request import Channel
+from local_sagemaker.jobs import checkpoints
 from local_sagemaker.jobs.channels import ChannelError, fetch_channel, find_objects
 from local_sagemaker.jobs.checkpoints import FRESH_NS, CheckpointSync
 from local_sagemaker.jobs.storage import inside
@@ -82,6 +83,32 @@ def test_no_torn_file_reaches_s3_while_a_writer_is_at_work(bucket, tmp_path):
     assert text == text[:4] * 5000 == (tmp_path / "state").read_text()
 
 
+def test_markers_as_the_services_agent_puts_them_lie_beside_the_files_and_stay_there(
+    bucket, tmp_path, monkeypatch
+):
+    """FILE.sagemaker-uploading while FILE is uploaded, FILE.sagemaker-uploaded after it; neither is in S3."""
+    seen, upload = [], checkpoints.upload
+
+    def watched(*arguments):
+        seen.extend(sorted(path.name for path in tmp_path.iterdir()))
+        upload(*arguments)
+
+    monkeypatch.setattr(checkpoints, "upload", watched)
+    sync = CheckpointSync(boto3.client("s3"), f"s3://{bucket}/ck", [tmp_path])
+    (tmp_path / "state").write_text("1")
+    (tmp_path / "state.sagemaker-ignore").write_text("a program's own")
+    for _ in range(2):
+        sync.sync(everything=True)
+    assert seen == ["state", "state.sagemaker-ignore", "state.sagemaker-uploading"]
+    names = {path.name for path in tmp_path.iterdir()}
+    assert names == {"state", "state.sagemaker-ignore", "state.sagemaker-uploaded"}
+    assert s3_keys(f"s3://{bucket}/ck") == ["ck/state"]
+    (tmp_path / "state").unlink()
+    sync.sync()
+    assert [path.name for path in tmp_path.iterdir()] == ["state.sagemaker-ignore"]
+    assert s3_keys(f"s3://{bucket}/ck") == []
+
+
 def test_deletions_renames_and_two_hosts(bucket, tmp_path):
     put_text(f"s3://{bucket}/ck/old", "old")
     folders = [tmp_path / "algo-1", tmp_path / "algo-2"]
@@ -116,12 +143,27 @@ def test_prefixes(bucket):
     def paths(prefix: str) -> list[str]:
         return [relative for _, _, relative in find_objects(s3, channel(f"s3://{bucket}{prefix}"))]
 
-    assert paths("/a/b") == paths("/a/b/") == ["1", "2/3"]
+    assert paths("/a/b/") == ["1", "2/3"] and paths("/a/b/2") == ["3"]
     assert paths("/a/bc") == ["bc"] and paths("/top") == ["top"]
     assert paths("") == ["a/b/1", "a/b/2/3", "a/bc", "top"]
     assert paths("/a/b/2/") == ["3"]
     with pytest.raises(ChannelError, match="Channel 'train': no S3 objects found under"):
         paths("/nothing")
+
+
+def test_a_prefix_that_means_more_than_its_folder_or_its_object_is_refused(bucket):
+    for key in ("models/m/config.json", "models/m-base/config.json", "rows.jsonl", "rows.jsonl.old"):
+        put_text(f"s3://{bucket}/{key}", key)
+    s3, start = boto3.client("s3"), f"s3://{bucket}"
+    with pytest.raises(
+        ChannelError, match=f"{start}/models/m-base/config.json too.*Write {start}/models/m/, or"
+    ):
+        find_objects(s3, channel(f"{start}/models/m"))
+    with pytest.raises(
+        ChannelError, match=f"{start}/rows.jsonl.old too, .* Give one of the two another name"
+    ):
+        find_objects(s3, channel(f"{start}/rows.jsonl"))
+    assert len(find_objects(s3, channel(f"{start}/models/m/"))) == 1
     with pytest.raises(ChannelError, match="cannot read s3://no-such-bucket/x"):
         find_objects(s3, channel("s3://no-such-bucket/x"))
 

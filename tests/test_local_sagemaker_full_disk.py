@@ -16,7 +16,7 @@ CHECKPOINTS = "s3://kept/run/"
 # The second checkpoint does not fit; the first has reached S3 by then.
 SAVES = """
 import time
-checkpoints = pathlib.Path(os.environ["SM_CHECKPOINT_DIR"])
+checkpoints = pathlib.Path(os.environ.get("SM_CHECKPOINT_DIR", "/opt/ml/checkpoints"))
 print("found", sorted(path.name for path in checkpoints.iterdir()), flush=True)
 (checkpoints / "step-1").write_bytes(bytes(500_000))
 time.sleep(2)

@@ -22,7 +22,7 @@ report("argv", sys.argv[1:])
 from sagemaker_training.environment import Environment
 env = Environment()
 report("toolkit", [env.current_host, env.hosts, env.is_hetero, env.hyperparameters, env.model_dir == os.environ["SM_MODEL_DIR"]])
-report("exists", [os.path.isdir(p) for p in (os.environ["SM_CHECKPOINT_DIR"], sys.argv[2], os.environ["FROM_REQUEST"])])
+report("exists", [os.path.isdir(p) for p in (os.environ.get("SM_CHECKPOINT_DIR", "/opt/ml/checkpoints"), sys.argv[2], os.environ["FROM_REQUEST"])])
 """
 
 ALL_REDUCE = """

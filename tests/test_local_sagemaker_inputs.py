@@ -4,6 +4,7 @@ import json
 
 import boto3
 import pytest
+from botocore.exceptions import ClientError
 from endpoint_fixtures import launch, phases, put_text, reported, wait_end
 
 pytestmark = pytest.mark.endpoint
@@ -68,17 +69,16 @@ def test_channels_manifest_sharded_and_fastfile(endpoint, make_trainer):
         hosts=2,
         training_input_mode="FastFile",
     )
-    name = launch(
-        trainer,
-        input_data_config=[
-            InputData(channel_name="all", data_source=source("s3://data/set")),
-            InputData(
-                channel_name="shard", data_source=source("s3://data/set/", distribution="ShardedByS3Key")
-            ),
-            InputData(channel_name="chosen", data_source=source("s3://data/list.manifest", "ManifestFile")),
-            InputData(channel_name="one", data_source=source("s3://data/set/part-4.txt")),
-        ],
-    )
+    channels = [
+        InputData(channel_name="all", data_source=source("s3://data/set")),
+        InputData(channel_name="shard", data_source=source("s3://data/set/", distribution="ShardedByS3Key")),
+        InputData(channel_name="chosen", data_source=source("s3://data/list.manifest", "ManifestFile")),
+        InputData(channel_name="one", data_source=source("s3://data/set/part-4.txt")),
+    ]
+    with pytest.raises(ClientError, match="'all': s3://data/set is the beginning of s3://data/set-other/"):
+        launch(trainer, input_data_config=channels)
+    channels[0] = InputData(channel_name="all", data_source=source("s3://data/set/"))
+    name = launch(trainer, input_data_config=channels)
     assert wait_end(name)["TrainingJobStatus"] == "Completed"
     first, second = reported(name, "algo-1"), reported(name, "algo-2")
     everything = [f"part-{number}.txt" for number in range(5)]

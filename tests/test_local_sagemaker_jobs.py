@@ -26,7 +26,8 @@ def test_success_with_wait_and_logs(endpoint, make_trainer, tmp_path, caplog):
     report("channel", pathlib.Path(os.environ["SM_CHANNEL_TRAIN"], "a.jsonl").read_text())
     report("same-file", os.path.samefile(os.environ["SM_CHANNEL_TRAIN"], "/opt/ml/input/data/train"))
     report("host", os.uname().nodename)
-    report("environment", {k: os.environ.get(k) for k in ("MY_VAR", "SM_CHECKPOINT_DIR", "SM_CURRENT_HOST")})
+    variables = ("MY_VAR", "SM_CURRENT_HOST", "AWS_REGION", "AWS_DEFAULT_REGION", "SM_CHECKPOINT_DIR")
+    report("environment", {k: os.environ.get(k) for k in variables})
     report("secrets", [k for k in os.environ if "WANDB" in k or os.environ[k] == "a-secret-of-the-learner"])
     for step in range(3):
         print(f"loss={1 / (step + 1):.4f} reward=nothing")
@@ -53,8 +54,10 @@ def test_success_with_wait_and_logs(endpoint, make_trainer, tmp_path, caplog):
     assert seen["channel"] == '{"x": 1}\n' and seen["same-file"] and seen["host"] == "algo-1"
     assert seen["environment"] == {
         "MY_VAR": "1",
-        "SM_CHECKPOINT_DIR": "/opt/ml/checkpoints",
         "SM_CURRENT_HOST": "algo-1",
+        "AWS_REGION": "us-east-1",
+        "AWS_DEFAULT_REGION": None,  # these two are not set on AWS either
+        "SM_CHECKPOINT_DIR": None,
     }
     assert seen["secrets"] == []
     metrics = {metric.metric_name: metric.value for metric in job.final_metric_data_list}

@@ -1,7 +1,12 @@
 """FilterLogEvents over moto's own log groups, without an endpoint."""
 
+import threading
+import time
+from types import SimpleNamespace
+
 import pytest
 from local_sagemaker.api.log_events import compile_pattern, filter_log_events
+from local_sagemaker.jobs.logs import HostLog
 from moto.logs.exceptions import InvalidParameterException, ResourceNotFoundException
 from moto.logs.models import LogsBackend
 
@@ -35,6 +40,34 @@ def events(backend):
         return [(event["timestamp"], event["message"]) for event in answer["events"]]
 
     return ask
+
+
+def test_no_line_is_lost_while_another_thread_sends(tmp_path):
+    sent: list[str] = []
+
+    def put_log_events(logEvents: list[dict], **_: str) -> None:
+        events = list(logEvents)
+        time.sleep(0.001)  # the other thread writes in it
+        sent.extend(event["message"] for event in events)
+
+    nothing = dict.fromkeys(("create_log_group", "create_log_stream"), lambda **_: None)
+    exceptions = SimpleNamespace(ResourceAlreadyExistsException=RuntimeError)
+    logs = SimpleNamespace(put_log_events=put_log_events, exceptions=exceptions, **nothing)
+    log = HostLog(logs, "s", tmp_path / "algo-1.log", lambda line: None)
+
+    def write(name: str) -> None:
+        for number in range(200):
+            log.write(f"{name}{number}")
+            log.flush()
+
+    threads = [threading.Thread(target=write, args=name) for name in "ab"]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    log.close()
+    lines = [f"{name}{number}" for name in "ab" for number in range(200)]
+    assert sorted(sent) == sorted((tmp_path / "algo-1.log").read_text().splitlines()) == sorted(lines)
 
 
 def test_only_streams_of_the_prefix_interleaved_in_the_order_of_time(events):

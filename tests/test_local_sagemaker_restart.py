@@ -23,13 +23,14 @@ from endpoint_fixtures import (
     wait_until,
 )
 from local_sagemaker import client
+from local_sagemaker.api.earlier_jobs import take_over
 from workshop.jobs.live import JobFailed, watch
 from workshop.session import connection
 
 pytestmark = [pytest.mark.endpoint, pytest.mark.timeout(180)]
 TRAINS = """
 import subprocess, time
-checkpoints = pathlib.Path(os.environ["SM_CHECKPOINT_DIR"])
+checkpoints = pathlib.Path(os.environ.get("SM_CHECKPOINT_DIR", "/opt/ml/checkpoints"))
 done = sorted(path.name for path in checkpoints.iterdir())
 print("found", done, flush=True)
 (checkpoints / "step-1").write_text("state")
@@ -56,6 +57,19 @@ def homes(tmp_path, monkeypatch):
         restore()
     for running in started:
         end_endpoint(running)
+
+
+def test_only_what_the_endpoint_left_of_a_request_is_deleted(tmp_path, capsys):
+    """A folder without request.json may be anybody's."""
+    for name in ("broken-off/room", "broken-off/job.json", "mine/thesis.tex", "both/room", "both/notes/a"):
+        file = tmp_path / name
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text("")
+    (tmp_path / "empty").mkdir()
+    take_over(tmp_path)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["both", "mine"]
+    assert (tmp_path / "mine" / "thesis.tex").exists() and (tmp_path / "both" / "notes" / "a").exists()
+    assert "mine is left as it is" in capsys.readouterr().err
 
 
 def kill(running) -> None:

@@ -126,7 +126,7 @@ def test_the_weights_and_tokenizer_of_a_model_on_the_hub_are_staged(stage):
     ]
     assert body("models/open/model-00002-of-00002.safetensors") == b"2" * 5000
     assert json.loads(body("models/open/staged.json")) == {"model": "hub:org/open", "revision": SHA}
-    assert f'InputData(channel_name="model", data_source="s3://{BUCKET}/models/open")' in result.stdout
+    assert f'InputData(channel_name="model", data_source="s3://{BUCKET}/models/open/")' in result.stdout
     assert '"base_model": "channel:model"' in result.stdout
 
 

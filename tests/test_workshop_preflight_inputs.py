@@ -1,5 +1,6 @@
 """Preflight of what the job reads: the data of each channel, on this machine and in S3, and models of the Hub and of packages."""
 
+import dataclasses
 import http.server
 import json
 import threading
@@ -8,7 +9,8 @@ import boto3
 import pytest
 from preflight_findings import details, problems
 from workshop.checks.preflight import preflight
-from workshop.checks.request import WARNING
+from workshop.checks.request import WARNING, read_request
+from workshop.checks.request_checks import check_channels
 
 SPLITS = {"train": 40, "test": 10}
 
@@ -45,6 +47,25 @@ def test_data_in_s3(make_request, data):
     assert "there is no bucket no-such-bucket" in problems(
         *make_request(channels={**data, "test": "s3://no-such-bucket/test"})
     )
+
+
+def test_an_address_that_means_two_folders(make_request, data):
+    s3, bucket, told = (
+        boto3.client("s3"),
+        "preflight-prefixes",
+        "is the beginning of s3://preflight-prefixes/rows-old/ too",
+    )
+    s3.create_bucket(Bucket=bucket)
+    for folder in ("rows", "rows-old"):
+        s3.upload_file(str(data["test"] / "test.jsonl"), bucket, f"{folder}/test.jsonl")
+    trainer, channels = make_request(channels={**data, "test": f"s3://{bucket}/rows"})
+    assert told in problems(trainer, channels)
+    on_aws = dataclasses.replace(read_request(trainer, channels), local=False)
+    (finding,) = check_channels(on_aws)
+    assert finding.status == WARNING and told in finding.detail
+    for address in ("rows/", "rows/test.jsonl", "rows-", "rows-old"):
+        channels[-1].data_source = f"s3://{bucket}/{address}"
+        assert not list(check_channels(read_request(trainer, channels)))
 
 
 @pytest.mark.parametrize("name", ["code", "my-data"])

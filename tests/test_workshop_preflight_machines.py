@@ -38,6 +38,9 @@ def test_spot_needs_checkpoints_and_a_waiting_time(make_request):
     )
     assert "must be at least max_runtime_in_seconds (600)" in problems(trainer, channels)
     trainer.stopping_condition.max_wait_time_in_seconds = 1200
+    trainer.compute.keep_alive_period_in_seconds = 600
+    assert "keeps no spot instances for the next job" in problems(trainer, channels)
+    trainer.compute.keep_alive_period_in_seconds = 0
     assert "with checkpoints, waiting at most 20 min" in str(preflight(trainer, channels))
 
 
@@ -109,11 +112,17 @@ def test_quota(make_request, quota, status):
             return quotas
 
     request = on_aws(*make_request(), boto_session=Account())
+    page = {"ServiceCode": "sagemaker", "MaxResults": 100}
     with Stubber(quotas) as stub:
-        stub.add_response("list_service_quotas", {"Quotas": listed}, {"ServiceCode": "sagemaker"})
+        stub.add_response("list_service_quotas", {"Quotas": listed}, page)
         (check,) = check_quota(request)
-    assert check.status == status, check
+        assert check.status == status, check
+        raised = [*listed, {"QuotaName": "ml.m5.xlarge for training job usage", "Value": 4.0}]
+        if status != OK:
+            stub.add_response("list_service_quotas", {"Quotas": raised}, page)
+        for _ in range(2):  # one that suffices is not asked for again
+            assert [check.status for check in check_quota(request)] == [OK]
     with Stubber(quotas) as stub:
         stub.add_client_error("list_service_quotas", "AccessDeniedException")
-        (check,) = check_quota(request)
+        (check,) = check_quota(dataclasses.replace(request, boto_session=Account()))
     assert check.status == WARNING and "quotas cannot be read" in check.detail

@@ -5,8 +5,10 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from unittest.mock import MagicMock
 
 import boto3
+import botocore.exceptions
 import pytest
 from endpoint_fixtures import IMAGE, SMALL_BASE
 from harness import SHARED
@@ -141,6 +143,32 @@ def test_an_identity_that_is_no_role_is_told_to_pass_one(home):
     done = run_python(code, LOCAL_SAGEMAKER_HOME=str(home))
     assert "is not a role that SageMaker can run a job with" in done.stderr, done.stderr
     assert "role='arn:aws:iam::123456789012:role/<name>'" in done.stderr
+
+
+@pytest.mark.endpoint
+def test_a_bucket_of_another_region_is_refused(home):
+    code = (
+        "import boto3\n"
+        "from local_sagemaker import client\n"
+        "import workshop.session.connection as s\n"
+        "client.connect(client.ensure_endpoint())\n"
+        "there = {'LocationConstraint': 'eu-west-1'}\n"
+        "boto3.client('s3').create_bucket(Bucket='elsewhere', CreateBucketConfiguration=there)\n"
+        "print(s.open_session('sagemaker', region='eu-west-1', bucket='elsewhere').bucket)\n"
+        "s.open_session('sagemaker', region='us-east-1', bucket='elsewhere')\n"
+    )
+    done = run_python(code, LOCAL_SAGEMAKER_HOME=str(home))
+    assert done.stdout.endswith("elsewhere\n"), done.stderr
+    assert "SessionError: The bucket elsewhere is in eu-west-1, and this session in us-east-1" in done.stderr
+    assert "Pass region='eu-west-1', or a bucket that is in us-east-1." in done.stderr
+
+
+def test_a_bucket_that_may_not_be_asked_stops_no_session():
+    denied = botocore.exceptions.ClientError({"Error": {"Code": "403"}}, "HeadBucket")
+    asked = MagicMock(boto_region_name="us-east-1")
+    asked.boto_session.client.return_value.head_bucket.side_effect = denied
+    connection._check_region(asked, "theirs")
+    asked.boto_session.client.return_value.head_bucket.assert_called_once_with(Bucket="theirs")
 
 
 def test_no_run_of_a_local_job_goes_to_aws(home):

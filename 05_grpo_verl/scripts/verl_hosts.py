@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import ray
+from job.container import checkpoint_files
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 PART_BYTES = 64 * 2**20
@@ -36,10 +37,8 @@ def fetch_missing(folder: Path) -> None:
 
 
 def list_files(folder: Path) -> dict[str, int]:
-    """Size in bytes of each file below a folder, by its path there."""
-    return {
-        str(path.relative_to(folder)): path.stat().st_size for path in folder.rglob("*") if path.is_file()
-    }
+    """Size in bytes of each file of a checkpoint, by its path there."""
+    return {str(path.relative_to(folder)): path.stat().st_size for path in checkpoint_files(folder)}
 
 
 def read_part(path: Path, offset: int) -> bytes:

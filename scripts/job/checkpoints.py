@@ -4,6 +4,7 @@ A spot interruption, or a copy to S3 that was cut short, can leave part of a che
 each host adds a file with the names, sizes and digests of what it wrote, and with what it was made of (job.fingerprints).
 """
 
+import contextlib
 import hashlib
 import json
 import os
@@ -21,12 +22,13 @@ from rl.evaluation import Evaluation
 from torch.utils.data import DataLoader
 from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
-from job.container import host_count, is_main_process, print_line
+from job.container import checkpoint_files, host_count, is_main_process, print_line
 from job.stalls import StallWatch
 from job.time_cap import TimeCap, time_for
 from job.tracked_trainer import track_in_background
 
 READERS = 4  # threads that read a checkpoint's files
+DELETIONS = 5  # tries to delete one, into which SageMaker's agent may put a marker of its own meanwhile
 
 # What a checkpoint is made of, such as {"data": "3fa2c1", "base": "asset:tiny"}.
 Fingerprints = Mapping[str, str]
@@ -159,7 +161,17 @@ def delete_older(checkpoint: Path, limit: int | None) -> None:
     steps = {_name_and_step(path)[1]: path for path in folders if path.name.removeprefix(prefix).isdigit()}
     saved = sorted(number for number in steps if number <= step)
     for number in saved[: -max(1, limit)]:
-        shutil.rmtree(steps[number])
+        _delete(steps[number])
+
+
+def _delete(folder: Path) -> None:
+    """Deletes a folder of which files may vanish meanwhile, and to which files may come. Raises OSError if it stays."""
+    for _ in range(DELETIONS):
+        shutil.rmtree(folder, ignore_errors=True)
+        if not folder.exists():
+            return
+    with contextlib.suppress(FileNotFoundError):
+        shutil.rmtree(folder)
 
 
 def _name_and_step(checkpoint: Path) -> tuple[str, int]:
@@ -178,8 +190,8 @@ def mark_complete(folder: Path, fingerprints: Fingerprints | None = None) -> Non
     host = int(os.environ.get("SM_CURRENT_HOST_RANK", "0"))
     files = {
         str(path.relative_to(folder)): path
-        for path in sorted(folder.rglob("*"))
-        if path.is_file() and not path.name.startswith("complete-")
+        for path in checkpoint_files(folder)
+        if not path.name.startswith("complete-")
     }
     content: dict[str, object] = {
         "hosts": host_count(),

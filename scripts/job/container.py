@@ -7,6 +7,10 @@ import os
 import sys
 from pathlib import Path
 
+# While SageMaker's agent copies FILE of the checkpoint folder to S3, FILE.sagemaker-uploading lies beside it, and afterwards
+# FILE.sagemaker-uploaded; what a program names .sagemaker-ignore, the agent leaves alone. None of them reaches S3.
+AGENT_SUFFIXES = (".sagemaker-uploading", ".sagemaker-uploaded", ".sagemaker-ignore")
+
 
 class ChannelNotFound(Exception):
     """The job was started without a data channel that the script reads."""
@@ -53,6 +57,15 @@ def output_data_dir() -> Path:
 def checkpoint_dir() -> Path:
     """Folder that SageMaker copies to and from S3 while the job runs (CheckpointConfig)."""
     return Path(os.environ.get("SM_CHECKPOINT_DIR", "/opt/ml/checkpoints"))
+
+
+def checkpoint_files(folder: Path) -> list[Path]:
+    """All files below a folder of the checkpoint folder, sorted, without those of SageMaker's agent."""
+    return [
+        path
+        for path in sorted(folder.rglob("*"))
+        if not path.name.endswith(AGENT_SUFFIXES) and path.is_file()
+    ]
 
 
 def failure_file() -> Path:

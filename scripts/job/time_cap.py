@@ -11,6 +11,7 @@ import math
 import os
 import time
 from collections.abc import Callable
+from typing import Any
 
 from accelerate.utils import broadcast_object_list
 from rl.evaluation import Evaluation
@@ -24,6 +25,9 @@ STOPPED_BY = "time cap"  # in summary.json
 RESERVE_SHARE = 0.05
 RESERVE_MOST_S = 600.0
 DESCRIBE_TIMEOUT_S = 5
+# SecondaryStatus of a job whose instances are there, and of one that has just lost them.
+RUNNING = ("Downloading", "DownloadingTrainingImage", "Training")
+LOST = ("Interrupted", "Restarting")
 _IMPORTED = time.time()
 
 
@@ -64,9 +68,15 @@ def started() -> float:
 
     No document says from when SageMaker counts. It bills from TrainingStartTime, before input and image are downloaded
     (DescribeTrainingJob in botocore 1.44), so that is taken; no file of the container tells it, so the service is asked, once.
-    For a spot job it is not: its TrainingStartTime would count the time in which it waited for another machine. There, and
-    where the job's role or network does not allow the question, the oldest of the container's configuration files stands for
-    it, and outside of containers the moment at which this module was imported.
+
+    A spot job's TrainingStartTime would count the time in which it waited for other machines, too. StoppingCondition (botocore
+    1.44) says that MaxWaitTimeInSeconds is that waiting and the time that the job can run, and of attempts by RetryStrategy
+    that MaxRuntimeInSeconds is for all in total; of attempts after an interruption it says nothing. They are taken to share it
+    too: what earlier attempts ran counts as run.
+
+    Where the job's role or network does not allow the question, the oldest of the container's configuration files stands for
+    it, so that a spot job's earlier attempts are not known; and outside of containers the moment at which this module was
+    imported.
     """
     asked = _described_start()
     if asked is not None:
@@ -91,8 +101,29 @@ def _described_start() -> float | None:
         job = client.describe_training_job(TrainingJobName=name)
     except (BotoCoreError, ClientError):
         return None
+    if job.get("EnableManagedSpotTraining"):
+        return _spot_start(job.get("SecondaryStatusTransitions", []))
     start = job.get("TrainingStartTime")
-    return None if start is None or job.get("EnableManagedSpotTraining") else start.timestamp()
+    return None if start is None else start.timestamp()
+
+
+def _spot_start(transitions: list[dict[str, Any]]) -> float | None:
+    """When a spot job would have begun if all that its attempts have run were one piece; None if no attempt runs.
+
+    Args:
+        transitions: SecondaryStatusTransitions of DescribeTrainingJob.
+    """
+    lost = max((i for i, entry in enumerate(transitions) if entry["Status"] in LOST), default=-1)
+    earlier, current = (
+        [entry for entry in part if entry["Status"] in RUNNING]
+        for part in (transitions[: lost + 1], transitions[lost + 1 :])
+    )
+    if not current:
+        return None
+    ran = sum(
+        (entry["EndTime"] - entry["StartTime"]).total_seconds() for entry in earlier if "EndTime" in entry
+    )
+    return current[0]["StartTime"].timestamp() - ran
 
 
 def reserve() -> float:

@@ -25,6 +25,7 @@ ENDED = (
     "The endpoint ended while the job ran: it was killed, or the machine stopped. "
     "Send the job again, under a new name{resume}."
 )
+BEFORE_THE_REQUEST = {"room", "job.json", "job.json.tmp", "request.json.tmp"}  # written before request.json
 RESUME = ": with the same checkpoint address, {uri}, it goes on from the checkpoints that are there"
 FROM_THE_START = "; it had no CheckpointConfig, so that it begins from the start"
 
@@ -35,8 +36,7 @@ def take_over(jobs_folder: Path) -> None:
     for folder in jobs_folder.iterdir() if jobs_folder.exists() else ():
         try:
             if not (folder / "request.json").exists():
-                # The endpoint ended while it took the request: nothing was answered, nothing begun.
-                shutil.rmtree(folder)
+                _discard(folder)
                 continue
             body = json.loads((folder / "request.json").read_text())
             file: JobFile = json.loads((folder / "job.json").read_text())
@@ -54,6 +54,20 @@ def take_over(jobs_folder: Path) -> None:
             running.append(folder)
             _end(record, request, folder)
     end_leftovers(running)
+
+
+def _discard(folder: Path) -> None:
+    """Delete what is left of a request that the endpoint took while it ended: nothing was answered, nothing begun.
+
+    A folder with anything else in it is not the endpoint's, and stays. Raises OSError.
+    """
+    others = sorted({path.name for path in folder.iterdir()} - BEFORE_THE_REQUEST)
+    if others:
+        note(
+            f"{folder} is left as it is: it has no request.json, so that it is no job's, and it holds {others[0]}"
+        )
+    else:
+        shutil.rmtree(folder)
 
 
 def _describe(request: TrainingRequest, region: str) -> FakeTrainingJob:

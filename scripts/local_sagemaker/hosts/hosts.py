@@ -190,10 +190,11 @@ def container_environment(
         "NO_PROXY": ",".join(direct),
         "GLOO_SOCKET_IFNAME": LOOPBACK_INTERFACE,
         "TRAINING_JOB_NAME": request.name,
-        "SM_CHECKPOINT_DIR": f"{root}/{request.checkpoint_folder}",
     }
     if isolation.rewrites:
         variables["SAGEMAKER_BASE_DIR"] = root  # for the package sagemaker_training
+        # Neither the service nor the SDK sets it: where there is an /opt/ml, a script has to know the path.
+        variables["SM_CHECKPOINT_DIR"] = f"{root}/{request.checkpoint_folder}"
     if (os.cpu_count() or 1) < FEW_CORES:
         variables["OMP_NUM_THREADS"] = "1"
     return variables

@@ -117,8 +117,7 @@ class Attempt:
             "AWS_ENDPOINT_URL": self._settings.url,
             "AWS_ACCESS_KEY_ID": JOB_KEY,
             "AWS_SECRET_ACCESS_KEY": "local",
-            "AWS_REGION": self._region,
-            "AWS_DEFAULT_REGION": self._region,
+            "AWS_REGION": self._region,  # and not AWS_DEFAULT_REGION, which boto3 reads: the service does not set that
             "TRAINING_JOB_ARN": arn,
         }
         addresses = [host.address for host in self.hosts]

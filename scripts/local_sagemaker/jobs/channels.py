@@ -17,10 +17,10 @@ class ChannelError(ValueError):
 def find_objects(s3: BaseClient, channel: Channel) -> list[tuple[str, str, str]]:
     """(bucket, key, path inside the channel's folder) of every object of the channel, sorted by key.
 
-    Raises ChannelError if there is none.
+    Raises ChannelError if there is none, or others than are meant.
     """
     try:
-        found = _manifest_objects(s3, channel) if channel.manifest else _prefix_objects(s3, channel.uri)
+        found = _manifest_objects(s3, channel) if channel.manifest else _prefix_objects(s3, channel)
     except ClientError as error:
         reason = error.response["Error"].get("Message") or error.response["Error"]["Code"]
         raise ChannelError(f"Channel '{channel.name}': cannot read {channel.uri}: {reason}") from error
@@ -32,17 +32,24 @@ def find_objects(s3: BaseClient, channel: Channel) -> list[tuple[str, str, str]]
     return sorted(found)
 
 
-def _prefix_objects(s3: BaseClient, uri: str) -> list[tuple[str, str, str]]:
-    """A prefix names a folder if there is one, else one object, else whatever begins with it."""
-    bucket, prefix = split_uri(uri)
+def _prefix_objects(s3: BaseClient, channel: Channel) -> list[tuple[str, str, str]]:
+    """A prefix means a folder if there is one, else one object, else whatever begins with it.
+
+    The service takes whatever begins with it in each case (S3DataSource in the API), so what is not meant is an error here.
+    """
+    bucket, prefix = split_uri(channel.uri)
     folder = prefix if prefix.endswith("/") or not prefix else prefix + "/"
-    keys = list(list_keys(s3, bucket, folder))
-    if keys:
-        return [(bucket, key, key[len(folder) :]) for key in keys]
-    parent = prefix.rpartition("/")[0]
-    start = len(parent) + 1 if parent else 0
     keys = list(list_keys(s3, bucket, prefix))
-    return [(bucket, key, key[start:]) for key in ([prefix] if prefix in keys else keys)]
+    below = [key for key in keys if key.startswith(folder)]
+    meant = below or ([prefix] if prefix in keys else keys)
+    if others := sorted(set(keys) - set(meant)):
+        instead = f"Write {channel.uri}/, or give" if below else "Give"
+        raise ChannelError(
+            f"Channel '{channel.name}': {channel.uri} is the beginning of s3://{bucket}/{others[0]} too, which would come into"
+            f" the channel on AWS. {instead} one of the two another name."
+        )
+    start = len(folder) if below else prefix.rfind("/") + 1
+    return [(bucket, key, key[start:]) for key in meant]
 
 
 def _manifest_objects(s3: BaseClient, channel: Channel) -> list[tuple[str, str, str]]:

@@ -11,6 +11,9 @@ from local_sagemaker.jobs.storage import download, inside, list_keys, split_uri,
 Signature = tuple[int, int]  # modification time in ns, size in bytes
 # File systems count time in ticks of some ms: a file changed this recently may change again and look the same.
 FRESH_NS = 100_000_000
+# What the service's agent puts beside a file while it uploads it, and afterwards. A file with one of the endings stays here.
+UPLOADING, UPLOADED = ".sagemaker-uploading", ".sagemaker-uploaded"
+KEPT_HERE = (UPLOADING, UPLOADED, ".sagemaker-ignore")
 
 
 class CheckpointSync:
@@ -20,6 +23,8 @@ class CheckpointSync:
     unchanged and it is not fresh, so that no half-written file is stored; one that changes during the upload is
     uploaded again. A file that a host had and deleted is deleted in S3, once all that the host has is stored: a job that
     ends in between (a full disk, a kill) finds the older checkpoint there.
+
+    As on the service, a job finds markers beside its files (UPLOADING, UPLOADED); it must neither count on them nor stumble.
     """
 
     def __init__(self, s3: BaseClient, uri: str, folders: list[Path]):
@@ -50,26 +55,37 @@ class CheckpointSync:
             if everything or all(stored.get(relative) == signature for relative, signature in now.items()):
                 for relative in stored.keys() - now.keys():
                     self._s3.delete_object(Bucket=self._bucket, Key=self._prefix + relative)
+                    _beside(folder / relative, UPLOADED).unlink(missing_ok=True)
                     del stored[relative]
             seen.clear()
             seen.update(now)
 
     def _store(self, folder: Path, relative: str, signature: Signature, stored: dict) -> None:
+        path = folder / relative
+        marker = _beside(path, UPLOADING)
         try:
-            upload(self._s3, folder / relative, self._bucket, self._prefix + relative)
-            unchanged = _signature(folder / relative) == signature
+            marker.touch()
+            upload(self._s3, path, self._bucket, self._prefix + relative)
+            marker.replace(_beside(path, UPLOADED))
+            unchanged = _signature(path) == signature
         except FileNotFoundError:  # deleted or renamed while it was read; the next scan sees it
             unchanged = False
+        finally:
+            marker.unlink(missing_ok=True)
         stored[relative] = signature if unchanged else (0, -1)  # known to S3, but not as it is now
 
 
 def _files(folder: Path) -> Iterator[tuple[str, Signature]]:
     for path in sorted(folder.rglob("*")):
         try:
-            if path.is_file():
+            if path.is_file() and not path.name.endswith(KEPT_HERE):
                 yield str(path.relative_to(folder)), _signature(path)
         except FileNotFoundError:
             continue  # deleted during the scan
+
+
+def _beside(path: Path, ending: str) -> Path:
+    return path.with_name(path.name + ending)
 
 
 def _signature(path: Path) -> Signature:

@@ -14,7 +14,8 @@ _WRITTEN = ("model", "output", "checkpoints")  # by jobs; a notebook's machine h
 _LONGEST_LINE = 300  # characters: FailureReason has room for other things
 _INSTEAD = (
     f"Jobs have no {CONTAINER_ROOT} on this machine (path rewriting). Let the script take its folders from SM_CHANNEL_<NAME>,"
-    " SM_MODEL_DIR, SM_OUTPUT_DATA_DIR and SM_CHECKPOINT_DIR, which are right here and on AWS."
+    " SM_MODEL_DIR and SM_OUTPUT_DATA_DIR, which are right here and on AWS, and that of checkpoints from SM_CHECKPOINT_DIR where"
+    " it is set, else from /opt/ml/checkpoints: on AWS it is not set."
 )
 
 

@@ -3,6 +3,7 @@
 import os
 import re
 import select
+import threading
 import time
 from collections import deque
 from collections.abc import Callable
@@ -55,6 +56,7 @@ class HostLog:
     def __init__(self, logs: BaseClient, stream: str, file: Path, on_line: Callable[[str], None]):
         """`on_line` is called with every line (for the metrics)."""
         self._logs, self._stream, self._on_line = logs, stream, on_line
+        self._lock = threading.RLock()  # a job's thread writes too, while another follows its pipe
         self._events: list[dict] = []
         self._bytes = 0
         self._flushed = time.monotonic()
@@ -69,10 +71,11 @@ class HostLog:
 
     def write(self, line: str) -> None:
         """Add one line."""
-        self._on_line(line)
-        self.last.append(line)
-        self._add(line)
-        self._file.write(line, self._timestamp)
+        with self._lock:
+            self._on_line(line)
+            self.last.append(line)
+            self._add(line)
+            self._file.write(line, self._timestamp)
 
     def _add(self, line: str) -> None:
         size = len(line.encode(errors="replace")) + EVENT_OVERHEAD_BYTES
@@ -84,12 +87,15 @@ class HostLog:
 
     def flush(self) -> None:
         """Send the lines that are waiting."""
-        self._flushed = time.monotonic()
-        if complaint := self._file.flush():
-            self._add(complaint)
-        if self._events:
-            self._logs.put_log_events(logGroupName=GROUP, logStreamName=self._stream, logEvents=self._events)
-            self._events, self._bytes = [], 0
+        with self._lock:
+            self._flushed = time.monotonic()
+            if complaint := self._file.flush():
+                self._add(complaint)
+            if self._events:
+                self._logs.put_log_events(
+                    logGroupName=GROUP, logStreamName=self._stream, logEvents=self._events
+                )
+                self._events, self._bytes = [], 0
 
     def follow(self, pipe: IO[bytes]) -> None:
         """Write every line of `pipe` until its other end is closed."""
@@ -121,5 +127,6 @@ class HostLog:
 
     def close(self) -> None:
         """Send the rest and close the file."""
-        self.flush()
-        self._file.close()
+        with self._lock:
+            self.flush()
+            self._file.close()

@@ -3,7 +3,9 @@
 import re
 from collections.abc import Iterator
 from typing import Any
+from weakref import WeakKeyDictionary
 
+import boto3
 from botocore.exceptions import BotoCoreError, ClientError
 from job.ranges import COUNT, Range
 
@@ -13,7 +15,8 @@ from workshop.checks.request import NOTE, OK, PROBLEM, WARNING, Check, JobReques
 
 # CreateTrainingJob, https://docs.aws.amazon.com/sagemaker/latest/APIReference/API_ResourceConfig.html and
 # API_StoppingCondition.html: a job runs for 28 days at most; a gp2 volume has 16 TiB at most. A warm pool is kept for
-# an hour: https://docs.aws.amazon.com/sagemaker/latest/dg/train-warm-pools.html
+# an hour, of no spot instances: https://docs.aws.amazon.com/sagemaker/latest/dg/train-warm-pools.html. Without a quota of its
+# own it is not kept, and the job runs all the same: train-warm-pools-resource-limits.html, 2026-11.
 ASKED = {
     "instance_count": COUNT,
     "volume_size_in_gb": Range(least=1, most=16_384),
@@ -23,6 +26,8 @@ ASKED = {
 }
 LONGEST_BASE_NAME = 48  # the SDK cuts a job's name at 63 characters, its time stamp (15) included
 JOB_MAX_SECONDS = "JOB_MAX_SECONDS"  # the job's own copy of its maximal run time
+# SageMaker's quotas by name, as last listed for a session, and so for its account and region: there are thousands.
+_QUOTAS: WeakKeyDictionary[boto3.Session, dict[str, float]] = WeakKeyDictionary()
 
 
 def check_machines(request: JobRequest, settings: dict[str, Any]) -> Iterator[Check]:
@@ -146,6 +151,13 @@ def check_spot(request: JobRequest, settings: dict[str, Any]) -> Iterator[Check]
     """An interrupted spot job starts again from its checkpoint; without one it may never finish."""
     if not request.spot:
         return
+    if request.keep_alive_s:
+        yield Check(
+            "spot",
+            PROBLEM,
+            "SageMaker keeps no spot instances for the next job: leave keep_alive_period_in_seconds out, or "
+            "enable_managed_spot_training",
+        )
     if not request.checkpoints:
         yield Check(
             "spot",
@@ -184,13 +196,11 @@ def check_quota(request: JobRequest) -> Iterator[Check]:
     """The account's quotas let this many instances run, and stay for the next job, if they may be asked."""
     if request.local or request.instance_type is None:
         return
-    usages = ["spot training job usage" if request.spot else "training job usage"]
-    usages += ["training warm pool usage"] if request.keep_alive_s else []
-    wanted = [f"{request.instance_type} for {usage}" for usage in usages]
+    usage = "spot training job usage" if request.spot else "training job usage"
+    pool = f"{request.instance_type} for training warm pool usage"
+    wanted = [f"{request.instance_type} for {usage}", *([pool] if request.keep_alive_s else [])]
     try:
-        pages = request.boto_session.client("service-quotas").get_paginator("list_service_quotas")
-        quotas = (quota for page in pages.paginate(ServiceCode="sagemaker") for quota in page["Quotas"])
-        values = {quota["QuotaName"]: quota["Value"] for quota in quotas if quota["QuotaName"] in wanted}
+        values = _quotas(request.boto_session, wanted, request.hosts)
     except (ClientError, BotoCoreError) as error:
         names = " and ".join(map(repr, wanted))
         yield Check("quota", WARNING, f"quotas cannot be read ({error}): look up {names} in the console")
@@ -199,10 +209,27 @@ def check_quota(request: JobRequest) -> Iterator[Check]:
         value = values.get(name)
         if value is None:
             yield Check("quota", WARNING, f"Service Quotas lists no {name!r}")
-        elif value < request.hosts:
+        elif value >= request.hosts:
+            yield Check("quota", OK, f"{name}: {value:.0f}")
+        elif name == pool:
+            text = f"{name!r} is {value:.0f}: the job runs, but its {request.hosts} instances are not kept for the next one"
+            yield Check("quota", WARNING, f"{text}. Ask for more in Service Quotas")
+        else:
             text = (
                 f"{name!r} is {value:.0f}, but the job needs {request.hosts}: ask for more in Service Quotas"
             )
             yield Check("quota", PROBLEM, text)
-        else:
-            yield Check("quota", OK, f"{name}: {value:.0f}")
+
+
+def _quotas(session: boto3.Session, wanted: list[str], least: int) -> dict[str, float]:
+    """SageMaker's quotas by name: those listed before, unless one of the wanted is less than `least` there.
+
+    It may have been raised since. Raises ClientError or BotoCoreError if they cannot be listed.
+    """
+    known = _QUOTAS.get(session, {})
+    if any(known.get(name, 0) < least for name in wanted):
+        pages = session.client("service-quotas").get_paginator("list_service_quotas")
+        listed = pages.paginate(ServiceCode="sagemaker", PaginationConfig={"PageSize": 100})
+        known = {quota["QuotaName"]: quota["Value"] for page in listed for quota in page["Quotas"]}
+        _QUOTAS[session] = known
+    return known

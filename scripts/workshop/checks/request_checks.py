@@ -5,9 +5,10 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
+from botocore.exceptions import BotoCoreError, ClientError
 from local_sagemaker.environments import EnvironmentBuildError, check_job_requirements, requirement_lines
 
-from workshop.checks.request import OK, PROBLEM, Check, JobRequest
+from workshop.checks.request import OK, PROBLEM, WARNING, Check, JobRequest
 from workshop.secrets import secret_files, secret_in
 
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*$")
@@ -90,8 +91,8 @@ def check_secrets(request: JobRequest) -> Iterator[Check]:
 
 
 def check_channels(request: JobRequest) -> Iterator[Check]:
-    """Channel names that work as folder and as environment variable."""
-    for name, _ in request.channels:
+    """Channel names that work as folder and as environment variable, and addresses that mean one thing alone."""
+    for name, source in request.channels:
         if name in _RESERVED_CHANNELS:
             yield Check("channels", PROBLEM, f"the channel name {name!r} is taken by the SDK: choose another")
         elif not _NAME.match(name or ""):
@@ -100,6 +101,32 @@ def check_channels(request: JobRequest) -> Iterator[Check]:
                 PROBLEM,
                 f"the channel name {name!r} breaks SM_CHANNEL_...: use letters, digits and _",
             )
+        if other := _also_means(request, source):
+            yield Check(
+                "channels",
+                PROBLEM if request.local else WARNING,  # the local endpoint refuses it
+                f"the address of {name!r} is the beginning of {other} too, and a job gets all that begins with it: "
+                "write a folder's address with a / at its end, or give one of the two another name",
+            )
+
+
+def _also_means(request: JobRequest, source: Any) -> str | None:
+    """What begins with a channel's address in S3 besides the folder or the object of that name; None if nothing is known to."""
+    address = getattr(source, "s3_uri", source)
+    if not isinstance(address, str) or not address.startswith("s3://") or address.endswith("/"):
+        return None
+    bucket, _, prefix = address.removeprefix("s3://").partition("/")
+    if not prefix or getattr(source, "s3_data_type", None) == "ManifestFile":
+        return None
+    try:
+        s3 = request.boto_session.client("s3")
+        found = s3.list_objects_v2(Bucket=bucket, Prefix=prefix, Delimiter="/")
+    except (ClientError, BotoCoreError):  # said by those who look at what is in the channel
+        return None
+    folders = [entry["Prefix"] for entry in found.get("CommonPrefixes", [])]
+    names = [*folders, *(entry["Key"] for entry in found.get("Contents", []))]
+    meant = next((name for name in (f"{prefix}/", prefix) if name in names), None)
+    return next((f"s3://{bucket}/{name}" for name in names if meant and name != meant), None)
 
 
 def check_source(request: JobRequest) -> Iterator[Check]:

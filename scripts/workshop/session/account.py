@@ -60,10 +60,18 @@ class AccountSettings:
     def volume_kms_key(self, instance_type: str) -> str | None:
         """For Compute(volume_kms_key_id=...): None where the instance has a disk of its own.
 
-        Such a disk is encrypted by the instance, and CreateTrainingJob refuses VolumeKmsKeyId with it.
+        Such a disk is encrypted by the instance, and CreateTrainingJob refuses VolumeKmsKeyId with it. Raises AccountError
+        where there is a volume and the key is an alias: S3 takes one for a job's output, VolumeKmsKeyId does not.
         """
         found = find_instance(instance_type)
-        return None if found and found.local_disk_gb else self.kms_key
+        if self.kms_key is None or (found and found.local_disk_gb):
+            return None
+        if self.kms_key.rpartition(":")[2].startswith("alias/"):
+            raise AccountError(
+                f"{ACCOUNT_FILE.name}: kms_key is {self.kms_key!r}, and SageMaker takes no alias for the disk of "
+                f"{instance_type}. Write the key's own id or ARN: aws kms describe-key --key-id {self.kms_key} shows it."
+            )
+        return self.kms_key
 
     def job_environment(self) -> dict[str, str]:
         """Variables that tell a job the names of its secrets."""
@@ -189,7 +197,7 @@ _CHECKS: dict[str, Callable[[Any], str | None]] = {
         "arn:aws:sagemaker:us-east-1:123456789012:mlflow-app/app-NAME.",
     ),
     "kms_key": _text(
-        r"(arn:aws[a-z-]*:kms:[a-z0-9-]+:\d{12}:)?key/[\w-]+|(arn:aws[a-z-]*:kms:[a-z0-9-]+:\d{12}:)?alias/[\w/-]+"
+        r"arn:aws[a-z-]*:kms:[a-z0-9-]+:\d{12}:key/[\w-]+|(arn:aws[a-z-]*:kms:[a-z0-9-]+:\d{12}:)?alias/[\w/-]+"
         r"|[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}|mrk-[0-9a-f]{32}",
         "Write the key's id, or its ARN: arn:aws:kms:us-east-1:123456789012:key/1234abcd-12ab-34cd-56ef-1234567890ab.",
     ),

@@ -255,6 +255,7 @@ def _open_aws(
         session = Session(boto_session, default_bucket=bucket)
         role = role or _own_role(session, identity)
         bucket = session.default_bucket()
+        _check_region(session, bucket)
     except (BotoCoreError, ClientError) as error:
         raise SessionError(f"AWS cannot be used from here: {error}\n{account_help}") from error
     boto3.setup_default_session(region_name=session.boto_region_name)  # for boto3.client(...) in the notebook
@@ -287,6 +288,22 @@ def _set_for_this_session(variables: dict[str, str]) -> None:
                 os.environ[name] = value
 
     _leave_session = leave
+
+
+def _check_region(session: Session, bucket: str) -> None:
+    """Raises SessionError for a bucket of another region: a job reads its channels in its own region alone.
+
+    Where the bucket may not be asked, nothing is said: what needs it will.
+    """
+    try:
+        found = session.boto_session.client("s3").head_bucket(Bucket=bucket).get("BucketRegion")
+    except ClientError:
+        return
+    if found and found != session.boto_region_name:
+        raise SessionError(
+            f"The bucket {bucket} is in {found}, and this session in {session.boto_region_name}: SageMaker takes a job's data "
+            f"from its own region. Pass region={found!r}, or a bucket that is in {session.boto_region_name}."
+        )
 
 
 def _own_role(session: Session, identity: dict) -> str:
