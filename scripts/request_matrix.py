@@ -150,9 +150,9 @@ def record(notebook: Path, recipe: str, folder: Path) -> list[dict[str, Any]]:
     keeper = RequestKeeper()
     shell = InteractiveShell.instance()
     shell.run_cell("import matplotlib; matplotlib.use('Agg')")
-    shell.display_formatter.active_types = [
-        "text/plain"
-    ]  # nobody looks at the pictures, which take a third of the time
+    assert shell.display_formatter
+    # Nobody looks at the pictures, which take a third of the time.
+    shell.display_formatter.active_types = ["text/plain"]
     shell.run_line_magic("xmode", "Plain")  # nobody looks at most of the errors, and colours take seconds
     section, failures = "", []
     for cell in nbformat.read(notebook, as_version=4).cells:
