@@ -199,7 +199,10 @@ def test_the_oldest_configuration_file_says_when_the_container_was_made(tmp_path
 
 
 def spot(*phases: tuple[str, float]) -> dict:
-    """A spot job with these SecondaryStatusTransitions: each with how many seconds ago it began, and until the next."""
+    """A spot job with these SecondaryStatusTransitions: each with how many seconds ago it began, and until the next.
+
+    Seconds before now: when the test runs, and not when it was collected.
+    """
     now = datetime.datetime.now(datetime.UTC)
     starts = [now - datetime.timedelta(seconds=ago) for _, ago in phases]
     transitions = [
@@ -211,12 +214,15 @@ def spot(*phases: tuple[str, float]) -> dict:
 
 ATTEMPT = ("Starting", 700), ("Downloading", 600), ("Training", 580), ("Interrupted", 300)
 DESCRIBED = {
-    "on demand": ({}, 900),
-    "spot, not yet described": (spot(), 1000),
-    "spot, which has waited": (spot(("Starting", 700), ("Downloading", 60), ("Training", 30)), 940),
-    "spot, interrupted": (spot(*ATTEMPT, ("Starting", 290), ("Downloading", 50), ("Training", 40)), 650),
+    "on demand": (dict, 900),
+    "spot, not yet described": (spot, 1000),
+    "spot, which has waited": (lambda: spot(("Starting", 700), ("Downloading", 60), ("Training", 30)), 940),
+    "spot, interrupted": (
+        lambda: spot(*ATTEMPT, ("Starting", 290), ("Downloading", 50), ("Training", 40)),
+        650,
+    ),
     "spot, interrupted twice": (
-        spot(*ATTEMPT, ("Starting", 290), ("Training", 200), ("Interrupted", 100), ("Training", 5)),
+        lambda: spot(*ATTEMPT, ("Starting", 290), ("Training", 200), ("Interrupted", 100), ("Training", 5)),
         595,
     ),
     "not allowed": (None, 1000),
@@ -237,7 +243,7 @@ def test_the_service_knows_when_the_job_began(case, tmp_path, monkeypatch):
         if more is None:
             raise ClientError({"Error": {"Code": "AccessDeniedException"}}, "DescribeTrainingJob")
         begun = datetime.datetime.now(datetime.UTC) - datetime.timedelta(seconds=100)
-        return {"TrainingStartTime": begun, **more}
+        return {"TrainingStartTime": begun, **more()}
 
     service = SimpleNamespace(describe_training_job=describe_training_job)
     monkeypatch.setattr(boto3, "client", lambda *_, **__: service)
