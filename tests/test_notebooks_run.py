@@ -27,7 +27,7 @@ THRESHOLDS = {
 # Jobs beside the main one, whose results are in the notebooks as recorded, only show here that they run.
 SHORTER = {
     "02_grpo_trl_accelerate": {"short_steps": 6, "letter_steps": 1},
-    "03_grpo_trl_fsdp": {"short_steps": 4, "sick_steps": 6},
+    "03_grpo_trl_fsdp": {"sick_steps": 6},
     "04_grpo_unsloth": {"short_steps": 6},
     "05_grpo_verl": {
         "loss_steps": 2,
