@@ -61,9 +61,8 @@ class Choice(NamedTuple):
     """The option that is a known answer."""
 
     letter: str
-    place: (
-        int | None
-    )  # counted from 0, where the answer is a number and nothing else says which option is meant
+    # Counted from 0, where the answer is a number and nothing else says which option is meant
+    place: int | None
     options: int
 
 
