@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any, Self
 
 import psutil
+from forked_jobs import ForkedJob, Ranks, fork_job, forks
 from local_sagemaker.environments import job_environment
 from local_sagemaker.hosts.hosts import free_port
 from safetensors import safe_open
@@ -27,6 +28,7 @@ ROOT = Path(__file__).resolve().parents[1]
 SHARED = ROOT / "scripts"
 # What a job gets from SageMaker and from launchers only, not from the machine that runs the tests.
 _NOT_FROM_HERE = ("MLFLOW_", "WANDB_", "AWS_", "SM_", "ACCELERATE_", "UNSLOTH_", "VERL_")
+Job = subprocess.Popen | ForkedJob
 _TIMES = {"step_time"}  # of a history: no two runs agree on them
 
 
@@ -55,37 +57,42 @@ class ScriptJob:
         self,
         *,
         processes: int | None = None,
-        torchrun: Sequence[str] = ("--standalone",),
+        host: tuple[int, int, int] = (0, 1, 0),
+        torchrun: bool = False,
         environment: Mapping[str, str] | None = None,
         **settings: Any,
-    ) -> subprocess.Popen:
-        """The script's process, or with `processes` a torchrun of so many; its output goes to `log_file`."""
-        launch = [str(self.python)]
-        if processes:
-            launch += ["-m", "torch.distributed.run", *torchrun, f"--nproc_per_node={processes}"]
+    ) -> Job:
+        """The script's process, or with `processes` so many that find one another; their output goes to `log_file`.
+
+        They are forked from one that has imported the libraries, unless `torchrun` is to start them, as on SageMaker.
+        `host`: its rank, how many there are, the port where they meet (0: any).
+        """
+        rank, hosts, port = host
         recipe = (
             ["--config", str(self.script.parent / "recipes" / f"{self.recipe}.yaml")] if self.recipe else []
         )
         given = [f"--{name}={_as_text(value)}" for name, value in {**self.settings, **settings}.items()]
-        with open(self.log_file, "w") as log:
-            return subprocess.Popen(
-                [*launch, str(self.script), *recipe, *given],
-                cwd=self.work,
-                stdout=log,
-                stderr=subprocess.STDOUT,
-                start_new_session=True,
-                env=job_variables(
-                    SM_MODEL_DIR=str(self.model),
-                    SM_OUTPUT_DATA_DIR=str(self.output),
-                    SM_OUTPUT_FAILURE=str(self.failure),
-                    SM_CHECKPOINT_DIR=str(self.checkpoints),
-                    HF_DATASETS_CACHE=str(self.folder / "cache"),
-                    **{f"SM_CHANNEL_{name.upper()}": str(path) for name, path in self.channels.items()},
-                    **(environment or {}),
-                ),
-            )
+        variables = job_variables(
+            SM_MODEL_DIR=str(self.model),
+            SM_OUTPUT_DATA_DIR=str(self.output),
+            SM_OUTPUT_FAILURE=str(self.failure),
+            SM_CHECKPOINT_DIR=str(self.checkpoints),
+            HF_DATASETS_CACHE=str(self.folder / "cache"),
+            **{f"SM_CHANNEL_{name.upper()}": str(path) for name, path in self.channels.items()},
+            **(environment or {}),
+        )
+        return start_job(
+            self.python,
+            self.script,
+            [*recipe, *given],
+            variables=variables,
+            folder=self.work,
+            log=self.log_file,
+            ranks=Ranks(processes, rank, hosts, port or free_port()) if processes else None,
+            torchrun=torchrun,
+        )
 
-    def end(self, process: subprocess.Popen, *, fails: bool = False) -> Self:
+    def end(self, process: Job, *, fails: bool = False) -> Self:
         """Waits for the end, which must be a good one, or with `fails` a bad one."""
         try:
             process.wait(timeout=self.timeout)
@@ -98,7 +105,7 @@ class ScriptJob:
         """`start`, and to the end."""
         return self.end(self.start(**options), fails=fails)
 
-    def kill_when(self, process: subprocess.Popen, reached: Callable[[], bool]) -> None:
+    def kill_when(self, process: Job, reached: Callable[[], bool]) -> None:
         """Kills the job as soon as `reached()`, which must be before it ends."""
         deadline = time.monotonic() + self.timeout
         try:
@@ -133,14 +140,65 @@ class ScriptJob:
             return {name: tensors.get_tensor(name).tobytes() for name in tensors.keys()}  # noqa: SIM118
 
 
+def start_job(
+    python: Path,
+    script: Path,
+    arguments: Sequence[str],
+    *,
+    variables: Mapping[str, str],
+    folder: Path,
+    log: Path,
+    ranks: Ranks | None,
+    torchrun: bool = False,
+) -> Job:
+    """A script as one process, or as the `ranks` of a host: forked where that can be and `torchrun` is not asked for."""
+    if forks(python) and not torchrun:
+        return fork_job(python, script, arguments, variables=variables, folder=folder, log=log, ranks=ranks)
+    launch = [str(python)]
+    if ranks:
+        launch += ["-m", "torch.distributed.run", f"--nproc_per_node={ranks.processes}"]
+        launch += [f"--nnodes={ranks.hosts}", f"--node_rank={ranks.host_rank}"]
+        launch += ["--master_addr=127.0.0.1", f"--master_port={ranks.port}"]
+    with open(log, "w") as file:
+        return subprocess.Popen(
+            [*launch, str(script), *arguments],
+            cwd=folder,
+            stdout=file,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+            env=variables,
+        )
+
+
+def run_two_processes(
+    script: Path, *arguments: str, folder: Path, fails: bool = False, **variables: str
+) -> str:
+    """What a script of the tests' own writes that two processes run, which find one another; it sees the tests' modules."""
+    log, tests = folder / "two-processes.log", Path(__file__).parent
+    job = start_job(
+        Path(sys.executable),
+        script,
+        arguments,
+        variables=job_variables(tests, **variables),
+        folder=folder,
+        log=log,
+        ranks=Ranks(2, 0, 1, free_port()),
+    )
+    try:
+        code = job.wait(timeout=180)
+    finally:
+        kill(job)
+    assert (code != 0) is fails, log.read_text()[-5000:]
+    return log.read_text()
+
+
 def run_hosts(hosts: Sequence[ScriptJob], **settings: Any) -> None:
     """One job on several hosts, each of one process and with folders of its own, to its end."""
-    meeting = [f"--nnodes={len(hosts)}", "--master_addr=127.0.0.1", f"--master_port={free_port()}"]
-    running = []
+    running, port = [], free_port()
     for rank, host in enumerate(hosts):
         own = {"SM_HOST_COUNT": str(len(hosts)), "SM_CURRENT_HOST_RANK": str(rank)}
-        launch = [*meeting, f"--node_rank={rank}"]
-        running.append((host, host.start(processes=1, torchrun=launch, environment=own, **settings)))
+        place = (rank, len(hosts), port)
+        running.append((host, host.start(processes=1, host=place, environment=own, **settings)))
     try:
         for host, process in running:
             host.end(process)
@@ -149,7 +207,7 @@ def run_hosts(hosts: Sequence[ScriptJob], **settings: Any) -> None:
             kill(process)
 
 
-def kill(process: subprocess.Popen) -> None:
+def kill(process: Job) -> None:
     """Ends the process and all that it started: torchrun's workers have sessions of their own."""
     family = []
     with suppress(psutil.NoSuchProcess):

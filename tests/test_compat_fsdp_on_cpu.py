@@ -1,50 +1,33 @@
 """FSDP2 on CPU: with compat's help parameters are sharded and trained the same; without it they are not."""
 
 import json
-import os
-import signal
-import subprocess
-import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
+from harness import run_two_processes
 from tiny import tiny_model
 
 TESTS = Path(__file__).parent
 pytestmark = pytest.mark.job
 
 
-def probe(*arguments: str, script: str = "fsdp_probe.py") -> list[dict]:
-    """The two processes' records of one run of a probe."""
-    process = subprocess.Popen(
-        [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
-        + [str(TESTS / script), *arguments],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        start_new_session=True,
-        env={
-            **{name: value for name, value in os.environ.items() if not name.startswith("ACCELERATE_")},
-            "PYTHONPATH": os.pathsep.join((str(TESTS), str(TESTS.parent / "scripts"))),
-            "OMP_NUM_THREADS": "1",
-            "CUDA_VISIBLE_DEVICES": "",
-        },
-    )
-    try:
-        output, _ = process.communicate(timeout=180)
-    finally:
-        if process.poll() is None:
-            os.killpg(process.pid, signal.SIGKILL)
-            process.wait()
-    assert process.returncode == 0, output
-    lines = [line.removeprefix("PROBE ") for line in output.splitlines() if line.startswith("PROBE ")]
-    assert len(lines) == 2, output
-    return [json.loads(line) for line in lines]
+@pytest.fixture(scope="module")
+def probe(tmp_path_factory) -> Callable[..., list[dict]]:
+    """probe(*arguments, script): the two processes' records of one run of a probe."""
+
+    def run(*arguments: str, script: str = "fsdp_probe.py") -> list[dict]:
+        output = run_two_processes(TESTS / script, *arguments, folder=tmp_path_factory.mktemp("probe"))
+        lines = [line.removeprefix("PROBE ") for line in output.splitlines() if line.startswith("PROBE ")]
+        assert len(lines) == 2, output
+        return [json.loads(line) for line in lines]
+
+    return run
 
 
 @pytest.fixture(scope="module")
-def with_help() -> list[dict]:
+def with_help(probe) -> list[dict]:
     return probe("adapter")
 
 
@@ -70,7 +53,7 @@ def test_two_processes_hold_half_each_and_train_as_one_would(with_help):
 
 
 @pytest.mark.timeout(240)
-def test_accelerate_still_needs_the_adapter():
+def test_accelerate_still_needs_the_adapter(probe):
     """When this fails, accelerate shards on CPU by itself: delete scripts/compat/fsdp_on_cpu.py and its callers."""
     assert not any(record["any"] for record in probe())
 
@@ -82,7 +65,7 @@ def test_transformers_knows_that_accelerate_sharded_the_model(with_help):
 
 
 @pytest.mark.timeout(240)
-def test_adapters_are_merged_into_a_sharded_base_and_handed_on_whole():
+def test_adapters_are_merged_into_a_sharded_base_and_handed_on_whole(probe):
     """When the base in 4 bits takes them in, too: take the refusal out of job/forms.py."""
     for record in probe(script="merge_probe.py"):
         assert record["None"]["changed"] > 0.01

@@ -79,7 +79,7 @@ def data(tmp_path_factory) -> Path:
 
 
 def of_01(folder: Path, data: Path) -> ScriptJob:
-    """A short job of 01's script, to be started by torchrun."""
+    """A short job of 01's script."""
     channels = {"train": data / "pairs", "validation": data / "validation", "test": data / "test"}
     return ScriptJob(SCRIPTS / "train.py", folder, channels, QUICK, timeout=900)
 
@@ -120,8 +120,8 @@ def test_accuracy_is_measured_beside_the_margin(plain):
 
 @pytest.fixture(scope="module")
 def sharded(data, tmp_path_factory) -> ScriptJob:
-    """The same run over two processes, under FSDP2."""
-    return of_01(tmp_path_factory.mktemp("sharded"), data).run(processes=2, **SIGMOID)
+    """The same run over two processes, under FSDP2, by torchrun."""
+    return of_01(tmp_path_factory.mktemp("sharded"), data).run(processes=2, torchrun=True, **SIGMOID)
 
 
 @pytest.mark.job

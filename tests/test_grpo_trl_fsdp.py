@@ -1,6 +1,7 @@
 """03_grpo_trl_fsdp: its recipes, and its train.py in real processes: layouts, adapters, interruptions.
 
-The jobs are started as SageMaker starts them, by torchrun with SM_* folders, but with a few completions a step.
+The jobs get SM_* folders as on SageMaker, and a few completions a step; those that others are compared with are started
+by torchrun.
 """
 
 import random
@@ -56,7 +57,7 @@ def data(tmp_path_factory) -> dict[str, Path]:
 @pytest.fixture(scope="module")
 def uninterrupted(data, tmp_path_factory) -> ScriptJob:
     """Two processes on one host, all steps, nothing in between."""
-    return of_03(tmp_path_factory.mktemp("uninterrupted"), data).run(processes=2)
+    return of_03(tmp_path_factory.mktemp("uninterrupted"), data).run(processes=2, torchrun=True)
 
 
 @pytest.mark.parametrize("name", RECIPES)
@@ -115,7 +116,7 @@ def test_each_process_holds_half(uninterrupted):
 @pytest.mark.timeout(1200)
 def test_two_hosts_give_the_same_numbers_and_one_process_the_same_rewards(uninterrupted, data, tmp_path):
     hosts = [of_03(tmp_path / f"host-{rank}", data) for rank in (0, 1)]
-    run_hosts(hosts, max_steps=3)
+    run_hosts(hosts, max_steps=3, torchrun=True)
     assert rewards(hosts[0]) == rewards(uninterrupted)[:3]
 
     alone = of_03(tmp_path / "alone", data)

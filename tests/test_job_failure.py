@@ -2,11 +2,9 @@
 
 import argparse
 import os
-import subprocess
-import sys
 
 import pytest
-from harness import job_variables
+from harness import run_two_processes
 from job.container import ChannelNotFound, channel, checkpoint_dir, host_count, is_main_process, process_count
 from job.failure import EndedEarly, describe, report_failure
 
@@ -123,22 +121,7 @@ with report_failure():
 def test_of_two_processes_the_one_that_knows_reports(failure, tmp_path):
     script = tmp_path / "script.py"
     script.write_text(DISTRIBUTED)
-    launch = [
-        sys.executable,
-        "-m",
-        "torch.distributed.run",
-        "--standalone",
-        "--nproc_per_node=2",
-        str(script),
-    ]
-    result = subprocess.run(
-        launch,
-        env={**job_variables(), "SM_OUTPUT_FAILURE": str(failure)},
-        capture_output=True,
-        timeout=150,
-        check=False,
-    )
-    assert result.returncode != 0
+    run_two_processes(script, folder=tmp_path, fails=True, SM_OUTPUT_FAILURE=str(failure))
     assert failure.read_text().startswith("ValueError: only the second process knows why (process 1 of 2)")
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from harness import job_variables
+from harness import job_variables, run_two_processes
 from rl.comparison import paired
 from rl.evaluation import Evaluation, evaluate, greedy_pass_at_1, score_completions
 from rl.generation import Generated
@@ -333,8 +333,7 @@ state.destroy_process_group()
 def test_two_processes_give_the_evaluation_of_one(rows, tmp_path):
     script = tmp_path / "script.py"
     script.write_text(DISTRIBUTED)
-    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
-    subprocess.run([*launch, str(script), str(tmp_path)], check=True, env=job_variables(TESTS), timeout=150)
+    run_two_processes(script, str(tmp_path), folder=tmp_path)
     alone = evaluate(*tiny_model(), rows, **SETTINGS)
     for rank in (0, 1):
         assert Evaluation.load(tmp_path / f"{rank}.json") == alone
