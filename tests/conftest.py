@@ -12,7 +12,11 @@ from xdist.scheduler import LoadScopeScheduling
 
 NOTEBOOK_RUNS = "tests/test_notebooks_run.py"
 # Words of a command line -> the marker without which a test may not start it.
-GUARDED = {("local_sagemaker", "serve"): "endpoint", ("torch.distributed.run",): "job"}
+GUARDED = {
+    ("local_sagemaker", "serve"): "endpoint",
+    ("torch.distributed.run",): "job",
+    ("forked_jobs.fork_job",): "job",
+}
 
 _current: list[pytest.Item] = []
 
@@ -62,9 +66,9 @@ def _no_endpoint_unless_marked(request: pytest.FixtureRequest, monkeypatch: pyte
 
 def _refuse_unmarked(event: str, arguments: tuple) -> None:
     """`make check` is quick as long as what is slow has its marker; a test without it may not start such a process."""
-    if event != "subprocess.Popen" or not _current:
+    if not _current or event not in ("subprocess.Popen", "forked_jobs.fork_job"):
         return
-    command = [str(word) for word in arguments[1]]
+    command = [str(word) for word in arguments[1]] if event == "subprocess.Popen" else [event]
     for words, marker in GUARDED.items():
         if set(words) <= set(command) and not any(_current[0].iter_markers(marker)):
             raise RuntimeError(

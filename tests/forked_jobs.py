@@ -16,8 +16,27 @@ from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-MODULES = ["torch", "transformers", "datasets", "accelerate", "peft", "trl", "mlflow", "wandb"]
+from job_variables import SHARED, job_variables
+
 _START_S = 120
+
+
+@dataclass(frozen=True)
+class Preload:
+    """What an import server imports for its jobs, and where it finds it."""
+
+    python: Path
+    modules: tuple[str, ...] = (
+        "torch",
+        "transformers",
+        "datasets",
+        "accelerate",
+        "peft",
+        "trl",
+        "mlflow",
+        "wandb",
+    )
+    path: tuple[Path, ...] = (SHARED,)
 
 
 @dataclass(frozen=True)
@@ -63,13 +82,8 @@ class ForkedJob:
         self.send_signal(signal.SIGKILL)
 
 
-def forks(python: Path) -> bool:
-    """Whether this interpreter's jobs may be forked: macOS and its libraries do not stand it."""
-    return sys.platform == "linux" and Path(python) == Path(sys.executable)
-
-
 def fork_job(
-    python: Path,
+    preload: Preload,
     script: Path,
     arguments: Sequence[str],
     *,
@@ -79,27 +93,30 @@ def fork_job(
     ranks: Ranks | None,
 ) -> ForkedJob:
     """Starts `script`, in several processes that find one another if there are `ranks`."""
+    sys.audit("forked_jobs.fork_job", str(script))  # conftest.py asks for the test's marker
     request = {"script": str(script), "arguments": list(arguments), "variables": dict(variables)}
     request |= {"folder": str(folder), "log": str(log), "ranks": ranks and asdict(ranks)}
     connection = socket.socket(socket.AF_UNIX)
-    connection.connect(_server(python, variables["PYTHONPATH"].split(os.pathsep)[-1]))
+    connection.connect(_server(preload))
     connection.sendall(json.dumps(request).encode() + b"\n")
     return ForkedJob(connection)
 
 
 @functools.cache
-def _server(python: Path, shared: str) -> str:
-    """The address of the interpreter's import server, which is started for the first of its jobs."""
-    address = os.path.join(tempfile.mkdtemp(prefix="import-server-"), "socket")
+def _server(preload: Preload) -> str:
+    """The address of an import server, which is started for the first of its jobs."""
+    folder = tempfile.mkdtemp(prefix="import-server-")
+    address = os.path.join(folder, "socket")
     server = subprocess.Popen(
-        [str(python), str(Path(__file__).with_name("import_server.py")), address, *MODULES],
-        env={**os.environ, "PYTHONPATH": shared, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""},
+        [str(preload.python), str(Path(__file__).with_name("import_server.py")), address, *preload.modules],
+        env={**job_variables(), "PYTHONPATH": os.pathsep.join(map(str, preload.path))},
+        cwd=folder,  # Unsloth leaves something there
         start_new_session=True,
     )
     atexit.register(server.kill)
     deadline = time.monotonic() + _START_S
     while not os.path.exists(address):
-        assert server.poll() is None, f"{python} {' '.join(MODULES)}: see its output above"
-        assert time.monotonic() < deadline, f"{python} did not import its libraries in {_START_S} s"
+        assert server.poll() is None, f"{preload}: see its output above"
+        assert time.monotonic() < deadline, f"{preload} was not imported in {_START_S} s"
         time.sleep(0.05)
     return address

@@ -7,7 +7,6 @@ The tests that use it are marked `job`.
 """
 
 import json
-import os
 import re
 import subprocess
 import sys
@@ -19,15 +18,13 @@ from pathlib import Path
 from typing import Any, Self
 
 import psutil
-from forked_jobs import ForkedJob, Ranks, fork_job, forks
+from forked_jobs import ForkedJob, Preload, Ranks, fork_job
+from job_variables import SHARED, job_variables
 from local_sagemaker.environments import job_environment
 from local_sagemaker.hosts.hosts import free_port
 from safetensors import safe_open
 
 ROOT = Path(__file__).resolve().parents[1]
-SHARED = ROOT / "scripts"
-# What a job gets from SageMaker and from launchers only, not from the machine that runs the tests.
-_NOT_FROM_HERE = ("MLFLOW_", "WANDB_", "AWS_", "SM_", "ACCELERATE_", "UNSLOTH_", "VERL_")
 Job = subprocess.Popen | ForkedJob
 _TIMES = {"step_time"}  # of a history: no two runs agree on them
 
@@ -42,6 +39,9 @@ class ScriptJob:
     settings: Mapping[str, Any] = field(default_factory=dict)  # as --name=value in every start
     recipe: str | None = "tiny"
     python: Path = Path(sys.executable)
+    preload: Preload | None = (
+        None  # of an interpreter that is not the tests' own: what its jobs are forked from
+    )
     checkpoints: Path | None = None  # its own, unless another job's are given
     timeout: float = 500
 
@@ -82,14 +82,14 @@ class ScriptJob:
             **(environment or {}),
         )
         return start_job(
-            self.python,
             self.script,
             [*recipe, *given],
             variables=variables,
             folder=self.work,
             log=self.log_file,
             ranks=Ranks(processes, rank, hosts, port or free_port()) if processes else None,
-            torchrun=torchrun,
+            python=self.python,
+            preload=None if torchrun else self.preload or preload_of(self.python),
         )
 
     def end(self, process: Job, *, fails: bool = False) -> Self:
@@ -140,8 +140,20 @@ class ScriptJob:
             return {name: tensors.get_tensor(name).tobytes() for name in tensors.keys()}  # noqa: SIM118
 
 
+def preload_of(python: Path) -> Preload | None:
+    """The tests' own interpreter's jobs are forked; macOS's libraries do not stand it."""
+    own = sys.platform == "linux" and python == Path(sys.executable)
+    return Preload(python) if own else None
+
+
+def unsloth_preload(python: Path) -> Preload | None:
+    """What 04's jobs may be forked from: Unsloth has to be imported before all others."""
+    scripts = ROOT / "04_grpo_unsloth" / "scripts"
+    modules = ("unsloth_first", "trl", "datasets", "mlflow", "wandb")
+    return Preload(python, modules, (scripts, SHARED)) if sys.platform == "linux" else None
+
+
 def start_job(
-    python: Path,
     script: Path,
     arguments: Sequence[str],
     *,
@@ -149,11 +161,12 @@ def start_job(
     folder: Path,
     log: Path,
     ranks: Ranks | None,
-    torchrun: bool = False,
+    python: Path,
+    preload: Preload | None,
 ) -> Job:
-    """A script as one process, or as the `ranks` of a host: forked where that can be and `torchrun` is not asked for."""
-    if forks(python) and not torchrun:
-        return fork_job(python, script, arguments, variables=variables, folder=folder, log=log, ranks=ranks)
+    """A script as one process, or as the `ranks` of a host: forked from the preloaded libraries or by torchrun."""
+    if preload:
+        return fork_job(preload, script, arguments, variables=variables, folder=folder, log=log, ranks=ranks)
     launch = [str(python)]
     if ranks:
         launch += ["-m", "torch.distributed.run", f"--nproc_per_node={ranks.processes}"]
@@ -175,14 +188,16 @@ def run_two_processes(
 ) -> str:
     """What a script of the tests' own writes that two processes run, which find one another; it sees the tests' modules."""
     log, tests = folder / "two-processes.log", Path(__file__).parent
+    python = Path(sys.executable)
     job = start_job(
-        Path(sys.executable),
         script,
         arguments,
         variables=job_variables(tests, **variables),
         folder=folder,
         log=log,
         ranks=Ranks(2, 0, 1, free_port()),
+        python=python,
+        preload=preload_of(python),
     )
     try:
         code = job.wait(timeout=180)
@@ -217,18 +232,6 @@ def kill(process: Job) -> None:
         with suppress(psutil.NoSuchProcess):
             child.kill()
     process.wait(timeout=30)
-
-
-def job_variables(*path: Path, **variables: str) -> dict[str, str]:
-    """The environment of a job's process: nothing of this machine's AWS or trackers; `path` before the shared code."""
-    kept = {name: value for name, value in os.environ.items() if not name.startswith(_NOT_FROM_HERE)}
-    return {
-        **kept,
-        "PYTHONPATH": os.pathsep.join(map(str, [*path, SHARED])),
-        "OMP_NUM_THREADS": "1",
-        "CUDA_VISIBLE_DEVICES": "",
-        **variables,
-    }
 
 
 def module_python(scripts: Path) -> Path:

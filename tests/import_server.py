@@ -42,10 +42,10 @@ def _run_job(connection: socket.socket) -> None:
     """The job's first process: it runs the script, or starts those that do and waits for them."""
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     request = json.loads(connection.makefile().readline())
-    connection.sendall(f"{os.getpid()}\n".encode())
     log = os.open(request["log"], os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_APPEND)
     os.dup2(log, 1)
     os.dup2(log, 2)
+    connection.sendall(f"{os.getpid()}\n".encode())
     os.environ.clear()
     os.environ.update(request["variables"])
     os.chdir(request["folder"])

@@ -13,9 +13,9 @@ from bad_inputs.file_cases import file_cases
 from bad_inputs.in_job import Server
 from bad_inputs.places import Ground
 from bad_inputs.settings_cases import settings_cases
-from harness import job_variables
 from job.arguments import RecipeError
 from job.recipe import read_recipe
+from job_variables import job_variables
 from local_sagemaker.environments import EnvironmentBuildError, requirement_lines
 from rl.tasks import DataError, read_rows
 from try_bad_inputs import faulty, page

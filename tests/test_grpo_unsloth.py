@@ -13,7 +13,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from harness import ROOT, ScriptJob, answer_of, module_python, run_code
+from harness import ROOT, ScriptJob, answer_of, module_python, run_code, unsloth_preload
 from job.recipe import read_recipe
 from own_task import FEW as OWN_TASK
 from own_task import check_own_task, write_own_task
@@ -90,15 +90,14 @@ def own_task(tmp_path_factory) -> tuple[dict[str, Path], dict[str, str]]:
 @pytest.fixture(scope="module")
 def job(python, own_task, tmp_path_factory) -> ScriptJob:
     """A job that nothing interrupts, with a reward and a verdict of its own."""
-    return run_04(tmp_path_factory.mktemp("job"), own_task, python)
+    return run_04(tmp_path_factory.mktemp("job"), own_task, python, preload=None)
 
 
-def run_04(folder: Path, own_task, python: Path, checkpoints: Path | None = None) -> ScriptJob:
+def run_04(folder: Path, own_task, python: Path, **options) -> ScriptJob:
     """A short job of 04's script, to its end."""
     channels, environment = own_task
-    script = SCRIPTS / "train.py"
-    job = ScriptJob(script, folder, channels, FEW, python=python, checkpoints=checkpoints, timeout=600)
-    return job.run(environment=environment)
+    given = {"preload": unsloth_preload(python), "python": python, "timeout": 600, **options}
+    return ScriptJob(SCRIPTS / "train.py", folder, channels, FEW, **given).run(environment=environment)
 
 
 @pytest.mark.job
@@ -244,7 +243,7 @@ def test_a_job_that_goes_on_from_a_checkpoint_ends_with_the_same_weights(job, py
 @pytest.mark.job
 @pytest.mark.timeout(900)
 def test_a_job_started_again_after_its_last_step_saves_the_same_weights(job, python, own_task, tmp_path):
-    again = run_04(tmp_path, own_task, python, job.checkpoints)
+    again = run_04(tmp_path, own_task, python, checkpoints=job.checkpoints)
     assert "does not say which" not in again.log, "the checkpoint lacks a part of what it was made of"
     assert "checkpoint-4 holds all 4 steps: nothing is left to train." in again.log and again.steps() == []
     assert again.history() == job.history()

@@ -6,8 +6,9 @@ import sys
 from pathlib import Path
 
 import pytest
-from harness import ROOT, job_variables
+from harness import ROOT
 from job.caches import FOLDERS, use_large_disk
+from job_variables import job_variables
 
 SCRIPTS = [
     "01_dpo_trl/pairs_sampled",

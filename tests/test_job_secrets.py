@@ -10,8 +10,8 @@ from pathlib import Path
 
 import boto3
 import pytest
-from harness import job_variables
 from job.secrets import SecretError, provide_hub_token, read_secret
+from job_variables import job_variables
 from moto import mock_aws
 from moto.server import ThreadedMotoServer
 

@@ -5,9 +5,10 @@ import threading
 import time
 
 import pytest
-from harness import ROOT, SHARED, ScriptJob
+from harness import ROOT, ScriptJob
 from job import stalls
 from job.stalls import LEAST_S, StallError, StepClock, least_seconds
+from job_variables import SHARED
 from rl.tasks import make_splits, write_splits
 from workshop.jobs.display import JobView
 from workshop.jobs.live import _take_log

@@ -11,9 +11,10 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
-from harness import ROOT, SHARED, ScriptJob
+from harness import ROOT, ScriptJob
 from job import time_cap
 from job.time_cap import Pace, TimeCap, TimeCapError, reserve, seconds_left
+from job_variables import SHARED
 from rl.preferences import read_pairs
 from rl.tasks import make_splits, write_splits
 

@@ -15,7 +15,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
-from harness import SHARED, job_variables
+from job_variables import SHARED, job_variables
 from local_sagemaker.hosts.hosts import free_port
 from tracker_servers import WandbServer
 

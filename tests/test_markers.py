@@ -1,12 +1,14 @@
-"""What `make check` leaves out has its marker: a test without one can start neither an endpoint nor torchrun."""
+"""What `make check` leaves out has its marker: a test without one can start neither an endpoint nor a job."""
 
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 from endpoint_fixtures import start_endpoint
-from harness import SHARED
+from forked_jobs import Preload, fork_job
+from job_variables import SHARED
 
 
 def test_an_unmarked_test_starts_no_endpoint(tmp_path):
@@ -29,3 +31,17 @@ def test_an_unmarked_test_starts_no_torchrun():
 @pytest.mark.job
 def test_a_marked_one_does():
     subprocess.run([sys.executable, "-m", "torch.distributed.run", "--help"], check=True, capture_output=True)
+
+
+def test_an_unmarked_test_forks_no_job(tmp_path):
+    preload = Preload(Path(sys.executable), ())
+    with pytest.raises(RuntimeError, match="it has no marker job"):
+        fork_job(
+            preload,
+            tmp_path / "script.py",
+            [],
+            variables={},
+            folder=tmp_path,
+            log=tmp_path / "log",
+            ranks=None,
+        )

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from harness import job_variables, run_two_processes
+from harness import run_two_processes
+from job_variables import job_variables
 from rl.comparison import paired
 from rl.evaluation import Evaluation, evaluate, greedy_pass_at_1, score_completions
 from rl.generation import Generated

@@ -96,7 +96,7 @@ def test_gsm8k_solutions_are_reduced_as_those_of_ones_own_data_are(tmp_path):
     (folder / "train.jsonl").write_text(rows)
     (folder / "README.md").write_text("---\nconfigs:\n- config_name: main\n  data_files: train.jsonl\n---\n")
     code = "from rl.tasks import make_splits\nfor row in make_splits('gsm8k', {'train': 2})['train']: print(row['answer'])"
-    from harness import job_variables
+    from job_variables import job_variables
 
     settings = {**job_variables(), "HF_HOME": str(tmp_path / "cache"), "HF_HUB_OFFLINE": "1"}
     command = [sys.executable, "-c", code]
@@ -112,7 +112,7 @@ def test_gsm8k_without_a_network_says_what_to_do():
     )
     # A closed port stands for the missing network; the variables are read when the library is imported.
     closed = {"HF_ENDPOINT": "http://127.0.0.1:9", "HF_DATASETS_OFFLINE": "1", "HF_HUB_OFFLINE": "1"}
-    from harness import job_variables
+    from job_variables import job_variables
 
     output = subprocess.run(
         [sys.executable, "-c", code],

@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import psutil
 import pytest
-from harness import SHARED, job_variables
+from job_variables import SHARED, job_variables
 from rl import math_answers
 from rl.verifiers import VERIFIERS, math
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 import torch
-from harness import ROOT, ScriptJob, module_python
+from harness import ROOT, ScriptJob, module_python, unsloth_preload
 from job.models import load_base
 from lesson.quantization_views import export_table, gradient_table, measurement_table, read_report
 from rl.tasks import make_splits, write_splits
@@ -55,6 +55,8 @@ class Scripts:
             few if recipe else {},
             recipe,
             self.python,
+            # measure.py itself forks, and is asked what it imports.
+            None if script == "measure.py" else unsloth_preload(self.python),
             timeout=600,
         )
         return job.run(fails=fails, **settings)

@@ -6,7 +6,7 @@ import subprocess
 import sys
 
 import pytest
-from harness import SHARED
+from job_variables import SHARED
 from local_sagemaker.environments.installer import run_installer
 from local_sagemaker.secret_names import is_secret, without_secrets
 from workshop.secrets import secret_in

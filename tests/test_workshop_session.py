@@ -11,7 +11,7 @@ import boto3
 import botocore.exceptions
 import pytest
 from endpoint_fixtures import IMAGE, SMALL_BASE
-from harness import SHARED
+from job_variables import SHARED
 from local_sagemaker import client
 from sagemaker.train.utils import _get_unique_name
 from workshop.session import connection
