@@ -3,7 +3,7 @@
     python scripts/solutions.py copy 02      # learner/02_grpo_trl_accelerate.ipynb: open that one and work in it
     python scripts/solutions.py fold         # for who writes a notebook: folds the solutions of those in this repository
 
-A solution is a cell tagged `solution`. A copy has a stub in its place, with the names, signatures and docstrings that the
+A solution is a cell tagged `solution`. A copy has a stub in its place, with the names, signatures and purposes that the
 cells below it use, and no outputs. It runs in the module's folder, and its links lead there. In the notebooks themselves
 the solutions stay, because they are what is run and checked on every change; JupyterLab shows them as a bar to click on.
 """
@@ -32,7 +32,7 @@ def is_solution(cell: NotebookNode) -> bool:
 def stub(source: str) -> str:
     """A solution's code without what solves it.
 
-    Imports stay, functions keep decorators, signature and docstring and raise NotImplementedError, variables become `...`,
+    Imports stay, functions keep decorators, signature and the first line of their docstring and raise NotImplementedError, variables become `...`,
     and all else goes. Of a cell magic (%%writefile) its line stays.
     """
     if source.startswith("%%"):
@@ -47,7 +47,10 @@ def _without_body(node: ast.stmt) -> str:
     if isinstance(node, ast.Import | ast.ImportFrom):
         return ast.unparse(node)
     if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
-        documented = node.body[:1] if ast.get_docstring(node) else []
+        text = ast.get_docstring(node)
+        documented = (
+            [ast.Expr(ast.Constant(text.splitlines()[0]))] if text else []
+        )  # the rest may be the answer
         node.body = [
             *documented,
             *ast.parse(f"raise NotImplementedError('{node.name} is for you to write')").body,
@@ -113,6 +116,7 @@ def main(arguments: list[str] | None = None) -> int:
         parser.error(
             f"no notebook {', '.join(wanted)}; there are {', '.join(path.stem for path in notebooks)}"
         )
+    there_already = False
     for path in chosen:
         if options.action == "fold":
             nbformat.write(fold(nbformat.read(path, as_version=4)), path)
@@ -121,8 +125,8 @@ def main(arguments: list[str] | None = None) -> int:
             print(copy(path).relative_to(ROOT))
         except FileExistsError as error:
             print(error, file=sys.stderr)
-            return 1
-    return 0
+            there_already = True
+    return int(there_already)
 
 
 if __name__ == "__main__":
