@@ -27,9 +27,21 @@ LIBRARIES = {
     "verl": ("verl", "transformers", "ray", "tensordict", "TransferQueue"),
 }
 TESTS = {
-    "trl": ("test_keywords.py", "test_compat.py", "test_compat_fsdp_on_cpu.py", "test_script_arguments.py"),
-    "sagemaker": ("test_keywords.py", "test_local_sagemaker_compat.py", "test_local_sagemaker_calls.py"),
-    "unsloth": ("test_grpo_unsloth.py",),
+    "trl": (
+        "test_keywords.py",
+        "test_compat.py",
+        "test_compat_fsdp_adapters.py",
+        "test_compat_fsdp_fused_head.py",
+        "test_compat_fsdp_on_cpu.py",
+        "test_script_arguments.py",
+    ),
+    "sagemaker": (
+        "test_keywords.py",
+        "test_compat.py",
+        "test_local_sagemaker_compat.py",
+        "test_local_sagemaker_calls.py",
+    ),
+    "unsloth": ("test_grpo_unsloth.py", "test_compat_bitsandbytes.py"),
     "verl": ("test_verl_cpu.py", "test_verl_recipes.py"),
 }
 

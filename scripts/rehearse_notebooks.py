@@ -111,11 +111,9 @@ def _endpoint(output: Path) -> Iterator[client.Endpoint]:
     folder = output / "endpoints"
     folder.mkdir(parents=True, exist_ok=True)
     home = Path(tempfile.mkdtemp(prefix=time.strftime("%Y%m%d-%H%M%S-"), dir=folder))
-    os.environ["LOCAL_SAGEMAKER_RECORD_CALLS"] = "1"
     try:
         yield client.ensure_endpoint(home, max_jobs=os.cpu_count() or 1)
     finally:
-        del os.environ["LOCAL_SAGEMAKER_RECORD_CALLS"]
         client.shutdown(home)
         shutil.rmtree(home / "s3", ignore_errors=True)  # no other endpoint serves this home
 

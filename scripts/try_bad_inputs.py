@@ -165,7 +165,7 @@ def page(all_tried: list[Tried]) -> str:
         "to the local endpoint, which refuses what CreateTrainingJob would; and where that takes it, the module's training script",
         "runs as its job runs it, with the recipe `smoke` and one step, in one process on CPU.",
         "",
-        f"Tried on {date.today()} with `.venv/bin/python scripts/try_bad_inputs.py`; the list is in [scripts/bad_inputs](../scripts/bad_inputs).",
+        f"Tried on {date.today()} with `.venv-dev/bin/python scripts/try_bad_inputs.py`; the list is in [scripts/bad_inputs](../scripts/bad_inputs).",
         "",
         "| module | about | tried | " + " | ".join(OUTCOMES) + " |",
         "|---|---|---|---|---|---|",

@@ -92,7 +92,7 @@ def page(known: dict[str, Tried]) -> str:
         "  killed: each number of each step, and each byte of each tensor, is the same. Two undisturbed runs of 05 already differ in",
         "  both, since its rollouts come in another order: there it is steps, learning rates and the shapes of the tensors.",
         "",
-        f"{len(KILLS)} are in the list, {len(tried_ones)} were tried, {held} of them hold. Tried on {date.today()} with `.venv/bin/python scripts/try_kills.py`; the list is in",
+        f"{len(KILLS)} are in the list, {len(tried_ones)} were tried, {held} of them hold. Tried on {date.today()} with `.venv-dev/bin/python scripts/try_kills.py`; the list is in",
         "[scripts/kills](../scripts/kills).",
         "",
         "| module | killed | when | it ended after | what it said | went on from | verdict | seconds in all |",

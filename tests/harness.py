@@ -192,7 +192,7 @@ def run_two_processes(
     job = start_job(
         script,
         arguments,
-        variables=job_variables(tests, **variables),
+        variables=job_variables(tests, HF_DATASETS_CACHE=str(folder / "cache"), **variables),
         folder=folder,
         log=log,
         ranks=Ranks(2, 0, 1, free_port()),

@@ -48,6 +48,8 @@ def _run_job(connection: socket.socket) -> None:
     connection.sendall(f"{os.getpid()}\n".encode())
     os.environ.clear()
     os.environ.update(request["variables"])
+    if datasets := sys.modules.get("datasets"):  # it has read this when it was imported
+        datasets.config.HF_DATASETS_CACHE = request["variables"]["HF_DATASETS_CACHE"]
     os.chdir(request["folder"])
     if request["ranks"]:
         code = _run_ranks(request, connection)

@@ -23,6 +23,11 @@ def test_every_name_of_a_set_is_pinned_somewhere_and_its_tests_are_there(library
     assert all((ROOT / "tests" / name).is_file() for name in check_drift.TESTS[library])
 
 
+def test_each_patch_is_tried_against_what_is_new():
+    tried = {name for names in check_drift.TESTS.values() for name in names}
+    assert {path.name for path in ROOT.glob("tests/test_compat*.py")} <= tried
+
+
 def test_an_unknown_set_is_refused(capsys):
     assert check_drift.main(["trll"]) == 2
     assert "No set is named trll; there are trl, sagemaker, unsloth, verl." in capsys.readouterr().err

@@ -32,7 +32,7 @@ def test_every_file_is_listed(folder):
         path
         for path in folder.rglob("*.py")
         if "__pycache__" not in path.parts
-        and not path.name.startswith("my_")  # a learner's own
+        and not path.name.startswith(("my_", "lesson_"))  # a learner's own, and what notebooks write
         and (path.name != "__init__.py" or path.parent == folder)
     ]
     # An __init__.py that says only what its folder is for needs no line of its own.
@@ -41,6 +41,13 @@ def test_every_file_is_listed(folder):
     in_plugins = [path for path in files if path.parent.name == "verl_cpu"]  # listed as one
     missing = [path.name for path in files if path.name not in listed and path not in in_plugins]
     assert missing == []
+
+
+def test_every_command_and_package_of_scripts_is_listed():
+    listed = named(ROOT / "scripts" / "README.md")
+    commands = [path.name for path in (ROOT / "scripts").glob("*.py")]
+    packages = [path.parent.name for path in (ROOT / "scripts").glob("*/*") if path.suffix == ".py"]
+    assert [name for name in {*commands, *packages} if f"]({name}" not in listed] == []
 
 
 @pytest.mark.parametrize("readme", READMES, ids=lambda path: str(path.relative_to(ROOT)))

@@ -1,6 +1,7 @@
 """Take the machines of a spot job away on purpose, to see that it survives, and what it costs."""
 
 import threading
+import time
 from typing import Any
 
 from job.metrics import parse_metrics
@@ -27,22 +28,20 @@ def interrupt_at_step(session: WorkshopSession, job: Any, step: int) -> threadin
         )
         print("needs it, with two minutes' notice, and starts the job again when there is capacity.")
         return None
-    thread = threading.Thread(
-        target=_interrupt, args=(session.endpoint_url, name, step, threading.Event()), daemon=True
-    )
+    thread = threading.Thread(target=_interrupt, args=(session.endpoint_url, name, step), daemon=True)
     thread.start()
     print(f"{name} loses its machine as soon as it has trained {step} steps.")
     return thread
 
 
-def _interrupt(url: str, name: str, step: int, pause: threading.Event) -> None:
+def _interrupt(url: str, name: str, step: int) -> None:
     reader = LogReader(name)
     while describe(name)["TrainingJobStatus"] not in TERMINAL:
         metrics = [parse_metrics(line) for _, line in reader.new_events()]
         if any(entry and entry["step"] >= step for entry in metrics):
             client.call(url, "interrupt", name=name)
             return
-        pause.wait(_POLL_S)
+        time.sleep(_POLL_S)
 
 
 def logged_steps(job: Any) -> list[tuple[float, int]]:

@@ -49,7 +49,7 @@ def layout_problems(job: VerlJob, settings: Settings, gpus: int, per_host: int) 
         if job.device == "cpu":
             yield from _megatron_on_a_cpu(settings)
     else:
-        yield from _fsdp(job, settings, gpus)
+        yield from _fsdp(job, settings)
         yield from _ulysses(job, settings, gpus)
         yield from _adapters_on_a_cpu(job, settings)
 
@@ -129,7 +129,7 @@ def _megatron_on_a_cpu(settings: Settings) -> Problems:
         )
 
 
-def _fsdp(job: VerlJob, settings: Settings, gpus: int) -> Problems:
+def _fsdp(job: VerlJob, settings: Settings) -> Problems:
     strategy = value_of(settings, f"{ACTOR}.strategy")
     if strategy not in ("fsdp", "fsdp2"):
         yield f"{ACTOR}.strategy is '{strategy}': write fsdp2, or fsdp, or choose model_engine: megatron."

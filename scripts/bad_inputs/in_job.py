@@ -1,6 +1,6 @@
 """A case as a job runs it: the module's training script, in the folders that SageMaker would give it.
 
-`Jobs` starts one process for each module, in the environment of the module's jobs, which imports the libraries once and
+`Server` starts one process for each module, in the environment of the module's jobs, which imports the libraries once and
 forks a child for each script that it runs: importing them takes longest. Run by itself this file is that process.
 """
 
