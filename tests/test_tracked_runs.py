@@ -102,6 +102,14 @@ def test_jobs_are_compared_from_the_stores_in_their_outputs(outputs):
 
 
 @pytest.mark.job
+def test_a_run_that_did_not_reach_the_server_is_found_in_the_output(tmp_path):
+    nobody = f"http://127.0.0.1:{free_port()}"
+    output = fetched("job-c", tmp_path, MLFLOW_TRACKING_URI=nobody)
+    assert tracked_runs(output, nobody).loc["job-c", "metrics.reward"] == 0.5
+    assert browse_runs(output, nobody).endswith(f"sqlite:///{output.data.parent}/mlflow.db")
+
+
+@pytest.mark.job
 def test_artifacts_are_found_where_they_were_fetched_to(outputs, tmp_path):
     assert not (outputs[0].data.parents[2] / "container" / "job-a" / "data").exists()
     with open_run(outputs[0]) as (client, run):

@@ -95,8 +95,11 @@ def open_run(output: JobOutput, tracking_uri: str | None = None) -> Iterator["tu
 
 
 def tracking_store(output: JobOutput, tracking_uri: str | None = None) -> str:
-    """The MLflow tracking URI under which the job's run is found. Raises TrackedRunError."""
-    if not tracking_uri:
+    """The MLflow tracking URI under which the job's run is found. Raises TrackedRunError.
+
+    A job that could not reach the session's MLflow keeps its run in its own output: there it is looked for first.
+    """
+    if not tracking_uri or (output.data and (output.data / OWN_STORE).is_file()):
         return f"sqlite:///{_copy_of_own_store(output)}"
     if problem := uri_problem(tracking_uri):
         raise TrackedRunError(problem)
