@@ -169,6 +169,8 @@ def test_a_job_started_again_after_its_last_step_saves_the_same_weights(uninterr
     assert "does not say which" not in again.log, "the checkpoint lacks a part of what it was made of"
     assert again.weights() == uninterrupted.weights()
     assert again.history() == uninterrupted.history()
+    for now, then in zip(shards(again), shards(uninterrupted), strict=True):  # a notebook shows them
+        assert now == {**then, "bytes": {**then["bytes"], "gradients": 0}, "rss_mb": now["rss_mb"]}
     assert (
         again.output_json("evaluation_after.json")["greedy"]
         == uninterrupted.output_json("evaluation_after.json")["greedy"]

@@ -60,7 +60,10 @@ def held_bytes(model: torch.nn.Module, optimizer: torch.optim.Optimizer) -> dict
 
 
 class ShardReport(TrainerCallback):
-    """Writes shards.json to the job's outputs: what each process holds after its first optimizer step."""
+    """Writes shards.json to the job's outputs: what each process holds after its first optimizer step.
+
+    A job whose checkpoint held all steps makes none: it writes at the end, without gradients.
+    """
 
     def __init__(self) -> None:
         self._written = False
@@ -68,9 +71,18 @@ class ShardReport(TrainerCallback):
     def on_optimizer_step(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
+        # Gradients and optimizer state exist now; they stay as large as they are.
+        self._write(args, **kwargs)
+
+    def on_train_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        self._write(args, **kwargs)
+
+    def _write(self, args: TrainingArguments, **kwargs: Any) -> None:
         if self._written:
             return
-        self._written = True  # gradients and optimizer state exist now; they stay as large as they are
+        self._written = True
         held = held_bytes(kwargs["model"], kwargs["optimizer"])
         own = {"process": args.process_index, "bytes": held, "rss_mb": round(peak_rss(), 1)}
         processes = gather_object([own | {"parameters": parameter_listing(kwargs["model"])}])
