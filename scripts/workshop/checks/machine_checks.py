@@ -15,8 +15,9 @@ from workshop.checks.request import NOTE, OK, PROBLEM, WARNING, Check, JobReques
 
 # CreateTrainingJob, https://docs.aws.amazon.com/sagemaker/latest/APIReference/API_ResourceConfig.html and
 # API_StoppingCondition.html: a job runs for 28 days at most; a gp2 volume has 16 TiB at most. A warm pool is kept for
-# an hour, of no spot instances: https://docs.aws.amazon.com/sagemaker/latest/dg/train-warm-pools.html. Without a quota of its
-# own it is not kept, and the job runs all the same: train-warm-pools-resource-limits.html, 2026-11.
+# an hour, of no spot instances: https://docs.aws.amazon.com/sagemaker/latest/dg/train-warm-pools.html ("Maximum warm pool
+# duration"; botocore's model lets 21,600 s pass). Without a quota of its own it is not kept, and the job runs all the same:
+# train-warm-pools-resource-limits.html, 2026-11.
 ASKED = {
     "instance_count": COUNT,
     "volume_size_in_gb": Range(least=1, most=16_384),
