@@ -3,7 +3,7 @@
 import pytest
 from job_requests import job_request
 from workshop.checks.network_checks import check_network
-from workshop.checks.request import NOTE, OK, PROBLEM
+from workshop.checks.request import NOTE, OK, PROBLEM, WARNING
 
 ISOLATED = {"network_isolation": True, "requirements": None}
 
@@ -49,3 +49,12 @@ def test_a_vpc_is_told_what_its_routes_must_reach():
     for needed in ("S3", "CloudWatch Logs", "pip", "hub models", "Secrets Manager"):
         assert needed in detail
     assert "pip" not in found({}, vpc=True, requirements=None)[0][1]
+
+
+@pytest.mark.parametrize("isolated", [{}, ISOLATED])
+def test_several_hosts_in_a_vpc_must_be_let_talk_to_each_other(isolated):
+    assert len(found(vpc=True, **isolated)) == 1
+    _, (status, detail) = found(vpc=True, hosts=2, **isolated)
+    assert status == WARNING
+    assert "inbound traffic from the group itself on all ports; with EFA" in detail
+    assert WARNING not in dict(found(hosts=2, **isolated))

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from typing import Any
 
-from workshop.checks.request import NOTE, OK, PROBLEM, Check, JobRequest
+from workshop.checks.request import NOTE, OK, PROBLEM, WARNING, Check, JobRequest
 
 _FETCHED = ("hub:", "pypi:")
 _SECRETS = ("WANDB_SECRET_NAME", "HF_SECRET_NAME")
@@ -29,6 +29,15 @@ def check_network(request: JobRequest, settings: dict[str, Any]) -> Iterator[Che
             "network",
             NOTE,
             f"in a VPC, whose routes must lead to {', '.join(dict.fromkeys(needs))}: not checked here",
+        )
+    if request.vpc and request.hosts > 1:
+        # https://docs.aws.amazon.com/sagemaker/latest/dg/train-vpc.html, "Configure the VPC security group", 2026-11
+        yield Check(
+            "network",
+            WARNING,
+            f"{request.hosts} hosts in a VPC: the security group must let its members talk to each other, by a rule that allows "
+            "inbound traffic from the group itself on all ports; with EFA (p4d, p5) all traffic within the group, inbound and "
+            "outbound. Otherwise the hosts wait for each other in vain: not checked here",
         )
 
 
