@@ -85,6 +85,8 @@ def test_a_quota_is_that_of_the_largest_job_for_each_person():
     assert values[0] == 2
     assert quotas["ml.g6.12xlarge for spot training job usage"][0] == ["03 small"]
     assert quotas["ml.p5.48xlarge for training job usage"][1][0] == 2
+    assert quotas["Number of instances across all training jobs"] == (["all"], [2, 20, 40, 80])
+    assert quotas["Number of instances across all spot training jobs"][1] == [1, 10, 20, 40]
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
