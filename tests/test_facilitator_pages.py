@@ -120,6 +120,19 @@ def test_the_aws_commands_exist_with_their_options():
                 assert word[2:] in options, f"aws {service} {name} {word}"
 
 
+def test_the_image_is_built_when_its_bucket_is_there():
+    page = facilitator_tables.PAGE.read_text()
+    assert page.index("1. The stack: ") < page.index("build_with_codebuild.py us-east-1 --bucket BUCKET")
+    assert page.count("container/README.md)") == 1
+
+
+def test_people_get_in_by_the_domains_own_way():
+    page = facilitator_tables.PAGE.read_text()
+    (domain_mode,) = re.findall(r"AuthMode: (\w+)", (REPOSITORY / "aws" / "workshop.yaml").read_text())
+    assert f"(`AuthMode: {domain_mode}`)" in page
+    assert "create-presigned-domain-url" in " ".join(blocks(facilitator_tables.PAGE))
+
+
 def test_the_doors_are_in_the_pinned_sdk(monkeypatch):
     monkeypatch.setenv(
         "AWS_DEFAULT_REGION", "us-east-1"
