@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from workshop.checks.instances import find_instance
+from workshop.checks.machine_checks import job_quotas
 from workshop.folders import REPOSITORY
 from workshop.session.machines import Machine, read_machine, read_machines
 
@@ -85,9 +86,11 @@ def quota_table() -> str:
     needs: dict[str, int] = defaultdict(int)
     users: dict[str, list[str]] = defaultdict(list)
     for row in rows():
-        wanted = {f"{row.machine.instance_type} for training job usage": row.most_hosts}
+        wanted = dict.fromkeys(job_quotas(row.machine.instance_type, spot=False), row.most_hosts)
         if row.spot:
-            wanted[f"{row.machine.instance_type} for spot training job usage"] = row.machine.instance_count
+            wanted |= dict.fromkeys(
+                job_quotas(row.machine.instance_type, spot=True), row.machine.instance_count
+            )
         for quota, hosts in wanted.items():
             needs[quota] = max(needs[quota], hosts)
             users[quota].append(f"{row.module} {row.recipe}")
@@ -95,7 +98,8 @@ def quota_table() -> str:
     lines = [f"| quota | needed by | {head} |", "|---|---|" + "---|" * len(PEOPLE)]
     for quota in sorted(needs):
         values = " | ".join(str(needs[quota] * people) for people in PEOPLE)
-        lines.append(f"| {quota} | {', '.join(users[quota])} | {values} |")
+        names = "all" if len(users[quota]) == len(list(rows())) else ", ".join(users[quota])
+        lines.append(f"| {quota} | {names} | {values} |")
     return "\n".join(lines)
 
 

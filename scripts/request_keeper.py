@@ -34,6 +34,7 @@ from sagemaker.train import ModelTrainer
 from workshop.checks.base_checks import evaluated_by
 from workshop.checks.duration import job_duration
 from workshop.checks.instances import training_instance_types
+from workshop.checks.machine_checks import job_quotas
 from workshop.checks.preflight import run_checks
 from workshop.checks.recipe_checks import check_recipe
 from workshop.checks.request import read_request
@@ -104,10 +105,10 @@ class RequestKeeper:
 
 
 def _quotas() -> list[dict[str, Any]]:
-    """Those of an account in which two instances of each type may train."""
-    usages = ("training job usage", "spot training job usage")
-    names = [f"{kind} for {usage}" for kind in training_instance_types() for usage in usages]
-    return [{"QuotaName": name, "Value": 2.0} for name in names]
+    """Those of an account in which two instances may train, of any type."""
+    kinds = [(kind, spot) for kind in training_instance_types() for spot in (False, True)]
+    names = {name for kind in kinds for name in job_quotas(*kind)}
+    return [{"QuotaName": name, "Value": 2.0} for name in sorted(names)]
 
 
 def _completed(region: str, request: dict[str, Any]) -> dict[str, Any]:

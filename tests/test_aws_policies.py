@@ -68,6 +68,40 @@ ONLY_ON_AWS = {
             "runs on a tracking server",
         ),
     },
+    "studio-policy.json": {
+        **dict.fromkeys(
+            (
+                "sagemaker:DescribeApp",
+                "sagemaker:DescribeDomain",
+                "sagemaker:DescribeSpace",
+                "sagemaker:DescribeUserProfile",
+                "sagemaker:ListApps",
+                "sagemaker:ListDomains",
+                "sagemaker:ListSpaces",
+                "sagemaker:ListUserProfiles",
+            ),
+            "Studio's pages show what there is",
+        ),
+        **dict.fromkeys(
+            (
+                "sagemaker:CreateSpace",
+                "sagemaker:DeleteSpace",
+                "sagemaker:UpdateSpace",
+                "sagemaker:CreateApp",
+                "sagemaker:DeleteApp",
+            ),
+            "a private space and its JupyterLab",
+        ),
+        "sagemaker:AddTags": "Studio tags what it creates",
+        "sagemaker:CreatePresignedDomainUrl": "opens Studio",
+        "sagemaker:ListMlflowApps": "Studio's page of MLflow Apps",
+        "sagemaker:DescribeMlflowApp": "Studio's page of an MLflow App",
+        "sagemaker:CreatePresignedMlflowAppUrl": "opens the pages of an MLflow App",
+        "sagemaker:ListMlflowTrackingServers": "Studio's page of tracking servers",
+        "sagemaker:DescribeMlflowTrackingServer": "Studio's page of a tracking server",
+        "sagemaker:CreatePresignedMlflowTrackingServerUrl": "opens the pages of a tracking server",
+        "sagemaker-mlflow:AccessUI": "the pages of a tracking server",
+    },
 }
 # Statements that cannot name what they are about: AWS takes no resource for these actions, or the SDK asks IAM without one.
 ANY_RESOURCE = {"Quotas", "Metrics", "SignInToRegistries", "JoinAVpc", "LookAround"}
@@ -126,6 +160,12 @@ def test_nothing_is_allowed_that_no_call_needs():
     for name, actions in unused.items():
         assert set(actions) <= set(ONLY_ON_AWS[name])
         assert set(ONLY_ON_AWS[name]) <= set(aws_policies.actions_of(aws_policies.read_policy(name)))
+
+
+def test_each_action_of_studio_has_its_reason():
+    """No rehearsal is in Studio, so no call of it is recorded."""
+    allowed = aws_policies.actions_of(aws_policies.read_policy("studio-policy.json"))
+    assert sorted(allowed) == sorted(ONLY_ON_AWS["studio-policy.json"])
 
 
 def test_the_sdk_accepts_the_job_role():

@@ -144,6 +144,46 @@ def test_the_stack_shows_an_aws_yaml_that_can_be_read(template, tmp_path):
     assert account.kms_key == stack["KmsKeyArn"] and values["Key"]["Fn::If"][::2] == ["HasKey", ""]
 
 
+def holds(node: Any, values: dict[str, Any]) -> Any:
+    """What a rule's node comes to with these parameters, by the functions that the rules here use."""
+    if isinstance(node, list):
+        return [holds(item, values) for item in node]
+    if not isinstance(node, dict):
+        return node
+    [(function, given)] = node.items()
+    given = holds(given, values)
+    return {
+        "Ref": lambda: values[given],
+        "Fn::Not": lambda: not given[0],
+        "Fn::Equals": lambda: given[0] == given[1],
+        "Fn::EachMemberEquals": lambda: all(item == given[1] for item in given[0]),
+    }[function]()
+
+
+@pytest.mark.parametrize(
+    ("values", "refused"),
+    [
+        ({"Studio": "new"}, {"Studio=new needs VpcId and SubnetIds."}),
+        ({"Studio": "new", "VpcId": "vpc-1"}, {"Studio=new needs VpcId and SubnetIds."}),
+        ({"Studio": "new", "SubnetIds": ["subnet-1"]}, {"Studio=new needs VpcId and SubnetIds."}),
+        ({"Studio": "new", "VpcId": "vpc-1", "SubnetIds": ["subnet-1", "subnet-2"]}, set()),
+        ({"Studio": "existing"}, {"Studio=existing needs DomainId."}),
+        ({"Studio": "existing", "DomainId": "d-1"}, set()),
+        ({"Studio": "none"}, set()),
+    ],
+)
+def test_what_a_kind_of_studio_needs_is_asked_for(template, values, refused):
+    values = {"VpcId": "", "SubnetIds": [""], "DomainId": "", **values}
+    found = {
+        assertion["AssertDescription"]
+        for rule in template["Rules"].values()
+        if holds(rule["RuleCondition"], values)
+        for assertion in rule["Assertions"]
+        if not holds(assertion["Assert"], values)
+    }
+    assert found == refused
+
+
 def test_whoever_works_outside_studio_is_shown_both_policies(template):
     outputs = template["Outputs"]
     assert outputs["AttendeePolicy"]["Value"] == {"Ref": "AttendeePolicy"}

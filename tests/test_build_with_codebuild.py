@@ -9,6 +9,7 @@ import subprocess
 import sys
 import zipfile
 from pathlib import Path
+from types import SimpleNamespace
 
 import boto3
 import pytest
@@ -98,6 +99,18 @@ def test_a_given_role_is_taken_and_iam_left_alone(run, aws):
     assert project["serviceRole"] == "arn:aws:iam::123456789012:role/given"
 
 
+def test_a_role_that_is_given_later_is_the_builds_too(run, codebuild, aws, monkeypatch):
+    given, started = "arn:aws:iam::123456789012:role/given", []
+    aws.events.register(
+        "before-parameter-build.codebuild.StartBuild", lambda params, **_: started.append(dict(params))
+    )
+    monkeypatch.setattr(codebuild, "boto3", SimpleNamespace(Session=lambda **_: aws))
+    run()
+    run("--role", given)
+    own = aws.client("iam").get_role(RoleName="rl-workshop-image")["Role"]["Arn"]
+    assert [one["serviceRoleOverride"] for one in started] == [own, given]
+
+
 def test_a_bucket_that_is_not_there_is_named(run):
     with pytest.raises(SystemExit, match="nobody-has-this.*--bucket"):
         run("--bucket", "nobody-has-this")
@@ -158,7 +171,7 @@ def test_a_build_that_succeeds_says_what_it_exported(codebuild):
         for answer in answers:
             stub.add_response("batch_get_builds", {"builds": [answer]}, {"ids": ["p:1"]})
         codebuild.POLL_SECONDS = 0
-        assert codebuild.build(session, f"{BUCKET}/source.zip", "mine") == IMAGE
+        assert codebuild.build(session, f"{BUCKET}/source.zip", "mine", "arn:aws:iam::1:role/r") == IMAGE
         stub.assert_no_pending_responses()
 
 

@@ -85,6 +85,8 @@ def test_a_quota_is_that_of_the_largest_job_for_each_person():
     assert values[0] == 2
     assert quotas["ml.g6.12xlarge for spot training job usage"][0] == ["03 small"]
     assert quotas["ml.p5.48xlarge for training job usage"][1][0] == 2
+    assert quotas["Number of instances across all training jobs"] == (["all"], [2, 20, 40, 80])
+    assert quotas["Number of instances across all spot training jobs"][1] == [1, 10, 20, 40]
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
@@ -116,6 +118,19 @@ def test_the_aws_commands_exist_with_their_options():
         for word in words:
             if word.startswith("--"):
                 assert word[2:] in options, f"aws {service} {name} {word}"
+
+
+def test_the_image_is_built_when_its_bucket_is_there():
+    page = facilitator_tables.PAGE.read_text()
+    assert page.index("1. The stack: ") < page.index("build_with_codebuild.py us-east-1 --bucket BUCKET")
+    assert page.count("container/README.md)") == 1
+
+
+def test_people_get_in_by_the_domains_own_way():
+    page = facilitator_tables.PAGE.read_text()
+    (domain_mode,) = re.findall(r"AuthMode: (\w+)", (REPOSITORY / "aws" / "workshop.yaml").read_text())
+    assert f"(`AuthMode: {domain_mode}`)" in page
+    assert "create-presigned-domain-url" in " ".join(blocks(facilitator_tables.PAGE))
 
 
 def test_the_doors_are_in_the_pinned_sdk(monkeypatch):

@@ -15,6 +15,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
+from job.tracker_thread import Tracker
 from job_variables import SHARED, job_variables
 from local_sagemaker.hosts.hosts import free_port
 from tracker_servers import WandbServer
@@ -137,6 +138,30 @@ def wait_for_first_half(store: Path) -> None:
 @contextmanager
 def refusing_port():
     yield f"http://127.0.0.1:{free_port()}"
+
+
+def fail() -> None:
+    raise ConnectionError("refused")
+
+
+def test_a_run_that_cannot_be_opened_is_not_tried_again_and_says_so(capsys):
+    tracker, made = Tracker("mlflow"), []
+    tracker.open(fail)
+    tracker.send(lambda: made.append(1), 1)
+    tracker.close(lambda: made.append("end"))
+    assert made == [] and tracker.trouble == {"reason": "ConnectionError: refused", "from_step": 0}
+    said = capsys.readouterr().out
+    assert said.endswith("all metrics are in history.jsonl, and the tracker is not tried again.\n")
+
+
+def test_a_call_that_fails_is_followed_by_others_and_says_so(capsys):
+    tracker, made = Tracker("mlflow"), []
+    tracker.open(lambda: None)
+    tracker.send(fail, 1)
+    tracker.send(lambda: made.append(2), 2)
+    tracker.close(lambda: made.append("end"))
+    assert made == [2, "end"]
+    assert "and the tracker is tried again now and then." in capsys.readouterr().out
 
 
 ALL = [step / 10 for step in range(1, STEPS + 1)]

@@ -9,6 +9,7 @@ from sagemaker.core.resources import TrainingJob
 from sagemaker.core.shapes import ResourceConfig, WarmPoolStatus
 from workshop.checks.cost import check_cost, check_warm_pool, job_cost
 from workshop.checks.duration import Duration, check_duration, in_words, job_duration
+from workshop.checks.machine_checks import check_numbers
 from workshop.checks.request import NOTE, OK, PROBLEM, WARNING, JobRequest
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -118,10 +119,17 @@ def test_instances_that_wait_for_the_next_job_are_paid_for():
     assert list(check_warm_pool(job_of("02", "full", "ml.g6e.12xlarge")[0])) == []
     [check] = check_warm_pool(job_of("02", "full", "ml.g6e.12xlarge", KEEP_ALIVE_S=1800)[0])
     assert check.status == NOTE and "at most $6.56 ($0.219 a minute)" in check.detail
-    [check] = check_warm_pool(job_of("02", "full", "ml.g6e.12xlarge", KEEP_ALIVE_S=7200)[0])
-    assert check.status == PROBLEM and "3600 s at most" in check.detail
     [check] = check_warm_pool(job_of("02", "full", "ml.p5e.48xlarge", KEEP_ALIVE_S=1800)[0])
     assert check.status == WARNING
+
+
+def test_instances_that_would_wait_for_more_than_an_hour_are_one_problem():
+    asked = {"KEEP_ALIVE_S": 3601, "NUMBERS": {"keep_alive_period_in_seconds": 3601}}
+    request, _ = job_of("02", "full", "ml.g6e.12xlarge", **asked)
+    [problem] = [
+        check for check in (*check_numbers(request), *check_warm_pool(request)) if check.status == PROBLEM
+    ]
+    assert problem.detail == "keep_alive_period_in_seconds is 3601: it must be from 0 to 3600"
 
 
 @pytest.fixture

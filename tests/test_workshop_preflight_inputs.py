@@ -9,7 +9,7 @@ import boto3
 import pytest
 from preflight_findings import details, problems
 from workshop.checks.preflight import preflight
-from workshop.checks.request import WARNING, read_request
+from workshop.checks.request import OK, WARNING, read_request
 from workshop.checks.request_checks import check_channels
 
 SPLITS = {"train": 40, "test": 10}
@@ -80,11 +80,14 @@ def test_channels_read_under_a_condition_are_not_required(make_request, source, 
 
 @pytest.fixture
 def hub(monkeypatch):
-    """An HTTP server that answers as the Hugging Face Hub's API does, and knows one model."""
+    """An HTTP server that answers as the Hugging Face Hub's API does, and knows one public model and one private one."""
 
     class Hub(http.server.BaseHTTPRequestHandler):
         def do_GET(self):
-            known = self.path == "/api/models/Qwen/Qwen3-1.7B"
+            may = self.headers["Authorization"] == "Bearer hf_reader"
+            known = self.path == "/api/models/Qwen/Qwen3-1.7B" or (
+                self.path == "/api/models/ours/private" and may
+            )
             self.send_response(200 if known else 401)
             self.end_headers()
             self.wfile.write(json.dumps({}).encode())
@@ -106,6 +109,21 @@ def test_models_on_the_hub(make_request, hub):
     )
     message = problems(*make_request(hyperparameters={"base_model": "hub:Qwen/Qwen3-1,7B"}))
     assert "no public model 'Qwen/Qwen3-1,7B'" in message
+
+
+def test_a_private_model_on_the_hub_needs_the_jobs_secret(make_request, hub, monkeypatch):
+    monkeypatch.setenv("HF_TOKEN", "hf_reader\n")  # of this machine: no job has it
+    private, secret = {"base_model": "hub:ours/private"}, {"HF_SECRET_NAME": "rl-workshop/huggingface"}
+    assert "a private one needs HF_SECRET_NAME (docs/secrets.md)" in problems(
+        *make_request(hyperparameters=private)
+    )
+    result = preflight(*make_request(hyperparameters=private, environment=secret))
+    assert "hub:ours/private" in details(result.checks, "base_model", OK)
+    monkeypatch.setenv("HF_TOKEN", "hf_of_somebody\nelse")
+    result = preflight(*make_request(hyperparameters=private, environment=secret))
+    said = details(result.checks, "base_model", WARNING)
+    assert "hub:ours/private: not public, or misspelt; the job reads it with the secret's token" in said
+    assert "hf_of_somebody" not in str(result)
 
 
 def test_a_hub_out_of_reach_is_a_warning(make_request, hub, monkeypatch):

@@ -102,7 +102,10 @@ def test_what_is_not_known_is_called_unknown(make_request):
 @pytest.mark.parametrize(("quota", "status"), [(0.0, PROBLEM), (4.0, OK), (None, WARNING)])
 def test_quota(make_request, quota, status):
     quotas = boto3.client("service-quotas", region_name="us-east-1")
-    listed = [{"QuotaName": "ml.m5.xlarge for spot training job usage", "Value": 100.0}]
+    listed = [
+        {"QuotaName": "ml.m5.xlarge for spot training job usage", "Value": 100.0},
+        {"QuotaName": "Number of instances across all training jobs", "Value": 4.0},
+    ]
     if quota is not None:
         listed.append({"QuotaName": "ml.m5.xlarge for training job usage", "Value": quota})
 
@@ -115,14 +118,44 @@ def test_quota(make_request, quota, status):
     page = {"ServiceCode": "sagemaker", "MaxResults": 100}
     with Stubber(quotas) as stub:
         stub.add_response("list_service_quotas", {"Quotas": listed}, page)
-        (check,) = check_quota(request)
-        assert check.status == status, check
+        check, of_all_types = check_quota(request)
+        assert (check.status, of_all_types.status) == (status, OK), check
         raised = [*listed, {"QuotaName": "ml.m5.xlarge for training job usage", "Value": 4.0}]
         if status != OK:
             stub.add_response("list_service_quotas", {"Quotas": raised}, page)
         for _ in range(2):  # one that suffices is not asked for again
-            assert [check.status for check in check_quota(request)] == [OK]
+            assert [check.status for check in check_quota(request)] == [OK, OK]
     with Stubber(quotas) as stub:
         stub.add_client_error("list_service_quotas", "AccessDeniedException")
         (check,) = check_quota(dataclasses.replace(request, boto_session=Account()))
     assert check.status == WARNING and "quotas cannot be read" in check.detail
+
+
+@pytest.mark.parametrize("spot", [False, True])
+def test_the_quota_of_all_types_together_is_looked_at_too(make_request, spot):
+    kind = "spot training job" if spot else "training job"
+    name = f"Number of instances across all {kind}s"
+    quotas = boto3.client("service-quotas", region_name="us-east-1")
+
+    class Account:
+        def client(self, name):
+            return quotas
+
+    listed = [
+        {"QuotaName": f"ml.m5.xlarge for {kind} usage", "Value": 8.0},
+        {"QuotaName": name, "Value": 1.0},
+    ]
+    request = dataclasses.replace(on_aws(*make_request(), boto_session=Account()), spot=spot, hosts=2)
+    with Stubber(quotas) as stub:
+        stub.add_response("list_service_quotas", {"Quotas": listed})
+        own, of_all_types = check_quota(request)
+    assert (own.status, of_all_types.status) == (OK, PROBLEM)
+    assert f"{name!r} is 1, but the job needs 2: ask for more in Service Quotas" in of_all_types.detail
+
+
+def test_the_local_endpoint_lists_the_quotas_that_are_looked_at(make_request):
+    request = dataclasses.replace(read_request(*make_request()), local=False, keep_alive_s=600)
+    assert [check.status for check in check_quota(request)] == [OK, OK, OK]
+    assert "Number of instances across all training jobs: 20" in {
+        check.detail for check in check_quota(request)
+    }

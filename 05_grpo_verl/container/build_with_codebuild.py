@@ -148,7 +148,7 @@ def ensure_project(session: boto3.Session, source: str, role: str) -> None:
             time.sleep(5)
 
 
-def build(session: boto3.Session, source: str, repository: str) -> str:
+def build(session: boto3.Session, source: str, repository: str, role: str) -> str:
     """Starts a build and follows it; returns the image's URI. Raises BuildError."""
     codebuild = session.client("codebuild")
     given = {"REPOSITORY": repository, "BASE_REGISTRY": base_registry(session.region_name)}
@@ -156,6 +156,7 @@ def build(session: boto3.Session, source: str, repository: str) -> str:
         projectName=NAME,
         sourceLocationOverride=source,
         buildspecOverride=BUILDSPEC,
+        serviceRoleOverride=role,  # a project that was there may have another
         environmentVariablesOverride=[{"name": name, "value": value} for name, value in given.items()],
     )["build"]
     print(f"Build {started['id']} has started; it goes on if you leave this.", file=sys.stderr)
@@ -202,8 +203,9 @@ def main() -> None:
     try:
         source = send_source(session, bucket)
         policy = role_policy(partition, asked.region, account, bucket, asked.repository)
-        ensure_project(session, source, asked.role or ensure_role(session, policy))
-        print(build(session, source, asked.repository))
+        role = asked.role or ensure_role(session, policy)
+        ensure_project(session, source, role)
+        print(build(session, source, asked.repository, role))
     except BuildError as error:
         sys.exit(str(error))
 

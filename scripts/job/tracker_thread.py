@@ -1,8 +1,9 @@
 """A tracker in a thread of its own: whatever becomes of its server, the training goes on at its pace, and ends.
 
 What is sent waits in a queue. A call that fails is lost, and the next one is tried after a pause, which grows: a server that
-comes back gets all that has waited. The job itself waits for a tracker twice, when its run is opened and when it is closed,
-and at most JOB_TRACKING_SECONDS each time (default 60). All metrics are in the job's own history.jsonl in any case.
+comes back gets all that has waited. A run that could not be opened is not tried again. The job itself waits for a tracker
+twice, when its run is opened and when it is closed, and at most JOB_TRACKING_SECONDS each time (default 60). All metrics are in
+the job's own history.jsonl in any case.
 """
 
 import os
@@ -72,7 +73,8 @@ class Tracker:
         self._closing.set()
         self._thread.join(patience())
         if self._thread.is_alive():
-            self._lost(self._under_way, f"at the job's end it had not answered for {patience():g} s")
+            text = f"at the job's end it had not answered for {patience():g} s"
+            self._lost(self._under_way, text, is_last=True)
 
     def moved(self, reason: str, kept_in: str) -> None:
         """Notes that the run is kept elsewhere than it was asked to."""
@@ -84,7 +86,7 @@ class Tracker:
             start()
             self._is_open = True
         except Exception as error:  # of MLflow, W&B, SQLAlchemy, boto: they have no common base
-            self._lost(0, f"{type(error).__name__}: {error}")
+            self._lost(0, f"{type(error).__name__}: {error}", is_last=True)
         self._opened.set()
         pause = FIRST_PAUSE_S
         while item := self._calls.get():
@@ -101,13 +103,15 @@ class Tracker:
                 self._closing.wait(pause)
                 pause = min(2 * pause, LONGEST_PAUSE_S)
 
-    def _lost(self, step: int, reason: str) -> None:
+    def _lost(self, step: int, reason: str, *, is_last: bool = False) -> None:
+        """Notes what may be missing. `is_last`: no further call is made."""
         if self.trouble is None or "kept_in" in self.trouble:
             where = self.trouble or {}
             self.trouble = NotTracked(**{**where, "reason": _one_line(reason), "from_step": step})
+            again = "not tried again" if is_last else "tried again now and then"
             self._say(
                 f"what happens from step {step} on may be missing there: {_one_line(reason)}. The job goes on, all metrics are "
-                "in history.jsonl, and the tracker is tried again now and then."
+                f"in history.jsonl, and the tracker is {again}."
             )
 
     def _say(self, text: str) -> None:

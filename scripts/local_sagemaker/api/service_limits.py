@@ -43,9 +43,10 @@ def request_shape(operation: str) -> Shape:
 
 
 def service_quotas() -> list[dict]:
-    """The quotas of ListServiceQuotas: one for each instance type and usage, all the same."""
+    """The quotas of ListServiceQuotas: one for each instance type and usage, and of all types together, all the same."""
     types = request_shape("CreateTrainingJob").members["ResourceConfig"].members["InstanceType"].enum
     names = [f"{kind} for {usage}" for kind in types for usage in _USAGES]
+    names += [f"Number of instances across all {jobs}" for jobs in ("training jobs", "spot training jobs")]
     return [{"ServiceCode": "sagemaker", "QuotaName": name, "Value": float(INSTANCES)} for name in names]
 
 

@@ -12,11 +12,10 @@ from typing import Any
 
 from workshop.checks.duration import in_words, job_duration
 from workshop.checks.instances import hourly_price, price_source
-from workshop.checks.request import NOTE, OK, PROBLEM, WARNING, Check, JobRequest
+from workshop.checks.request import NOTE, OK, WARNING, Check, JobRequest
 from workshop.jobs.status import aws_client, is_local
 
 PRICES_TODAY = "https://aws.amazon.com/sagemaker/ai/pricing/"
-MOST_KEEP_ALIVE_S = 3600  # https://docs.aws.amazon.com/sagemaker/latest/dg/train-warm-pools.html
 
 
 def check_cost(request: JobRequest, settings: dict[str, Any]) -> Check:
@@ -46,13 +45,9 @@ def check_cost(request: JobRequest, settings: dict[str, Any]) -> Check:
 
 
 def check_warm_pool(request: JobRequest) -> Iterator[Check]:
-    """What it costs that the instances wait for the next job."""
+    """What it costs that the instances wait for the next job. How long they may is for check_numbers to say."""
     seconds = request.keep_alive_s
     if request.local or not seconds:
-        return
-    if seconds > MOST_KEEP_ALIVE_S:
-        text = f"keep_alive_period_in_seconds is {seconds}, and SageMaker keeps instances for {MOST_KEEP_ALIVE_S} s at most"
-        yield Check("warm pool", PROBLEM, text)
         return
     price = hourly_price(request.instance_type) if request.instance_type else None
     idle = f"after the job the instances wait {in_words(seconds)} for the next one, and waiting is billed like running"

@@ -15,8 +15,9 @@ from workshop.checks.request import NOTE, OK, PROBLEM, WARNING, Check, JobReques
 
 # CreateTrainingJob, https://docs.aws.amazon.com/sagemaker/latest/APIReference/API_ResourceConfig.html and
 # API_StoppingCondition.html: a job runs for 28 days at most; a gp2 volume has 16 TiB at most. A warm pool is kept for
-# an hour, of no spot instances: https://docs.aws.amazon.com/sagemaker/latest/dg/train-warm-pools.html. Without a quota of its
-# own it is not kept, and the job runs all the same: train-warm-pools-resource-limits.html, 2026-11.
+# an hour, of no spot instances: https://docs.aws.amazon.com/sagemaker/latest/dg/train-warm-pools.html ("Maximum warm pool
+# duration"; botocore's model lets 21,600 s pass). Without a quota of its own it is not kept, and the job runs all the same:
+# train-warm-pools-resource-limits.html, 2026-11.
 ASKED = {
     "instance_count": COUNT,
     "volume_size_in_gb": Range(least=1, most=16_384),
@@ -192,13 +193,18 @@ def check_time_limit(request: JobRequest) -> Iterator[Check]:
         )
 
 
+def job_quotas(instance_type: str, spot: bool) -> list[str]:
+    """The names of the quotas that a job's instances count towards: that of their type, and that of all types together."""
+    job = "spot training job" if spot else "training job"
+    return [f"{instance_type} for {job} usage", f"Number of instances across all {job}s"]
+
+
 def check_quota(request: JobRequest) -> Iterator[Check]:
     """The account's quotas let this many instances run, and stay for the next job, if they may be asked."""
     if request.local or request.instance_type is None:
         return
-    usage = "spot training job usage" if request.spot else "training job usage"
     pool = f"{request.instance_type} for training warm pool usage"
-    wanted = [f"{request.instance_type} for {usage}", *([pool] if request.keep_alive_s else [])]
+    wanted = [*job_quotas(request.instance_type, request.spot), *([pool] if request.keep_alive_s else [])]
     try:
         values = _quotas(request.boto_session, wanted, request.hosts)
     except (ClientError, BotoCoreError) as error:

@@ -71,7 +71,7 @@ def _check_spec(key: str, spec: str, request: JobRequest) -> Check:
         missing = f"{spec!r} needs a channel: add InputData(channel_name={name!r}, data_source=...)"
         return Check(key, OK if found else PROBLEM, spec if found else missing)
     if source == "hub":
-        return _check_hub(key, name)
+        return _check_hub(key, name, "HF_SECRET_NAME" in request.environment)
     if name not in PACKAGED_MODELS:
         return Check(key, PROBLEM, f"no package holds {name!r}; known: {', '.join(PACKAGED_MODELS)}")
     return Check(key, OK, spec)
@@ -89,18 +89,30 @@ def _check_asset(key: str, name: str, source_dir: Path | None) -> Check:
     )
 
 
-def _check_hub(key: str, name: str) -> Check:
-    """Ask the Hugging Face Hub (HF_ENDPOINT, as its own libraries do) whether it has the model."""
+def _check_hub(key: str, name: str, has_secret: bool) -> Check:
+    """Ask the Hugging Face Hub (HF_ENDPOINT, as its own libraries do) whether it has the model.
+
+    `has_secret`: the job has a token. Only then may the one of this machine, HF_TOKEN, answer for it: without a secret
+    the job asks without a token, too.
+    """
     address = f"{environ.get('HF_ENDPOINT', 'https://huggingface.co')}/api/models/{name}"
+    token = "".join(environ.get("HF_TOKEN", "").split()) if has_secret else ""
     try:
-        with urllib.request.urlopen(address, timeout=_HUB_TIMEOUT_S):
+        asked = urllib.request.Request(address)
+        if token:  # not for another server that this one may point to
+            asked.add_unredirected_header("Authorization", f"Bearer {token}")
+        with urllib.request.urlopen(asked, timeout=_HUB_TIMEOUT_S):
             return Check(key, OK, f"hub:{name}")
     except urllib.error.HTTPError as error:
-        if error.code in (401, 403, 404):
-            return Check(
-                key, PROBLEM, f"the Hugging Face Hub has no public model {name!r}: check the spelling"
+        if error.code not in (401, 403, 404):
+            return Check(key, WARNING, f"hub:{name}: the Hub answered {error.code}, so not checked")
+        if has_secret:
+            text = (
+                "not public, or misspelt; the job reads it with the secret's token, which is not checked here"
             )
-        return Check(key, WARNING, f"hub:{name}: the Hub answered {error.code}, so not checked")
+            return Check(key, WARNING, f"hub:{name}: {text}")
+        text = f"the Hugging Face Hub has no public model {name!r}: check the spelling"
+        return Check(key, PROBLEM, f"{text}; a private one needs HF_SECRET_NAME (docs/secrets.md)")
     except (OSError, ValueError) as error:
         return Check(
             key, WARNING, f"hub:{name}: the Hub cannot be reached from here ({error}), so not checked"
