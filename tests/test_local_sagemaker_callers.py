@@ -15,7 +15,7 @@ FOREIGN = 65534
 REQUEST = b"GET / HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"
 # A program that connects in some way, sends a request and prints the answer.
 CLIENT = """
-import os, socket, sys
+import encodings.idna, os, socket, sys  # nothing after setuid: Python itself may lie in a folder of root's
 user, port, request = int(sys.argv[1]), int(sys.argv[2]), sys.argv[3].encode()
 if user != os.getuid():
     os.setuid(user)
