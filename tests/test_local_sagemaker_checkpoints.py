@@ -1,5 +1,7 @@
 """Checkpoint folders and S3 kept alike, and what S3 keys may not do; on the endpoint's own S3."""
 
+import errno
+import os
 import threading
 import time
 
@@ -52,6 +54,40 @@ def test_a_file_that_is_being_written_is_not_uploaded(bucket, tmp_path):
     )
     sync.sync(everything=True)
     assert text_of(f"s3://{bucket}/ck/step-1/model.bin") == "y" * 9
+
+
+def test_a_checkpoint_that_is_deleted_during_the_scan(bucket, tmp_path, monkeypatch):
+    sync = CheckpointSync(boto3.client("s3"), f"s3://{bucket}/ck", [tmp_path])
+    for step in ("step-1", "step-2"):
+        (tmp_path / step).mkdir()
+        (tmp_path / step / "model.bin").write_text(step)
+    scan = os.scandir
+
+    def deleted_before(path):
+        if str(path).endswith("step-1"):
+            (tmp_path / "step-1" / "model.bin").unlink()
+            (tmp_path / "step-1").rmdir()
+        return scan(path)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "scandir", deleted_before)
+        sync.sync(everything=True)
+    assert s3_keys(f"s3://{bucket}/ck") == ["ck/step-2/model.bin"]
+
+
+def test_a_folder_that_cannot_be_read_is_not_taken_for_an_empty_one(bucket, tmp_path, monkeypatch):
+    sync = CheckpointSync(boto3.client("s3"), f"s3://{bucket}/ck", [tmp_path])
+    (tmp_path / "model.bin").write_text("1")
+    sync.sync(everything=True)
+
+    def fail(path):
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "scandir", fail)
+        with pytest.raises(OSError, match="Too many open files"):
+            sync.sync(everything=True)
+    assert s3_keys(f"s3://{bucket}/ck") == ["ck/model.bin"]
 
 
 def test_no_torn_file_reaches_s3_while_a_writer_is_at_work(bucket, tmp_path):

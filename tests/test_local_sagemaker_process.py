@@ -22,6 +22,7 @@ from endpoint_fixtures import (
     wait_line,
 )
 from local_sagemaker import client
+from local_sagemaker.api.server import _only_endpoint
 from local_sagemaker.hosts import isolation
 
 pytestmark = pytest.mark.endpoint
@@ -172,6 +173,25 @@ def test_notebooks_share_one_endpoint_that_outlives_them(tmp_path):
         assert found and answers == {f"{found.url} {found.pid}\n"}
     finally:
         assert client.shutdown(tmp_path / "home")
+
+
+@pytest.mark.parametrize("first", ["a notebook", "a user of it", "serve"])
+def test_a_home_that_it_makes_is_the_users_alone(first, tmp_path):
+    """Its jobs leave tokens of Ray there. A home that is there stays as it is."""
+    home, kept = tmp_path / "new" / "home", tmp_path / "kept"
+    kept.mkdir(mode=0o755)
+    kept.chmod(0o755)
+    for folder in (home, kept):
+        if first == "a notebook":
+            client.ensure_endpoint(folder)
+            client.shutdown(folder)
+        elif first == "a user of it":
+            client.use(folder).close()
+        else:
+            with _only_endpoint(folder):
+                pass
+    assert home.stat().st_mode & 0o777 == 0o700
+    assert kept.stat().st_mode & 0o777 == 0o755
 
 
 def test_an_endpoint_that_cannot_start_says_why(tmp_path, monkeypatch):

@@ -156,6 +156,23 @@ def watch_in_a_process(name: str, running) -> subprocess.Popen:
     return watcher
 
 
+def test_what_a_container_takes_with_it_goes_though_the_endpoint_was_killed(homes, tmp_path):
+    """Among it is the file with pip's passwords."""
+    first = homes()
+    name = launch(make_trainer.__wrapped__(first, tmp_path)("import time\nprint('here')\ntime.sleep(600)"))
+    wait_line(name, "here")
+    kill(first)
+    folder = first.job_folder(name)
+    host, scratch = folder / "attempt-1" / "algo-1", (folder / "scratch").readlink()
+    assert (host / "home" / ".config" / "pip" / "pip.conf").exists() and any(scratch.iterdir())
+    assert folder.stat().st_mode & 0o777 == 0o700
+
+    homes()
+    assert sorted(path.name for path in host.iterdir()) == ["ml"]
+    assert not scratch.exists() and not (folder / "scratch").is_symlink()
+    assert wait_end(name)["TrainingJobStatus"] == "Failed"
+
+
 @pytest.mark.skipif(
     not hasattr(os, "pidfd_open"), reason="processes are ended by their descriptors, on Linux"
 )

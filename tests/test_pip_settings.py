@@ -44,6 +44,18 @@ def test_pips_settings_go_into_a_file_of_the_job(tmp_path):
     assert written.stat().st_mode & 0o077 == 0
 
 
+def test_pips_file_is_the_users_alone_while_it_is_written(tmp_path, monkeypatch):
+    modes, write = [], configparser.RawConfigParser.write
+
+    def look(settings, file):
+        modes.append(os.fstat(file.fileno()).st_mode & 0o777)
+        write(settings, file)
+
+    monkeypatch.setattr(configparser.RawConfigParser, "write", look)
+    write_pip_settings(tmp_path / "home", {"PIP_CONFIG_FILE": os.devnull})
+    assert modes == [0o600]
+
+
 def test_uv_looks_where_pip_would(nobodys):
     environment = nobodys(
         "[global]\nindex-url = https://user:p%40ss@index/simple\ncert = /own/ca.pem\ntimeout = 7\n"

@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import IO
 
 from local_sagemaker.compat import sts_address
-from local_sagemaker.home import EndedFile, EndpointFile, file_lock, home_folder
+from local_sagemaker.home import EndedFile, EndpointFile, file_lock, home_folder, make_home
 from local_sagemaker.secret_names import without_secrets
 
 REGION = "us-east-1"
@@ -84,6 +84,7 @@ def ensure_endpoint(home: Path | str | None = None, *, max_jobs: int = 1) -> End
     Raises EndpointError with the end of its log if it does not answer within 60 s.
     """
     folder = home_folder(home)
+    make_home(folder)
     with file_lock(folder / "start.lock"):  # two notebooks opened at once share one endpoint
         running = find_endpoint(folder)
         return running or _start(folder, max_jobs)
@@ -153,7 +154,7 @@ def end_of(url: str, home: Path | str | None = None) -> str | None:
 def use(home: Path | str | None = None) -> IO[str]:
     """Keep `shutdown_if_unused` off the endpoint of `home`, until the file returned is closed or this process ends."""
     folder = home_folder(home)
-    folder.mkdir(parents=True, exist_ok=True)
+    make_home(folder)
     handle = open(folder / "users.lock", "w")
     fcntl.flock(handle, fcntl.LOCK_SH)  # waits while another process shuts the endpoint down
     return handle

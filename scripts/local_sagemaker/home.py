@@ -63,6 +63,14 @@ def home_folder(home: Path | str | None = None) -> Path:
     return Path(chosen).expanduser().resolve()
 
 
+def make_home(home: Path) -> None:
+    """Make the endpoint's home if it is not there: for its user alone, since jobs leave pip's settings and tokens in it.
+
+    One that is there stays as it is: it may be shared on purpose.
+    """
+    home.mkdir(mode=0o700, parents=True, exist_ok=True)
+
+
 def _project() -> Path:
     for folder in Path(__file__).resolve().parents:
         if (folder / "pyproject.toml").exists() or (folder / ".git").exists():

@@ -61,6 +61,7 @@ class KeptS3Backend(S3Backend):
     def open_folder(self, folder: Path) -> None:
         """Take over the buckets that are in `folder`. Raises OSError or ValueError if it cannot be read."""
         self.folder, self._change = folder, threading.RLock()
+        self._opened: dict[str, BucketFiles] = {}
         folder.mkdir(parents=True, exist_ok=True)
         for entry in sorted(folder.iterdir()):
             if (entry / "bucket.json").exists():
@@ -84,7 +85,8 @@ class KeptS3Backend(S3Backend):
                 super().put_object_tagging(key, tags)
 
     def _files(self, bucket: str) -> BucketFiles:
-        return BucketFiles(self.folder / bucket)
+        """One for each bucket, since it holds the lock for its lines."""
+        return self._opened.setdefault(bucket, BucketFiles(self.folder / bucket))
 
     def create_bucket(self, bucket_name: str, region_name: str, *more: Any, **rest: Any) -> FakeBucket:
         bucket = super().create_bucket(bucket_name, region_name, *more, **rest)

@@ -1,7 +1,7 @@
 """The jobs that earlier endpoints left in the home folder, described again: their state, their logs, their end.
 
-A job that ran when its endpoint ended is Failed, and says so; what is left of its processes is ended. The objects in S3 come
-back by buckets.py.
+A job that ran when its endpoint ended is Failed, and says so; what is left of its processes is ended, and what its containers
+would have taken with them is removed. The objects in S3 come back by buckets.py.
 """
 
 import json
@@ -17,6 +17,7 @@ from local_sagemaker.api.record import JobRecord
 from local_sagemaker.api.training_request import TrainingRequest
 from local_sagemaker.client import REGION
 from local_sagemaker.home import JobFile, note
+from local_sagemaker.hosts.hosts import discard_scratch
 from local_sagemaker.hosts.leftovers import end_leftovers
 from local_sagemaker.jobs.log_files import read_events, read_stream_name
 from local_sagemaker.jobs.logs import GROUP
@@ -51,9 +52,13 @@ def take_over(jobs_folder: Path) -> None:
             if stream := read_stream_name(log):
                 KeptStream(_log_group(region), stream, log)
         if not record.done:
-            running.append(folder)
-            _end(record, request, folder)
-    end_leftovers(running)
+            running.append((record, request, folder))
+    end_leftovers([folder for _, _, folder in running])
+    # Before a job is said to have ended: a kill in between leaves it to the next endpoint.
+    for _, folder, _, _ in found:
+        discard_scratch(folder)
+    for record, request, folder in running:
+        _end(record, request, folder)
 
 
 def _discard(folder: Path) -> None:

@@ -29,7 +29,7 @@ from local_sagemaker.api.calls import CallLog
 from local_sagemaker.api.service import TrainingService
 from local_sagemaker.client import CONTROL_PATH, KILLED, find_endpoint, without_proxy
 from local_sagemaker.disk import no_space
-from local_sagemaker.home import EndedFile, EndpointFile, note, write_json
+from local_sagemaker.home import EndedFile, EndpointFile, make_home, note, write_json
 from local_sagemaker.hosts.isolation import Isolation
 from local_sagemaker.jobs.attempt import Settings
 from local_sagemaker.jobs.job_queue import JobQueue
@@ -145,7 +145,7 @@ def serve(options: Options) -> None:
 @contextlib.contextmanager
 def _only_endpoint(home: Path) -> Iterator[None]:
     """Hold the home for this process, until it ends in whatever way. Raises CannotServe if another has it."""
-    home.mkdir(parents=True, exist_ok=True)
+    make_home(home)
     with open(home / "serve.lock", "w") as handle:
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)

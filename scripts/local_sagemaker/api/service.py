@@ -77,7 +77,8 @@ class TrainingService:
             raise ValidationError(str(error)) from error
         folder = self._settings.jobs_folder / request.name
         try:
-            folder.mkdir(parents=True)  # the one step that two requests at once cannot both take
+            # The one step that two requests at once cannot both take. For this user alone, in whatever home.
+            folder.mkdir(mode=0o700, parents=True)
         except FileExistsError as error:
             raise ResourceInUseException(
                 f"Training job names must be unique within an AWS account and region: {request.name} exists"

@@ -8,6 +8,7 @@ import configparser
 import os
 import sys
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 
 # An option of pip, the variable of uv that says the same, and what stands between two values of it.
@@ -44,9 +45,10 @@ def write_pip_settings(home: Path, environment: Mapping[str, str]) -> None:
         settings.set("global", "cache-dir", str(_default_cache(environment)))
     folder = home / ".config" / "pip"
     folder.mkdir(parents=True)
-    with open(folder / "pip.conf", "w") as file:
+    with open(
+        folder / "pip.conf", "x", opener=partial(os.open, mode=0o600)
+    ) as file:  # it may hold a password
         settings.write(file)
-    os.chmod(folder / "pip.conf", 0o600)
 
 
 def uv_variables(environment: Mapping[str, str]) -> dict[str, str]:

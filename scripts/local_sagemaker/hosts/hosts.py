@@ -7,6 +7,7 @@ import random
 import shutil
 import socket
 import sys
+import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -24,6 +25,7 @@ LOOPBACK_INTERFACE = "lo" if sys.platform == "linux" else "lo0"
 MEETING_PORTS = range(20000, 32768)
 # Packages that AWS's images bring and that cannot be had from PyPI without a compiler.
 IMAGE_PACKAGES = Path(__file__).parents[1] / "image_packages"
+SCRATCH_PREFIX = "lsm-"
 FEW_CORES = 4  # with fewer, a job's libraries get one thread each: its processes share the cores
 SYSTEM_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 # Variables of the endpoint's own shell that a job may see. All others (credentials, tokens) stay outside.
@@ -121,13 +123,34 @@ def _write_hosts_file(hosts: list[Host], path: Path) -> None:
     path.write_text("\n".join(lines) + "\n" + (machine.read_text() if machine.exists() else ""))
 
 
-def discard_scratch(hosts: list[Host]) -> None:
-    """Remove what a container takes with it (caches, temporary files, pip's settings); /opt/ml stays."""
-    for host in hosts:
-        shutil.rmtree(host.folder / "home", ignore_errors=True)
-        shutil.rmtree(host.folder / "tmp", ignore_errors=True)
-        with contextlib.suppress(OSError):
-            (host.folder / "opt").rmdir()  # only ever an empty mount point: never delete what is mounted
+def make_scratch(job: Path) -> Path:
+    """A folder with a short path, for the links to a job's hosts. A link in the job's folder says where it is."""
+    scratch = Path(tempfile.mkdtemp(prefix=SCRATCH_PREFIX))
+    try:
+        (job / "scratch").symlink_to(scratch)
+    except OSError:
+        scratch.rmdir()
+        raise
+    return scratch
+
+
+def discard_scratch(job: Path) -> None:
+    """Remove the folder of `make_scratch` and what the job's containers take with them, however the job ended."""
+    for host in job.glob("attempt-*/*"):
+        discard_container(host)
+    note = job / "scratch"
+    if note.is_symlink():
+        if note.readlink().name.startswith(SCRATCH_PREFIX):
+            shutil.rmtree(note.readlink(), ignore_errors=True)
+        note.unlink(missing_ok=True)
+
+
+def discard_container(host: Path) -> None:
+    """Remove what a container takes with it (caches, temporary files, pip's settings) from a host's folder; /opt/ml stays."""
+    shutil.rmtree(host / "home", ignore_errors=True)
+    shutil.rmtree(host / "tmp", ignore_errors=True)
+    with contextlib.suppress(OSError):
+        (host / "opt").rmdir()  # only ever an empty mount point: never delete what is mounted
 
 
 def start_host(

@@ -14,7 +14,7 @@ from local_sagemaker.disk import no_space
 from local_sagemaker.hosts.addresses import Network
 from local_sagemaker.hosts.hosts import (
     Host,
-    discard_scratch,
+    discard_container,
     make_hosts,
     meet_on_free_port,
     rewrite_paths,
@@ -161,7 +161,8 @@ class Attempt:
 
     def discard_scratch(self) -> None:
         """Remove what a container takes with it; /opt/ml stays, for whoever wants to look at it."""
-        discard_scratch(self.hosts)
+        for host in self.hosts:
+            discard_container(host.folder)
         if self._network:
             self._network.close()
 

@@ -1,5 +1,6 @@
 """Checkpoints: restored from S3 when a container starts, and synced to S3, deletions too, while it runs."""
 
+import os
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -76,12 +77,21 @@ class CheckpointSync:
 
 
 def _files(folder: Path) -> Iterator[tuple[str, Signature]]:
-    for path in sorted(folder.rglob("*")):
+    found = (
+        Path(place, name) for place, _, names in os.walk(folder, onerror=_pass_if_gone) for name in names
+    )
+    for path in sorted(found):
         try:
             if path.is_file() and not path.name.endswith(KEPT_HERE):
                 yield str(path.relative_to(folder)), _signature(path)
         except FileNotFoundError:
             continue  # deleted during the scan
+
+
+def _pass_if_gone(error: OSError) -> None:
+    """For os.walk, which passes over all errors otherwise: a folder that is there and looks empty would be deleted in S3."""
+    if not isinstance(error, (FileNotFoundError, NotADirectoryError, PermissionError)):
+        raise error
 
 
 def _beside(path: Path, ending: str) -> Path:

@@ -1,6 +1,5 @@
 """The life of one training job, from its request to its artifacts; runs in a thread of the endpoint."""
 
-import shutil
 import tempfile
 import threading
 import time
@@ -14,6 +13,7 @@ from local_sagemaker.environments import EnvironmentBuildError
 from local_sagemaker.environments.build import environments_folder
 from local_sagemaker.environments.image import build_outcome, job_requirements, start_build
 from local_sagemaker.home import note, write_json
+from local_sagemaker.hosts.hosts import discard_scratch, make_scratch
 from local_sagemaker.jobs.artifacts import upload_archive, upload_files
 from local_sagemaker.jobs.attempt import POLL_S, Attempt, JobFailed, Order, Settings
 from local_sagemaker.jobs.channels import ChannelError
@@ -61,9 +61,9 @@ class Job:
 
     def run(self) -> None:
         """Carry the job out. Whatever happens, the job is terminal afterwards."""
-        scratch, reason = None, None
+        reason = None
         try:
-            scratch = Path(tempfile.mkdtemp(prefix="lsm-"))
+            scratch = make_scratch(self.folder)
             self._check_orders()  # it may have been stopped while it waited in the queue
             self._train(scratch)
             status, secondary = "Completed", "Completed"
@@ -78,8 +78,7 @@ class Job:
                 raise
         finally:
             self._finish(status, secondary, reason)
-            if scratch:
-                shutil.rmtree(scratch, ignore_errors=True)
+            discard_scratch(self.folder)
 
     def _reason(self, error: Exception) -> str:
         """FailureReason of an error outside the containers: a full disk, bad data or requirements.
