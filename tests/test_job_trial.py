@@ -172,6 +172,34 @@ def test_own_verifiers_are_tried_on_the_known_answers(findings, scripts):
     assert "unknown verifier 'numbr'; did you mean 'number'?" in findings([], verifier="numbr")["verifier"][1]
 
 
+@pytest.mark.parametrize(
+    ("verdict", "text"),
+    [
+        ("abs(float(given) - float(gold)) < 1e-6", "''"),
+        ("given != '' and float(given) == float(gold)", "'about 3'"),
+        ("given == gold or eval(given, {}, {'about': 3}) == gold if '/' in given else given == gold", "'1/0'"),
+        ("bool(given.encode('ascii')) and given == gold", "'é'"),
+        ("given == gold or (given.isdigit() and int(given) == int(gold))", "'²'"),
+        ("given == gold or re.fullmatch(given, gold)", "''"),
+        ("given == gold or bool(re.fullmatch(given, gold))", "'[('"),
+    ],
+)
+def test_own_verifiers_must_answer_whatever_a_model_may_write(findings, scripts, verdict, text):
+    """In a job the verdict would raise on the first such completion, and 05 would lose it."""
+    (scripts / "mine.py").write_text(f"import re\n\ndef close(given, gold):\n    return {verdict}\n")
+    status, detail = findings(["accuracy"], verifier="mine.close")["verifier"]
+    assert status == "problem" and f"{text} and " in detail
+    assert "must answer every text that a model may write: return False" in detail
+
+
+def test_own_verifiers_that_call_the_built_in_ones_are_sound(findings, scripts):
+    (scripts / "mine.py").write_text(
+        "from rl.verifiers import VERIFIERS\n\n"
+        "def any_of_them(given, gold):\n    return any([verdict(given, gold) for verdict in VERIFIERS.values()])\n"
+    )
+    assert findings(["accuracy"], verifier="mine.any_of_them")["verifier"][0] == "ok"
+
+
 def test_one_weight_for_each_reward(findings):
     found = findings(["accuracy", "format"], reward_weights=[1.0])
     assert found["rewards"] == ("problem", "reward_weights has 1 numbers for 2 rewards")

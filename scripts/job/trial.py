@@ -23,12 +23,14 @@ from rl.answers import END_THINK, THINK
 from rl.own_code import MissingPackage
 from rl.rewards import NOT_PASSED, Reward, RewardError, compute_score, get_rewards
 from rl.tasks import Row
-from rl.verifiers import VerifierError, get_verifier, usable
+from rl.verifiers import Verifier, VerifierError, get_verifier, usable
 
 OK, NOTE, WARNING, PROBLEM = "ok", "note", "warning", "problem"
 # Said before something is tried, and behind all: what is missing then did not come back.
 TRYING, END = "trying", "end"
 EXAMPLES = 3
+# What a model may write as its answer, and what stumbles over it: float, a division, ASCII, int, a pattern, JSON.
+ODD_TEXTS = ("", "about 3", "1/0", "é", "nan", "1e999", "²", "[(", "{}", "a" * 300)
 NO_OPINION = "no opinion"
 IN_EVERY_IMAGE = {"torch", "numpy"}
 Finding = tuple[str, str, str]  # what was tried, how it stands, in words
@@ -61,13 +63,9 @@ def findings(trial: Trial) -> Iterator[Finding]:
         yield "verifier", *_not_found(error)
         return
     if "." in trial.verifier:
-        try:
-            yield (
-                "verifier",
-                *_golds(trial, [row["answer"] for row in trial.rows if not usable(verifier, row["answer"])]),
-            )
-        except VerifierError as error:
-            yield "verifier", PROBLEM, str(error)
+        status, said = _verdicts(trial, verifier)
+        yield "verifier", status, said
+        if status == PROBLEM:
             return
     for name in trial.rewards:
         yield f"reward {name}", TRYING, ""
@@ -97,6 +95,21 @@ def _job_packages() -> set[str]:
     """Names in the source's requirements files, as they are imported where that is the same, and what every image has."""
     lines = [line for path in Path().glob("requirements*.txt") for line in path.read_text().splitlines()]
     return {re.split(r"[^A-Za-z0-9_-]", line)[0].lower().replace("-", "_") for line in lines} | IN_EVERY_IMAGE
+
+
+def _verdicts(trial: Trial, verifier: Verifier) -> tuple[str, str]:
+    """How a verifier of one's own takes the known answers as answers, and whether it bears what else a model may write."""
+    try:
+        unusable = [row["answer"] for row in trial.rows if not usable(verifier, row["answer"])]
+    except VerifierError as error:
+        return PROBLEM, str(error)
+    try:
+        for row in trial.rows[:1]:
+            for text in ODD_TEXTS:
+                verifier(text, row["answer"])
+    except VerifierError as error:
+        return PROBLEM, f"{error} A verdict must answer every text that a model may write: return False."
+    return _golds(trial, unusable)
 
 
 def _golds(trial: Trial, unusable: list[str]) -> tuple[str, str]:
