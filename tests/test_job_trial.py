@@ -66,6 +66,22 @@ def test_rewards_score_the_first_rows_with_their_columns(findings):
     assert {status for status, _ in found.values()} == {"ok", "note"}
 
 
+@pytest.mark.parametrize("settings", [{}, {"max_completion_length": 96}], ids=["trl", "verl"])
+def test_async_rewards_may_keep_what_belongs_to_an_event_loop(findings, scripts, settings):
+    """TRL has one loop for all calls, and so has the trial: a semaphore is bound to the first that it waits in."""
+    (scripts / "judge.py").write_text(
+        "import asyncio\n\nAT_ONCE = asyncio.Semaphore(1)\n\n"
+        "async def judged(completion):\n"
+        "    async with AT_ONCE:\n"
+        "        await asyncio.sleep(0)\n"
+        "        return float(len(completion[0]['content']) > 0)\n\n"
+        "async def score(completions, **kwargs):\n"
+        "    return await asyncio.gather(*map(judged, completions))\n"
+    )
+    found = findings(["judge.score"], **settings)["reward judge.score"]
+    assert found == ("ok", "1 for the known answer, 0 for an empty one (mean of 5 rows)")
+
+
 def test_verl_calls_them_with_the_same_result(findings):
     found = findings(["length_of.score", "later.score", "unsure.score"], max_completion_length=96)
     assert [detail.split(" ")[0] for _, detail in found.values()] == ["3", "0.5", "no"]

@@ -6,7 +6,6 @@ there, as it will not be in the job. A JSON object in (see `Trial`), one finding
     python -m job.trial < trial.json
 """
 
-import asyncio
 import dataclasses
 import inspect
 import json
@@ -21,7 +20,7 @@ from typing import Any
 
 from rl.answers import END_THINK, THINK
 from rl.own_code import MissingPackage
-from rl.rewards import NOT_PASSED, Reward, RewardError, compute_score, get_rewards
+from rl.rewards import NOT_PASSED, Reward, RewardError, compute_score, get_rewards, waited_for
 from rl.tasks import Row
 from rl.verifiers import Verifier, VerifierError, get_verifier, usable
 
@@ -162,7 +161,7 @@ def _call(name: str, function: Reward, trial: Trial, texts: Sequence[str]) -> li
         log_metric=lambda *_: None,
         **{key: [row.get(key) for row in trial.rows] for key in keys},
     )
-    return asyncio.run(result) if inspect.isawaitable(result) else result
+    return waited_for(result) if inspect.iscoroutine(result) else result
 
 
 def _mean(scores: list[float | None]) -> str:
