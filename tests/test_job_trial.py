@@ -87,6 +87,26 @@ def test_verl_calls_them_with_the_same_result(findings):
     assert [detail.split(" ")[0] for _, detail in found.values()] == ["3", "0.5", "no"]
 
 
+def test_verl_is_no_place_for_a_reward_that_compares_completions(findings, scripts):
+    """verl calls a reward with one completion: the best of each prompt's is then every one."""
+    (scripts / "best.py").write_text(
+        "def shortest(prompts, completions, **kwargs):\n"
+        "    groups, texts = {}, [completion[0]['content'] for completion in completions]\n"
+        "    for prompt, text in zip(prompts, texts):\n"
+        "        groups.setdefault(str(prompt), []).append(len(text))\n"
+        "    return [float(len(text) == min(groups[str(p)])) for p, text in zip(prompts, texts)]\n\n"
+        "def one(completions, **kwargs):\n"
+        "    assert len(completions) == 1\n"
+        "    return [1.0]\n"
+    )
+    names = ["accuracy", "best.shortest", "best.one", "length_of.score", "unsure.score"]
+    found = findings(names, max_completion_length=96)
+    status, detail = found.pop("reward best.shortest")
+    assert status == "warning" and "called with 10 completions at once it scores 5 of them otherwise" in detail
+    assert {status for status, _ in found.values()} == {"ok", "note"}
+    assert findings(["best.shortest"])["reward best.shortest"][0] == "note"
+
+
 @pytest.mark.parametrize(
     ("name", "status", "message"),
     [

@@ -130,6 +130,11 @@ def _tried(name: str, function: Reward, trial: Trial) -> tuple[str, str]:
     except (Exception, SystemExit) as error:  # whatever the function does, its author is told
         columns = ", ".join(sorted({key for row in rows for key in row}))
         return PROBLEM, f"{type(error).__name__}: {error} (the data has the columns {columns})"
+    if trial.trainer == "verl" and "." in name and (unlike := _unlike_at_once(function, rows, right, *scores)):
+        return WARNING, (
+            f"called with {2 * len(rows)} completions at once it scores {unlike} of them otherwise than one by one, and verl calls "
+            "it with one completion at a time: what it compares among completions, it does not find there"
+        )
     known, empty = (_mean(found) for found in scores)
     said = f"{known} for the known answer, {empty} for an empty one (mean of {len(rows)} rows)"
     if name == "accuracy" and known != "1":
@@ -151,17 +156,44 @@ def _call(name: str, function: Reward, trial: Trial, texts: Sequence[str]) -> li
             compute_score(row["task"], text, row["answer"], {"columns": json.dumps(row)}, **options)[name]
             for row, text in zip(trial.rows, texts, strict=True)
         ]
-    keys = [key for key in trial.rows[0] if key not in NOT_PASSED]  # as TRL does
-    result = function(
-        prompts=[row["prompt"] for row in trial.rows],
-        completions=[[{"role": "assistant", "content": text}] for text in texts],
+    return _at_once(
+        function,
+        trial.rows,
+        texts,
         completion_ids=[[0] * len(text) for text in texts],
         trainer_state=SimpleNamespace(global_step=0, epoch=0.0, max_steps=1),
         log_extra=lambda *_: None,
         log_metric=lambda *_: None,
-        **{key: [row.get(key) for row in trial.rows] for key in keys},
+    )
+
+
+def _at_once(function: Reward, rows: list[Row], texts: Sequence[str], **given: Any) -> list[float | None]:
+    keys = [key for key in rows[0] if key not in NOT_PASSED]  # as TRL does
+    result = function(
+        prompts=[row["prompt"] for row in rows],
+        completions=[[{"role": "assistant", "content": text}] for text in texts],
+        **given,
+        **{key: [row.get(key) for row in rows] for key in keys},
     )
     return waited_for(result) if inspect.iscoroutine(result) else result
+
+
+def _unlike_at_once(
+    function: Reward, rows: list[Row], right: list[str], known: list[float | None], empty: list[float | None]
+) -> int:
+    """How many scores change where a right and an empty completion of each row, scored alone before, come together."""
+    try:
+        scores = _at_once(function, rows * 2, [*right, *[""] * len(rows)])
+    except (Exception, SystemExit):  # verl never calls it so
+        return 0
+    alone = [*known, *empty]
+    return sum(not _alike(*pair) for pair in zip(scores, alone, strict=True))
+
+
+def _alike(one: float | None, other: float | None) -> bool:
+    """Whether two scores are the same but for rounding; no opinion is None in TRL, NaN in verl."""
+    values = [math.nan if score is None else score for score in (one, other)]
+    return all(map(math.isnan, values)) or math.isclose(*values, rel_tol=1e-3, abs_tol=1e-3)
 
 
 def _mean(scores: list[float | None]) -> str:
