@@ -42,6 +42,21 @@ def text_of(value: Any, where: str) -> str:
     return "" if value is None else _lines(str(value)).strip()
 
 
+def one_answer(value: Any, where: str) -> str:
+    """The text of a cell that a built-in verifier compares with: it knows one answer.
+
+    Raises:
+        DataError: a list, also one of texts that a table keeps as text: ['Paris', 'City of Paris'].
+    """
+    found = parsed(value)
+    if isinstance(value, str) and isinstance(found, list) and found and all(isinstance(t, str) for t in found):
+        raise DataError(
+            f"{where}: one text is needed, not a list that is written as text, {value.strip()!r}. Make a column that holds "
+            "one answer, or name a verifier of your own, which is given the whole text."
+        )
+    return text_of(value, where)
+
+
 def _lines(text: str) -> str:
     """With the line ends that a model writes: Windows and old Macs have others, and `exact` takes none of them for it."""
     return text.replace("\r\n", "\n").replace("\r", "\n")
