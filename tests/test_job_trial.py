@@ -102,7 +102,9 @@ def test_verl_is_no_place_for_a_reward_that_compares_completions(findings, scrip
     names = ["accuracy", "best.shortest", "best.one", "length_of.score", "unsure.score"]
     found = findings(names, max_completion_length=96)
     status, detail = found.pop("reward best.shortest")
-    assert status == "warning" and "called with 10 completions at once it scores 5 of them otherwise" in detail
+    assert (
+        status == "warning" and "called with 10 completions at once it scores 5 of them otherwise" in detail
+    )
     assert {status for status, _ in found.values()} == {"ok", "note"}
     assert findings(["best.shortest"])["reward best.shortest"][0] == "note"
 
@@ -213,7 +215,10 @@ def test_own_verifiers_are_tried_on_the_known_answers(findings, scripts):
     [
         ("abs(float(given) - float(gold)) < 1e-6", "''"),
         ("given != '' and float(given) == float(gold)", "'about 3'"),
-        ("given == gold or eval(given, {}, {'about': 3}) == gold if '/' in given else given == gold", "'1/0'"),
+        (
+            "given == gold or eval(given, {}, {'about': 3}) == gold if '/' in given else given == gold",
+            "'1/0'",
+        ),
         ("bool(given.encode('ascii')) and given == gold", "'é'"),
         ("given == gold or (given.isdigit() and int(given) == int(gold))", "'²'"),
         ("given == gold or re.fullmatch(given, gold)", "''"),

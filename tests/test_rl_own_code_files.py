@@ -174,7 +174,11 @@ def test_the_digest_sees_the_files_that_a_file_imports(write):
     ],
 )
 def test_files_in_packages_are_seen_by_the_digest_and_read_anew(write, helper, statement):
-    value = "LIMIT" if statement.endswith("LIMIT") else f"{statement.split(' import ')[-1].split('import ')[-1]}.LIMIT"
+    value = (
+        "LIMIT"
+        if statement.endswith("LIMIT")
+        else f"{statement.split(' import ')[-1].split('import ')[-1]}.LIMIT"
+    )
     path = write(helper, "LIMIT = 1\n")
     write("mine", f"{statement}\n\ndef f(): return {value}\n")
     before = source_digest(["mine.f"])
@@ -202,7 +206,9 @@ def test_the_digest_follows_nothing_that_is_installed(write, tmp_path, monkeypat
     """A package there imports half of the others, and each has a version of its own."""
     installed = tmp_path / "site-packages"
     (installed / "judges").mkdir(parents=True)
-    (installed / "judges" / "__init__.py").write_text("from judges import deep\n\ndef f(): return deep.LIMIT\n")
+    (installed / "judges" / "__init__.py").write_text(
+        "from judges import deep\n\ndef f(): return deep.LIMIT\n"
+    )
     (installed / "judges" / "deep.py").write_text("LIMIT = 1\n")
     monkeypatch.syspath_prepend(installed)
     write("mine", "import judges\nfrom judges import f\n")

@@ -188,7 +188,8 @@ def test_rows_that_differ_in_the_system_message_alone_are_different_rows():
     assert kept == {"It rains.\n\nBe brief.", "It snows.\n\nBe brief."}
     assert [(drop.reason, drop.count) for drop in report.dropped] == [("came before", 1)]
     pairs = [
-        {"prompt": [{"role": "system", "content": text}, USER], "chosen": GOOD, "rejected": BAD} for text in texts
+        {"prompt": [{"role": "system", "content": text}, USER], "chosen": GOOD, "rejected": BAD}
+        for text in texts
     ]
     assert len(read_as_pairs(pairs)) == 2
 

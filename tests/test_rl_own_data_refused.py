@@ -129,7 +129,9 @@ def test_a_list_of_accepted_answers_is_no_answer_also_where_a_table_has_it_as_te
     accepted = "['Paris', 'City of Paris']"
     file = as_file(tmp_path, "a.csv", f'question,answer\nItaly,Rome\nFrance,"{accepted}"\n')
     for verifier in ("text", "exact", "number"):
-        with pytest.raises(DataError, match=r"line 3, column 'answer': one text is needed, not a list .*'City"):
+        with pytest.raises(
+            DataError, match=r"line 3, column 'answer': one text is needed, not a list .*'City"
+        ):
             read(file, verifier=verifier)
     write("accepted", "def one_of(given, gold):\n    return given in gold\n")
     assert capitals(read(file, verifier="accepted.one_of"))["France"] == accepted

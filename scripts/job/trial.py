@@ -130,7 +130,11 @@ def _tried(name: str, function: Reward, trial: Trial) -> tuple[str, str]:
     except (Exception, SystemExit) as error:  # whatever the function does, its author is told
         columns = ", ".join(sorted({key for row in rows for key in row}))
         return PROBLEM, f"{type(error).__name__}: {error} (the data has the columns {columns})"
-    if trial.trainer == "verl" and "." in name and (unlike := _unlike_at_once(function, rows, right, *scores)):
+    if (
+        trial.trainer == "verl"
+        and "." in name
+        and (unlike := _unlike_at_once(function, rows, right, *scores))
+    ):
         return WARNING, (
             f"called with {2 * len(rows)} completions at once it scores {unlike} of them otherwise than one by one, and verl calls "
             "it with one completion at a time: what it compares among completions, it does not find there"

@@ -49,7 +49,12 @@ def one_answer(value: Any, where: str) -> str:
         DataError: a list, also one of texts that a table keeps as text: ['Paris', 'City of Paris'].
     """
     found = parsed(value)
-    if isinstance(value, str) and isinstance(found, list) and found and all(isinstance(t, str) for t in found):
+    if (
+        isinstance(value, str)
+        and isinstance(found, list)
+        and found
+        and all(isinstance(t, str) for t in found)
+    ):
         raise DataError(
             f"{where}: one text is needed, not a list that is written as text, {value.strip()!r}. Make a column that holds "
             "one answer, or name a verifier of your own, which is given the whole text."
