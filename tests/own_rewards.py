@@ -68,17 +68,19 @@ def write(tmp_path, monkeypatch):
 
     monkeypatch.syspath_prepend(tmp_path)
     registered = dict(REWARDS)
+    packages: set[str] = set()
 
     def file(name, content):
         path = tmp_path / f"{name.replace('.', '/')}.py"
         path.parent.mkdir(exist_ok=True)
         path.write_text(content)
         monkeypatch.delitem(sys.modules, name, raising=False)
+        packages.add(name.partition(".")[0])  # without __init__.py they have no file
         return path
 
     yield file
     for name, module in list(sys.modules.items()):
-        if (getattr(module, "__file__", None) or "").startswith(str(tmp_path)):
+        if name in packages or (getattr(module, "__file__", None) or "").startswith(str(tmp_path)):
             del sys.modules[name]
     REWARDS.clear()
     REWARDS.update(registered)

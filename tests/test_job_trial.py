@@ -66,9 +66,47 @@ def test_rewards_score_the_first_rows_with_their_columns(findings):
     assert {status for status, _ in found.values()} == {"ok", "note"}
 
 
+@pytest.mark.parametrize("settings", [{}, {"max_completion_length": 96}], ids=["trl", "verl"])
+def test_async_rewards_may_keep_what_belongs_to_an_event_loop(findings, scripts, settings):
+    """TRL has one loop for all calls, and so has the trial: a semaphore is bound to the first that it waits in."""
+    (scripts / "judge.py").write_text(
+        "import asyncio\n\nAT_ONCE = asyncio.Semaphore(1)\n\n"
+        "async def judged(completion):\n"
+        "    async with AT_ONCE:\n"
+        "        await asyncio.sleep(0)\n"
+        "        return float(len(completion[0]['content']) > 0)\n\n"
+        "async def score(completions, **kwargs):\n"
+        "    return await asyncio.gather(*map(judged, completions))\n"
+    )
+    found = findings(["judge.score"], **settings)["reward judge.score"]
+    assert found == ("ok", "1 for the known answer, 0 for an empty one (mean of 5 rows)")
+
+
 def test_verl_calls_them_with_the_same_result(findings):
     found = findings(["length_of.score", "later.score", "unsure.score"], max_completion_length=96)
     assert [detail.split(" ")[0] for _, detail in found.values()] == ["3", "0.5", "no"]
+
+
+def test_verl_is_no_place_for_a_reward_that_compares_completions(findings, scripts):
+    """verl calls a reward with one completion: the best of each prompt's is then every one."""
+    (scripts / "best.py").write_text(
+        "def shortest(prompts, completions, **kwargs):\n"
+        "    groups, texts = {}, [completion[0]['content'] for completion in completions]\n"
+        "    for prompt, text in zip(prompts, texts):\n"
+        "        groups.setdefault(str(prompt), []).append(len(text))\n"
+        "    return [float(len(text) == min(groups[str(p)])) for p, text in zip(prompts, texts)]\n\n"
+        "def one(completions, **kwargs):\n"
+        "    assert len(completions) == 1\n"
+        "    return [1.0]\n"
+    )
+    names = ["accuracy", "best.shortest", "best.one", "length_of.score", "unsure.score"]
+    found = findings(names, max_completion_length=96)
+    status, detail = found.pop("reward best.shortest")
+    assert (
+        status == "warning" and "called with 10 completions at once it scores 5 of them otherwise" in detail
+    )
+    assert {status for status, _ in found.values()} == {"ok", "note"}
+    assert findings(["best.shortest"])["reward best.shortest"][0] == "note"
 
 
 @pytest.mark.parametrize(
@@ -170,6 +208,37 @@ def test_own_verifiers_are_tried_on_the_known_answers(findings, scripts):
     status, detail = findings([], verifier="mine.odd")["verifier"]
     assert status == "problem" and "returned 'yes'" in detail
     assert "unknown verifier 'numbr'; did you mean 'number'?" in findings([], verifier="numbr")["verifier"][1]
+
+
+@pytest.mark.parametrize(
+    ("verdict", "text"),
+    [
+        ("abs(float(given) - float(gold)) < 1e-6", "''"),
+        ("given != '' and float(given) == float(gold)", "'about 3'"),
+        (
+            "given == gold or eval(given, {}, {'about': 3}) == gold if '/' in given else given == gold",
+            "'1/0'",
+        ),
+        ("bool(given.encode('ascii')) and given == gold", "'é'"),
+        ("given == gold or (given.isdigit() and int(given) == int(gold))", "'²'"),
+        ("given == gold or re.fullmatch(given, gold)", "''"),
+        ("given == gold or bool(re.fullmatch(given, gold))", "'[('"),
+    ],
+)
+def test_own_verifiers_must_answer_whatever_a_model_may_write(findings, scripts, verdict, text):
+    """In a job the verdict would raise on the first such completion, and 05 would lose it."""
+    (scripts / "mine.py").write_text(f"import re\n\ndef close(given, gold):\n    return {verdict}\n")
+    status, detail = findings(["accuracy"], verifier="mine.close")["verifier"]
+    assert status == "problem" and f"{text} and " in detail
+    assert "must answer every text that a model may write: return False" in detail
+
+
+def test_own_verifiers_that_call_the_built_in_ones_are_sound(findings, scripts):
+    (scripts / "mine.py").write_text(
+        "from rl.verifiers import VERIFIERS\n\n"
+        "def any_of_them(given, gold):\n    return any([verdict(given, gold) for verdict in VERIFIERS.values()])\n"
+    )
+    assert findings(["accuracy"], verifier="mine.any_of_them")["verifier"][0] == "ok"
 
 
 def test_one_weight_for_each_reward(findings):

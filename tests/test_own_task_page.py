@@ -1,12 +1,14 @@
 """The page docs/own-task.md says what is so: its code runs, and each spelling in its table is judged as it says."""
 
 import re
+import sys
 from pathlib import Path
 
 import pytest
 from rl.answers import extract_answer
+from rl.own_data import rows_from
 from rl.tasks import read_rows
-from rl.verifiers import get_verifier
+from rl.verifiers import VerifierError, get_verifier
 
 PAGE = (Path(__file__).resolve().parents[1] / "docs" / "own-task.md").read_text(encoding="utf-8")
 BLOCKS = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
@@ -53,3 +55,25 @@ def test_its_verdict_and_its_reward_work():
     said = [[{"role": "assistant", "content": text}] for text in ("one two", "one two three")]
     assert names["brevity"](said, max_words=["2", "2"]) == [1.0, 0.0]
     assert extract_answer("<think>a</think> <answer>Paris</answer>") == "Paris"
+
+
+def test_each_reward_that_it_names_has_a_weight():
+    named = re.findall(r"rewards[=:] ?\[([^]]+)\].*?reward_weights[=:] ?\[([^]]+)\]", PAGE)
+    assert len(named) == PAGE.count("[accuracy, my_task.brevity]") == 2
+    for rewards, weights in named:
+        assert len(rewards.split(",")) == len([float(weight) for weight in weights.split(",")])
+
+
+def test_the_reader_finds_its_verdict_where_it_says(tmp_path, monkeypatch):
+    (tmp_path / "scripts").mkdir()
+    (tmp_path / "scripts" / "my_task.py").write_text(BLOCKS[1])
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    monkeypatch.delitem(sys.modules, "my_task", raising=False)
+    asked = {"source": [{"question": "Which?", "answer": "Paris"}], "splits": {"train": 1}}
+    with pytest.raises(VerifierError, match=r"no file my_task\.py"):
+        rows_from(**asked, verifier="my_task.same_word")
+    (statement,) = re.findall(r"`(sys\.path\.append\(.+?\))`", PAGE)
+    exec(statement, {"sys": sys})
+    assert rows_from(**asked, verifier="my_task.same_word")[1].unusable == 0
+    monkeypatch.delitem(sys.modules, "my_task")

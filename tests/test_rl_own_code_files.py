@@ -163,6 +163,60 @@ def test_the_digest_sees_the_files_that_a_file_imports(write):
     assert source_digest(["mine.f"]) != before
 
 
+@pytest.mark.parametrize(
+    ("helper", "statement"),
+    [
+        ("helpers.words", "from helpers.words import LIMIT"),
+        ("helpers.words", "from helpers import words"),
+        ("helpers.words", "import helpers.words"),
+        ("helpers.__init__", "from helpers import LIMIT"),
+        ("helpers.__init__", "import helpers"),
+    ],
+)
+def test_files_in_packages_are_seen_by_the_digest_and_read_anew(write, helper, statement):
+    value = (
+        "LIMIT"
+        if statement.endswith("LIMIT")
+        else f"{statement.split(' import ')[-1].split('import ')[-1]}.LIMIT"
+    )
+    path = write(helper, "LIMIT = 1\n")
+    write("mine", f"{statement}\n\ndef f(): return {value}\n")
+    before = source_digest(["mine.f"])
+    assert load_function("mine.f", "function")() == 1
+    path.write_text("LIMIT = 22\n")
+    assert source_digest(["mine.f"]) != before
+    assert load_function("mine.f", "function")() == 22
+
+
+@pytest.mark.parametrize("statement", ["from . import util", "from .util import LIMIT", "import beside"])
+@pytest.mark.parametrize("changed", ["helpers.util", "helpers.__init__", "beside"])
+def test_the_digest_of_a_function_in_a_package(write, statement, changed):
+    names = ("helpers.__init__", "helpers.util", "beside", "elsewhere")
+    files = {name: write(name, "LIMIT = 1\n") for name in names}
+    write("helpers.mine", f"{statement}\n\ndef f(): return 1\n")
+    before = source_digest(["helpers.mine.f"])
+    files["elsewhere"].write_text("LIMIT = 2\n")
+    assert source_digest(["helpers.mine.f"]) == before
+    files[changed].write_text("LIMIT = 3\n")
+    imported = changed == "helpers.__init__" or (changed == "beside") == ("beside" in statement)
+    assert (source_digest(["helpers.mine.f"]) != before) == imported
+
+
+def test_the_digest_follows_nothing_that_is_installed(write, tmp_path, monkeypatch):
+    """A package there imports half of the others, and each has a version of its own."""
+    installed = tmp_path / "site-packages"
+    (installed / "judges").mkdir(parents=True)
+    (installed / "judges" / "__init__.py").write_text(
+        "from judges import deep\n\ndef f(): return deep.LIMIT\n"
+    )
+    (installed / "judges" / "deep.py").write_text("LIMIT = 1\n")
+    monkeypatch.syspath_prepend(installed)
+    write("mine", "import judges\nfrom judges import f\n")
+    before = source_digest(["mine.f", "judges.f"])
+    (installed / "judges" / "deep.py").write_text("LIMIT = 2\n")
+    assert source_digest(["mine.f", "judges.f"]) == before
+
+
 def test_the_digest_is_of_the_files_that_are_named(write):
     path = write("mine", MINE)
     write("borrows", "from mine import topic\n")

@@ -285,3 +285,15 @@ def test_a_column_that_names_several_splits_is_noted(names, options, noted):
     rows = [{**row, "split": names[n % 2]} for n, row in enumerate(ROWS)]
     _, report = rows_from(rows, splits=ALL, verifier="text", **options)
     assert ("the column 'split' names splits (3 train, 2 test), which are mixed" in str(report)) is noted
+
+
+def test_columns_that_are_kept_of_a_csv_are_texts(tmp_path):
+    rows = [{**row, "capital": "True", "level": "3"} for row in ROWS]
+    note = "columns kept beside the rows: capital, level"
+    for source, said in [
+        (as_file(tmp_path, "a.csv", csv_text(rows)), f"{note} (texts)"),
+        (as_file(tmp_path, "a.tsv.gz", csv_text(rows, delimiter="\t")), f"{note} (texts)"),
+        (parquet(tmp_path, rows), note),
+        (rows, note),
+    ]:
+        assert rows_from(source, splits=ALL, verifier="text")[1].notes == [said]

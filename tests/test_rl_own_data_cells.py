@@ -14,6 +14,7 @@ from rl.data_golds import reduced
 from rl.data_values import json_value
 from rl.own_data import rows_from
 from rl.tasks import DataError, fingerprint, read_rows, write_splits
+from rl.verifiers import VERIFIERS
 
 
 @pytest.mark.parametrize(
@@ -292,3 +293,20 @@ def test_columns_whose_names_trainers_use_get_another(tmp_path):
     for name in ("index", "split", "image", "prompts", "trainer_state", "seed"):
         assert found[f"source_{name}"] == row[name]
     assert not {"image", "prompts", "trainer_state", "seed"} & found.keys()
+
+
+@pytest.mark.parametrize("end", ["\r\n", "\r"], ids=["Windows", "old Mac"])
+def test_lines_within_a_cell_end_as_a_model_ends_them(tmp_path, end):
+    asked, said = f"Two{end}lines", f"a{end}b"
+    spoken = [{"role": "user", "content": asked}, {"role": "assistant", "content": said}]
+    sources = [
+        as_file(tmp_path, "a.csv", f'question,answer{end}"{asked}","{said}"{end}'),
+        as_file(tmp_path, "a.json", json.dumps([{"question": asked, "answer": said}])),
+        [{"messages": spoken}],
+        [{"messages": f"Human: {asked}{end}{end}Assistant: {said}"}],
+    ]
+    for source in sources:
+        (row,) = read(source, verifier="exact")
+        assert (row["question"], row["answer"]) == ("Two\nlines", "a\nb")
+        assert row["prompt"] == [{"role": "user", "content": "Two\nlines"}]
+        assert VERIFIERS["exact"]("a\nb", row["answer"])

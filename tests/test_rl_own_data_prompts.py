@@ -179,6 +179,21 @@ def test_conversations_in_a_csv_are_conversations(tmp_path):
     assert (pair["prompt"], pair["chosen"], pair["rejected"]) == ([USER], GOOD, BAD)
 
 
+def test_rows_that_differ_in_the_system_message_alone_are_different_rows():
+    """The text that is asked about often stands there, and each row asks the same of it."""
+    texts = ["It rains.", "It snows.", "IT  rains."]
+    rows = [{"messages": [{"role": "system", "content": text}, USER, SAID]} for text in texts]
+    splits, report = rows_from(rows, splits={"train": 1, "test": 1}, system="Be brief.")
+    kept = {row["prompt"][0]["content"] for part in splits.values() for row in part}
+    assert kept == {"It rains.\n\nBe brief.", "It snows.\n\nBe brief."}
+    assert [(drop.reason, drop.count) for drop in report.dropped] == [("came before", 1)]
+    pairs = [
+        {"prompt": [{"role": "system", "content": text}, USER], "chosen": GOOD, "rejected": BAD}
+        for text in texts
+    ]
+    assert len(read_as_pairs(pairs)) == 2
+
+
 def test_conversations_of_several_turns():
     turns = [{"role": "system", "content": "Be brief."}, USER, SAID, {"role": "user", "content": "Sure?"}]
     (row,) = read([{"messages": [*turns, {"role": "assistant", "content": "Yes"}]}], system="Say a word.")

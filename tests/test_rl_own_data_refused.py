@@ -123,3 +123,17 @@ def test_parquet_columns_that_cannot_be_read(tmp_path):
         read(parquet(tmp_path, pyarrow.table(far)))
     fine = {**far, "t": pyarrow.array([1_000_000_001], pyarrow.timestamp("ns"))}
     assert read(parquet(tmp_path, pyarrow.table(fine)))[0]["t"] == "1970-01-01T00:00:01"
+
+
+def test_a_list_of_accepted_answers_is_no_answer_also_where_a_table_has_it_as_text(tmp_path, write):
+    accepted = "['Paris', 'City of Paris']"
+    file = as_file(tmp_path, "a.csv", f'question,answer\nItaly,Rome\nFrance,"{accepted}"\n')
+    for verifier in ("text", "exact", "number"):
+        with pytest.raises(
+            DataError, match=r"line 3, column 'answer': one text is needed, not a list .*'City"
+        ):
+            read(file, verifier=verifier)
+    write("accepted", "def one_of(given, gold):\n    return given in gold\n")
+    assert capitals(read(file, verifier="accepted.one_of"))["France"] == accepted
+    interval = [{"question": "Which x?", "answer": "[2, 5]"}]
+    assert read(interval, verifier="math")[0]["answer"] == "[2, 5]"

@@ -115,6 +115,26 @@ def test_the_same_question_in_another_spelling_is_the_same(tmp_path):
 
 
 @pytest.mark.parametrize(
+    ("systems", "questions", "shared"),
+    [
+        (["A cat.", "A dog.", "A fox."], ["What is it?"] * 3, 0),
+        (["A cat.", "A dog.", "A  CAT."], ["What is it?"] * 3, 1),
+        (["Be brief.", "Be brief.", "Think."], ["1 + 1", "1 + 2", "1 + 1"], 1),
+    ],
+    ids=["texts of their own", "the same text", "one prompt for a channel"],
+)
+def test_a_system_message_of_its_own_is_a_part_of_the_question(tmp_path, systems, questions, shared):
+    rows = with_answers("1", "2", "3")
+    for row, system, question in zip(rows, systems, questions, strict=True):
+        row["question"] = question
+        row["prompt"] = [{"role": "system", "content": system}, {"role": "user", "content": question}]
+    folders = write_splits({"train": rows[:2], "test": rows[2:]}, tmp_path)
+    said = [detail for name, _, detail in found({key: str(path) for key, path in folders.items()})]
+    assert sum("questions are in both 'train' and 'test'" in detail for detail in said) == shared
+    assert not any("several times" in detail for detail in said)
+
+
+@pytest.mark.parametrize(
     ("answers", "verifier", "said"),
     [
         (

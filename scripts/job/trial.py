@@ -6,7 +6,6 @@ there, as it will not be in the job. A JSON object in (see `Trial`), one finding
     python -m job.trial < trial.json
 """
 
-import asyncio
 import dataclasses
 import inspect
 import json
@@ -21,14 +20,16 @@ from typing import Any
 
 from rl.answers import END_THINK, THINK
 from rl.own_code import MissingPackage
-from rl.rewards import NOT_PASSED, Reward, RewardError, compute_score, get_rewards
+from rl.rewards import NOT_PASSED, Reward, RewardError, compute_score, get_rewards, waited_for
 from rl.tasks import Row
-from rl.verifiers import VerifierError, get_verifier, usable
+from rl.verifiers import Verifier, VerifierError, get_verifier, usable
 
 OK, NOTE, WARNING, PROBLEM = "ok", "note", "warning", "problem"
 # Said before something is tried, and behind all: what is missing then did not come back.
 TRYING, END = "trying", "end"
 EXAMPLES = 3
+# What a model may write as its answer, and what stumbles over it: float, a division, ASCII, int, a pattern, JSON.
+ODD_TEXTS = ("", "about 3", "1/0", "é", "nan", "1e999", "²", "[(", "{}", "a" * 300)
 NO_OPINION = "no opinion"
 IN_EVERY_IMAGE = {"torch", "numpy"}
 Finding = tuple[str, str, str]  # what was tried, how it stands, in words
@@ -61,13 +62,9 @@ def findings(trial: Trial) -> Iterator[Finding]:
         yield "verifier", *_not_found(error)
         return
     if "." in trial.verifier:
-        try:
-            yield (
-                "verifier",
-                *_golds(trial, [row["answer"] for row in trial.rows if not usable(verifier, row["answer"])]),
-            )
-        except VerifierError as error:
-            yield "verifier", PROBLEM, str(error)
+        status, said = _verdicts(trial, verifier)
+        yield "verifier", status, said
+        if status == PROBLEM:
             return
     for name in trial.rewards:
         yield f"reward {name}", TRYING, ""
@@ -99,6 +96,21 @@ def _job_packages() -> set[str]:
     return {re.split(r"[^A-Za-z0-9_-]", line)[0].lower().replace("-", "_") for line in lines} | IN_EVERY_IMAGE
 
 
+def _verdicts(trial: Trial, verifier: Verifier) -> tuple[str, str]:
+    """How a verifier of one's own takes the known answers as answers, and whether it bears what else a model may write."""
+    try:
+        unusable = [row["answer"] for row in trial.rows if not usable(verifier, row["answer"])]
+    except VerifierError as error:
+        return PROBLEM, str(error)
+    try:
+        for row in trial.rows[:1]:
+            for text in ODD_TEXTS:
+                verifier(text, row["answer"])
+    except VerifierError as error:
+        return PROBLEM, f"{error} A verdict must answer every text that a model may write: return False."
+    return _golds(trial, unusable)
+
+
 def _golds(trial: Trial, unusable: list[str]) -> tuple[str, str]:
     if not unusable:
         return OK, f"{trial.verifier} takes each of {len(trial.rows)} known answers as right"
@@ -118,6 +130,15 @@ def _tried(name: str, function: Reward, trial: Trial) -> tuple[str, str]:
     except (Exception, SystemExit) as error:  # whatever the function does, its author is told
         columns = ", ".join(sorted({key for row in rows for key in row}))
         return PROBLEM, f"{type(error).__name__}: {error} (the data has the columns {columns})"
+    if (
+        trial.trainer == "verl"
+        and "." in name
+        and (unlike := _unlike_at_once(function, rows, right, *scores))
+    ):
+        return WARNING, (
+            f"called with {2 * len(rows)} completions at once it scores {unlike} of them otherwise than one by one, and verl calls "
+            "it with one completion at a time: what it compares among completions, it does not find there"
+        )
     known, empty = (_mean(found) for found in scores)
     said = f"{known} for the known answer, {empty} for an empty one (mean of {len(rows)} rows)"
     if name == "accuracy" and known != "1":
@@ -139,17 +160,44 @@ def _call(name: str, function: Reward, trial: Trial, texts: Sequence[str]) -> li
             compute_score(row["task"], text, row["answer"], {"columns": json.dumps(row)}, **options)[name]
             for row, text in zip(trial.rows, texts, strict=True)
         ]
-    keys = [key for key in trial.rows[0] if key not in NOT_PASSED]  # as TRL does
-    result = function(
-        prompts=[row["prompt"] for row in trial.rows],
-        completions=[[{"role": "assistant", "content": text}] for text in texts],
+    return _at_once(
+        function,
+        trial.rows,
+        texts,
         completion_ids=[[0] * len(text) for text in texts],
         trainer_state=SimpleNamespace(global_step=0, epoch=0.0, max_steps=1),
         log_extra=lambda *_: None,
         log_metric=lambda *_: None,
-        **{key: [row.get(key) for row in trial.rows] for key in keys},
     )
-    return asyncio.run(result) if inspect.isawaitable(result) else result
+
+
+def _at_once(function: Reward, rows: list[Row], texts: Sequence[str], **given: Any) -> list[float | None]:
+    keys = [key for key in rows[0] if key not in NOT_PASSED]  # as TRL does
+    result = function(
+        prompts=[row["prompt"] for row in rows],
+        completions=[[{"role": "assistant", "content": text}] for text in texts],
+        **given,
+        **{key: [row.get(key) for row in rows] for key in keys},
+    )
+    return waited_for(result) if inspect.iscoroutine(result) else result
+
+
+def _unlike_at_once(
+    function: Reward, rows: list[Row], right: list[str], known: list[float | None], empty: list[float | None]
+) -> int:
+    """How many scores change where a right and an empty completion of each row, scored alone before, come together."""
+    try:
+        scores = _at_once(function, rows * 2, [*right, *[""] * len(rows)])
+    except (Exception, SystemExit):  # verl never calls it so
+        return 0
+    alone = [*known, *empty]
+    return sum(not _alike(*pair) for pair in zip(scores, alone, strict=True))
+
+
+def _alike(one: float | None, other: float | None) -> bool:
+    """Whether two scores are the same but for rounding; no opinion is None in TRL, NaN in verl."""
+    values = [math.nan if score is None else score for score in (one, other)]
+    return all(map(math.isnan, values)) or math.isclose(*values, rel_tol=1e-3, abs_tol=1e-3)
 
 
 def _mean(scores: list[float | None]) -> str:

@@ -27,7 +27,7 @@ class BadRow(DataError):
 
 
 def text_of(value: Any, where: str) -> str:
-    """The text of a cell, "" of an empty one; a whole number without ".0", a date as ISO text.
+    """The text of a cell, "" of an empty one; a whole number without ".0", a date as ISO text, lines that end in \\n.
 
     Raises:
         DataError: a list or an object, which is no text.
@@ -39,7 +39,32 @@ def text_of(value: Any, where: str) -> str:
         )
     if isinstance(value, float) and value.is_integer():
         value = int(value)
-    return "" if value is None else str(value).strip()
+    return "" if value is None else _lines(str(value)).strip()
+
+
+def one_answer(value: Any, where: str) -> str:
+    """The text of a cell that a built-in verifier compares with: it knows one answer.
+
+    Raises:
+        DataError: a list, also one of texts that a table keeps as text: ['Paris', 'City of Paris'].
+    """
+    found = parsed(value)
+    if (
+        isinstance(value, str)
+        and isinstance(found, list)
+        and found
+        and all(isinstance(t, str) for t in found)
+    ):
+        raise DataError(
+            f"{where}: one text is needed, not a list that is written as text, {value.strip()!r}. Make a column that holds "
+            "one answer, or name a verifier of your own, which is given the whole text."
+        )
+    return text_of(value, where)
+
+
+def _lines(text: str) -> str:
+    """With the line ends that a model writes: Windows and old Macs have others, and `exact` takes none of them for it."""
+    return text.replace("\r\n", "\n").replace("\r", "\n")
 
 
 def parsed(value: Any) -> Any:
@@ -89,7 +114,7 @@ def conversation(value: Any, where: str) -> list[Message] | None:
         DataError: a message without role and text.
     """
     if isinstance(value, str):
-        if (turns := _spoken(value.strip())) is not None:
+        if (turns := _spoken(_lines(value).strip())) is not None:
             return turns
         found = parsed(value)
         if isinstance(found, str) and _WRITTEN.match(value):
@@ -163,7 +188,7 @@ def _message(value: Any, where: str) -> Message:
     if content is not None and not isinstance(content, str):
         raise DataError(f"{where}: the content of a message must be text, not {_named(content)}.")
     kept = {key: item for key, item in value.items() if item is not None}
-    return cast(Message, {**kept, "content": content or ""})
+    return cast(Message, {**kept, "content": _lines(content or "")})
 
 
 def _named(value: Any) -> str:

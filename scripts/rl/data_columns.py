@@ -170,10 +170,11 @@ class Columns:
             if name in record.values
         }
 
-    def all_notes(self) -> list[str]:
-        """The notes, and at last which columns are kept."""
+    def all_notes(self, *, texts: bool = False) -> list[str]:
+        """The notes, and at last which columns are kept; `texts`: the source has nothing else."""
         kept = [name if name == new else f"{name} (as {new})" for name, new in self.kept_names().items()]
-        return [*self.notes, f"columns kept beside the rows: {', '.join(kept)}"] if kept else self.notes
+        said = f"columns kept beside the rows: {', '.join(kept)}{' (texts)' if texts else ''}"
+        return [*self.notes, said] if kept else self.notes
 
     def with_system(self, turns: list[Message], where: str) -> list[Message]:
         """The turns with the system prompt before them; one that they bring stays, and comes first."""

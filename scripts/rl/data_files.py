@@ -69,6 +69,12 @@ def files_of(source: Any) -> list[Path]:
     return shards(path) if is_folder(path) else [path]
 
 
+def are_texts(source: Any) -> bool:
+    """Whether all cells are texts, as in a CSV: True is "True" there, and 3 is "3"."""
+    files = files_of(source)
+    return bool(files) and all(kind_of(file) in (".csv", ".tsv") for file in files)
+
+
 def kind_of(path: Path) -> str:
     """The suffix that says what a file holds, .gz left out; "" if it is no data file."""
     suffix = path.with_suffix("").suffix if path.suffix.lower() == ".gz" else path.suffix

@@ -21,20 +21,21 @@ class Draft:
     row: dict[str, Any]
     own: dict[str, Any]  # columns that are no part of a row
 
-    @property
-    def question(self) -> str:
-        """As questions are compared."""
-        return normalised(self.row["question"])
+
+def asked(row: Mapping[str, Any]) -> tuple[str, str]:
+    """The question, and what the system says beside it, as they are compared: it may hold the text to summarise."""
+    system = [turn["content"] for turn in row["prompt"] if turn["role"] == "system"]
+    return normalised(row["question"]), normalised("\n\n".join(system))
 
 
 def without_duplicates(drafts: list[Draft], drops: Drops) -> list[Draft]:
-    """Of rows with the same question the first; of pairs, those that also have the same answers."""
+    """Of rows with the same question (and system's message) the first; of pairs, those that also have the same answers."""
     first: dict[tuple[str, ...], Draft] = {}
     for draft in drafts:
         answers = [
             normalised(json.dumps(draft.row[side])) for side in ("chosen", "rejected") if side in draft.row
         ]
-        before = first.setdefault((draft.question, *answers), draft)
+        before = first.setdefault((*asked(draft.row), *answers), draft)
         if before is draft:
             continue
         same = bool(answers) or normalised(before.row["answer"]) == normalised(draft.row["answer"])
@@ -93,9 +94,9 @@ def cut_splits(
 
 
 def _shuffled_groups(drafts: list[Draft], seed: int) -> deque[list[Draft]]:
-    groups: dict[str, list[Draft]] = {}
+    groups: dict[tuple[str, str], list[Draft]] = {}
     for draft in drafts:
-        groups.setdefault(draft.question, []).append(draft)
+        groups.setdefault(asked(draft.row), []).append(draft)
     shuffled = list(groups.values())
     random.Random(seed).shuffle(shuffled)
     return deque(shuffled)

@@ -10,6 +10,7 @@ import importlib
 import importlib.util
 import inspect
 import sys
+import sysconfig
 import threading
 import traceback
 from collections.abc import Callable, Iterable
@@ -20,6 +21,9 @@ from typing import Any
 from rl.spelling import unknown_name
 
 NEWLINE = b"\n"
+_SHARED = Path(__file__).resolve().parents[1]
+_STDLIB = Path(sysconfig.get_path("stdlib")).resolve()
+_INSTALLED = {"site-packages", "dist-packages"}
 _importing = threading.RLock()
 # By a module's file, when it and the files that it imports were written, in ns
 _written: dict[Path, dict[Path, int]] = {}
@@ -116,9 +120,10 @@ def _imported_file(module_name: str, file: Path) -> ModuleType:
     changed = _times(known) != known
     if module and known and not changed:
         return module
-    times = _times(_with_imported(file))
+    root = _root(module_name, file)
+    times = _times(_with_imported(file, root))
     if changed or not module:
-        _forget({*known, file}, module_name)
+        _forget({*known, file}, module_name, root)
     if not module:
         _written[file] = times  # also if it fails: what it imports may be what is mended
         return importlib.import_module(module_name)
@@ -129,11 +134,11 @@ def _imported_file(module_name: str, file: Path) -> ModuleType:
     return module
 
 
-def _with_imported(file: Path) -> list[Path]:
-    """The file and those in its folder that it imports; the file alone while one of them is no Python."""
+def _with_imported(file: Path, root: Path) -> list[Path]:
+    """The file and those under `root` that it imports; the file alone while one of them is no Python."""
     found: dict[Path, bytes] = {}
     try:
-        _collect(file, found)
+        _collect(file, found, root)
     except (SyntaxError, ValueError, OSError):
         pass  # the import says it
     return [file, *found]
@@ -144,15 +149,20 @@ def _times(files: Iterable[Path]) -> dict[Path, int]:
     return {file: file.stat().st_mtime_ns if file.is_file() else 0 for file in files}
 
 
-def _forget(files: Iterable[Path], module_name: str) -> None:
+def _forget(files: Iterable[Path], module_name: str, root: Path) -> None:
     """Has Python read files anew: else it takes what it compiled of one with the same second and size, and the modules
     that it has. The module itself stays, to be reloaded."""
     for file in files:
         with contextlib.suppress(OSError):
             Path(importlib.util.cache_from_source(str(file))).unlink(missing_ok=True)
-        helper = sys.modules.get(file.stem)
-        if file.stem != module_name and getattr(helper, "__file__", None) == str(file):
-            del sys.modules[file.stem]
+        name = ".".join(file.relative_to(root).with_suffix("").parts).removesuffix(".__init__")
+        if name != module_name and getattr(sys.modules.get(name), "__file__", None) == str(file):
+            del sys.modules[name]
+            package, _, child = name.rpartition(".")
+            if (
+                package in sys.modules
+            ):  # which has it as an attribute, and gives that to `from package import child`
+                vars(sys.modules[package]).pop(child, None)
 
 
 def _line(error: BaseException, path: str) -> str:
@@ -169,7 +179,8 @@ def _file(module: ModuleType) -> str:
 def source_digest(names: Iterable[str]) -> str:
     """SHA-256 of the files that these functions (dotted names) are written in, to tell one version from another.
 
-    Files beside them that they import count too.
+    Python files of the same folder that they import count too, in packages as well; what is installed does not, nor do the
+    packages that all modules share, nor files that are read.
 
     Raises:
         OwnCodeError: as `load_function`.
@@ -181,22 +192,54 @@ def source_digest(names: Iterable[str]) -> str:
         modules = [name.rpartition(".")[0], getattr(function, "__module__", "")]
         files = [getattr(sys.modules.get(module), "__file__", None) for module in modules]
         found: dict[Path, bytes] = {}
-        for file in filter(None, files):
-            _collect(Path(file), found)
+        for module, file in zip(modules, files, strict=True):
+            if file:
+                root = _root(module, Path(file))
+                _collect(Path(file), found, root)
+                _follow(module, root, found, root)
         digest.update(f"{name}\n".encode() + b"".join(found[path] for path in sorted(found)))
     return digest.hexdigest()
 
 
-def _collect(file: Path, found: dict[Path, bytes]) -> None:
-    """The content of a file and of those in its folder that it imports, by path."""
+def _collect(file: Path, found: dict[Path, bytes], root: Path) -> None:
+    """The content of a file and of those under `root` that it imports, by path."""
     if file in found or file.suffix != ".py":
         return
     found[file] = file.read_bytes()
     for node in ast.walk(ast.parse(found[file])):
-        names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
-        if isinstance(node, ast.ImportFrom) and node.module:
-            names = [node.module]
-        for name in names:
-            beside = file.parent / f"{name.partition('.')[0]}.py"
-            if beside.is_file():
-                _collect(beside, found)
+        for folder, name in _imports(node, file, root):
+            _follow(name, folder, found, root)
+
+
+def _imports(node: ast.AST, file: Path, root: Path) -> list[tuple[Path, str]]:
+    """What a statement imports: the folder in which Python looks, and the dotted name, which may end in a function's."""
+    if isinstance(node, ast.Import):
+        return [(root, alias.name) for alias in node.names]
+    if not isinstance(node, ast.ImportFrom):
+        return []
+    folders = [*file.parents][node.level - 1 : node.level] if node.level else [root]
+    names = [".".join(filter(None, [node.module, alias.name])) for alias in node.names]
+    return [(folder, name) for folder in folders if folder.is_relative_to(root) for name in names]
+
+
+def _follow(name: str, folder: Path, found: dict[Path, bytes], root: Path) -> None:
+    """Collects the files of a dotted name, those of the packages before it too."""
+    files = [folder / "__init__.py"] if folder != root else []
+    for part in name.split("."):
+        folder = folder / part
+        files += [folder.with_suffix(".py"), folder / "__init__.py"]
+    for file in files:
+        if file.is_file() and _is_own(file):
+            _collect(file, found, root)
+
+
+def _is_own(file: Path) -> bool:
+    """Whether a file is neither installed nor of the packages that all modules share."""
+    file = file.resolve()
+    shared = any(file.is_relative_to(_SHARED / package) for package in ("rl", "job", "compat"))
+    return not shared and not file.is_relative_to(_STDLIB) and not _INSTALLED & {*file.parts}
+
+
+def _root(module_name: str, file: Path) -> Path:
+    """The folder in which Python found a module, or the outermost package that it is in."""
+    return file.parents[module_name.count(".") + (file.stem == "__init__")]

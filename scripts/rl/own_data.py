@@ -20,13 +20,14 @@ from rl.data_cells import (
     answer_turns,
     common_words,
     conversation,
+    one_answer,
     question_of,
     text_of,
     without_prompt,
 )
 from rl.data_choices import check_places, choice_of, options_hint, options_of, with_options
 from rl.data_columns import Columns
-from rl.data_files import read_records
+from rl.data_files import are_texts, read_records
 from rl.data_golds import REDUCED, reduced
 from rl.data_report import DataReport, Lengths, shortened
 from rl.data_splits import Draft, Sizes, cut_splits, without_duplicates
@@ -34,7 +35,7 @@ from rl.data_values import DataError, json_value
 from rl.preferences import SIDES, NoPair, Pair, normal_form
 from rl.tasks import Message, Row
 from rl.templates import render
-from rl.verifiers import get_verifier, usable
+from rl.verifiers import VERIFIERS, get_verifier, usable
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -104,13 +105,15 @@ def rows_from(
         conversations = not asked
         asked = asked or columns.several("messages", None)
     known = columns.column("answer", answer, needed=not conversations)
+    # An own verdict may read a list; an option may look like one.
+    gold_of = text_of if listed or verifier not in VERIFIERS else one_answer
     drafts, forms, unsaid, picks = [], Counter(), 0, []
     for index, record in enumerate(columns.records):
         cells, where = record.values, f"{record.where}, column '{known or asked[0]}'"
         try:
             turns = columns.turns(record, asked)
             last = turns.pop()["content"] if turns[-1]["role"] == "assistant" else ""
-            gold, form = reduced(text_of(cells.get(known) if known else last, where))
+            gold, form = reduced(gold_of(cells.get(known) if known else last, where))
             if not gold:
                 raise BadRow(where, "no answer", "Give it one")
             prompt = columns.with_system(turns, record.where)
@@ -306,7 +309,7 @@ def _common(
         "kept": {split: len(part) for split, part in cut.items()},
         "lengths": lengths,
         "dropped": columns.drops.all,
-        "notes": columns.all_notes(),
+        "notes": columns.all_notes(texts=are_texts(source)),
     }
 
 

@@ -8,8 +8,8 @@ set's columns as keyword arguments. In recipes, messages and metrics it has one 
 - a function over plain texts with `@reward("name")` above it: the decorator accepts conversations as well, and refuses a
   missing answer.
 
-Both are refused a list of the wrong length or a value that is no number. verl calls `compute_score` instead, which uses
-the same functions.
+Both are refused a list of the wrong length or a value that is no number. verl calls `compute_score` instead, which gives
+the same functions one completion at a time.
 """
 
 import asyncio
@@ -299,7 +299,7 @@ def compute_score(
     scores = {}
     for name, function in zip(rewards, functions, strict=True):
         result = function(completions=[completion], **columns)
-        (score,) = _waited_for(result) if inspect.iscoroutine(result) else result
+        (score,) = waited_for(result) if inspect.iscoroutine(result) else result
         scores[name] = math.nan if score is None else score
     total = sum(w * s for w, s in zip(weights, scores.values(), strict=True) if not math.isnan(s))
     return {"score": total, **scores}
@@ -309,7 +309,7 @@ _starting = threading.Lock()
 _loop: asyncio.AbstractEventLoop | None = None
 
 
-def _waited_for(coroutine: Coroutine[Any, Any, Any]) -> Any:
+def waited_for(coroutine: Coroutine[Any, Any, Any]) -> Any:
     """The result of an async reward, from any thread, also where an event loop runs already.
 
     There is one loop for the process, as in TRL, so that a reward can keep a connection from one call to the next.

@@ -11,7 +11,7 @@ from job.record import BASE_CHANNEL
 from rl.data_files import is_folder
 from rl.data_golds import reduced
 from rl.data_report import shortened
-from rl.data_values import normalised
+from rl.data_splits import asked
 from rl.evaluation import check_indices
 from rl.preferences import read_pairs
 from rl.tasks import DataError, Row, read_rows
@@ -45,7 +45,7 @@ def check_data(request: JobRequest, settings: dict[str, Any]) -> Iterator[Check]
     """Every channel can be read, every row is valid, no question is in two channels, the answers can be reached, no
     index is that of two problems, and there are enough rows for a step."""
     models = {str(settings.get(key)).removeprefix("channel:") for key in ("base_model", "reward_model")}
-    questions: dict[str, set[str]] = {}
+    questions: dict[str, set[tuple[str, str]]] = {}
     left = MOST_BYTES
     config = request.script.config if request.script else None
     for name, source in request.channels:
@@ -64,7 +64,8 @@ def check_data(request: JobRequest, settings: dict[str, Any]) -> Iterator[Check]
                 yield Check(f"data: {name}", getattr(error, "status", PROBLEM), str(error))
                 continue
         yield Check(f"data: {name}", OK, f"{len(rows):,} rows, task {rows[0]['task']}")
-        different = len({normalised(row["question"]) for row in rows})
+        questions[name] = {asked(row) for row in rows}
+        different = len(questions[name])
         if different < MOSTLY_DIFFERENT * len(rows) and not pairs:
             yield Check(
                 f"data: {name}",
@@ -80,9 +81,8 @@ def check_data(request: JobRequest, settings: dict[str, Any]) -> Iterator[Check]
             yield from check_numbering(name, rows, Limits(request, settings)["eval_problems"])
         if not pairs:
             yield from check_answers(name, rows, settings.get("verifier") or "number")
-        questions[name] = {normalised(row["question"]) for row in rows}
         for other in questions.keys() - {name}:
-            if shared := questions[other] & questions[name]:
+            if shared := _shared(questions[other], questions[name]):
                 yield Check(
                     "data",
                     PROBLEM,
@@ -90,6 +90,13 @@ def check_data(request: JobRequest, settings: dict[str, Any]) -> Iterator[Check]
                     f"{shortened(min(shared))!r}: an evaluation on what was trained on measures memory. Make both with one "
                     "call of rl.tasks.make_splits or rl.own_data.rows_from",
                 )
+
+
+def _shared(some: set[tuple[str, str]], others: set[tuple[str, str]]) -> set[str]:
+    """The questions of both; what a system says to all of them alike makes them no other ones."""
+    if all(len({system for _, system in channel}) == 1 for channel in (some, others)):
+        return {question for question, _ in some} & {question for question, _ in others}
+    return {question for question, _ in some & others}
 
 
 def _rows(path: Path, source: Any, pairs: bool) -> list[Row]:
