@@ -81,6 +81,13 @@ def test_where_there_is_no_table_nothing_is_known(connection, tmp_path):
 
 
 @linux
+def test_a_table_that_lacks_the_server_itself_says_nothing(connection, tmp_path):
+    header = Path("/proc/net/tcp").read_text().splitlines()[0]
+    (tmp_path / "tcp").write_text(f"{header}\n")
+    assert user_of_connection(*connection, tables=[tmp_path / "tcp"]) is None
+
+
+@linux
 def test_another_user_is_refused_and_root_is_not(connection, monkeypatch):
     environ = environment(connection)
     assert objection(environ) is None

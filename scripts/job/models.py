@@ -212,9 +212,8 @@ def local_source(spec: str) -> str:
 
 
 @functools.cache
-def _merged_folder(
-    spec: str, source: str
-) -> Path:  # with the source, since a spec's may change: "channel:model"
+def _merged_folder(spec: str, source: str) -> Path:
+    # The source is there for the cache: a spec such as channel:model may get another one.
     folder = _temporary_folder("merged-")
     model = _whole_model(spec, "auto")
     # Or transformers would save on rank 0 only, and each process of a job has a folder of its own.

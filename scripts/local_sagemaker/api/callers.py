@@ -13,6 +13,7 @@ LOOPBACK = "127.0.0.1"
 # Linux's tables of connections: https://www.kernel.org/doc/Documentation/networking/proc_net_tcp.txt. A client may have come by
 # way of IPv6, from ::ffff:127.0.0.1.
 _CONNECTIONS = (Path("/proc/net/tcp"), Path("/proc/net/tcp6"))
+_ANY = "00000000:0000"  # the other end of a socket that listens
 _LOOKS = 3  # at tables that change while they are read, so that a row can be passed over
 _ROOT = 0  # may do anything anyhow
 NOBODY = -1  # the client has closed its socket: whose it was is not known any more
@@ -31,9 +32,8 @@ def objection(environ: Mapping[str, str]) -> str | None:
     client = environ.get("REMOTE_ADDR", LOOPBACK), int(environ.get("REMOTE_PORT") or 0)
     server_port = int(environ.get("SERVER_PORT") or 0)
     user = user_of_connection(client, server_port)
-    if (
-        user == _ROOT
-    ):  # a socket that is closed while its row is made can look like root's; it has no row the next time
+    if user == _ROOT:
+        # A socket that is closed while its row is made can look like root's; it has no row the next time.
         user = user_of_connection(client, server_port)
     if user == NOBODY:
         return "the program that asked has closed its connection, so that its user is not known: keep it open for the answer"
@@ -47,10 +47,11 @@ def user_of_connection(
 ) -> int | None:
     """User id of the program that connected from `client` (IPv4 address and port) to a port of LOOPBACK.
 
-    NOBODY if no program has that socket, None where the system has no such tables.
+    NOBODY if no program has that socket. None where the system has no such tables, or keeps sockets out of them: not even that
+    of the server itself is there.
     """
-    if not any(table.exists() for table in tables):
-        return None
+    listening = f"{_address(LOOPBACK)}:{server_port:04X}"
+    server_is_there = False
     ends = [
         [f"{_address(prefix + address)}:{port:04X}" for address, port in (client, (LOOPBACK, server_port))]
         for prefix in ("", "::ffff:")
@@ -59,7 +60,8 @@ def user_of_connection(
         for connection, user, inode in _rows(tables):
             if connection in ends and inode:  # a closed socket has none, and is listed as root's
                 return user
-    return NOBODY
+            server_is_there |= connection == [listening, _ANY] and inode != 0
+    return NOBODY if server_is_there else None
 
 
 def _rows(tables: Sequence[Path]) -> Iterator[tuple[list[str], int, int]]:
