@@ -110,10 +110,11 @@ def _server(preload: Preload) -> str:
     server = subprocess.Popen(
         [str(preload.python), str(Path(__file__).with_name("import_server.py")), address, *preload.modules],
         env={**job_variables(), "PYTHONPATH": os.pathsep.join(map(str, preload.path))},
+        stdin=subprocess.PIPE,  # closed when these tests end, however they do: then the server ends, too
         cwd=folder,  # Unsloth leaves something there
         start_new_session=True,
     )
-    atexit.register(server.kill)
+    atexit.register(server.communicate)  # which closes its input, and so ends it
     deadline = time.monotonic() + _START_S
     while not os.path.exists(address):
         assert server.poll() is None, f"{preload}: see its output above"

@@ -4,7 +4,7 @@
 
 A request is one line of JSON on a connection: {"script", "arguments", "variables", "folder", "log", "ranks"}. With
 `ranks` several processes are forked, which find one another as torchrun's do, by RANK and its like; when one fails, the
-others are ended. The answer is the job's process id, and its exit code in the end. See forked_jobs.py for the other side.
+others are ended. The answer is the job's process id, and its exit code in the end. See forked_jobs.py for the other side. It ends when its standard input does.
 """
 
 import atexit
@@ -13,6 +13,8 @@ import json
 import os
 import random
 import runpy
+import select
+import shutil
 import signal
 import socket
 import sys
@@ -29,13 +31,14 @@ def main(address: str, modules: list[str]) -> None:
         listener.bind(f"{address}.new")
         listener.listen(16)
         os.rename(f"{address}.new", address)  # there as soon as it answers, and not before
-        while True:
+        while listener in select.select([listener, sys.stdin], [], [])[0]:
             connection, _ = listener.accept()
             if not os.fork():
                 listener.close()
                 os.setsid()
                 _run_job(connection)
             connection.close()  # the job's end of it tells that the job has ended, or was killed
+    shutil.rmtree(os.path.dirname(address))
 
 
 def _run_job(connection: socket.socket) -> None:
@@ -43,6 +46,7 @@ def _run_job(connection: socket.socket) -> None:
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     request = json.loads(connection.makefile().readline())
     log = os.open(request["log"], os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_APPEND)
+    os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
     os.dup2(log, 1)
     os.dup2(log, 2)
     connection.sendall(f"{os.getpid()}\n".encode())

@@ -108,6 +108,23 @@ def test_killing_a_job_ends_all_its_processes(start):
     assert len(processes) == 2 and not any(psutil.pid_exists(int(process)) for process in processes)
 
 
+def test_the_server_ends_when_the_tests_are_killed(tmp_path):
+    code = (
+        "import os, pathlib, sys, psutil, forked_jobs\n"
+        "forked_jobs._server(forked_jobs.Preload(pathlib.Path(sys.executable), ('json',)))\n"
+        "(server,) = psutil.Process().children()\n"
+        "print(server.pid, flush=True)\n"
+        "os.kill(os.getpid(), 9)"
+    )
+    killed = subprocess.run(
+        [sys.executable, "-c", code], env=job_variables(Path(__file__).parent), stdout=subprocess.PIPE
+    )
+    server, deadline = int(killed.stdout), time.monotonic() + 30
+    while psutil.pid_exists(server) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert not psutil.pid_exists(server)
+
+
 def test_jobs_do_not_share_what_they_draw(start):
     drawn = []
     for _ in range(2):
