@@ -49,6 +49,18 @@ class Ranks:
     port: int  # where all of them meet
 
 
+@dataclass(frozen=True)
+class Command:
+    """A script and what it is started with."""
+
+    script: Path
+    arguments: Sequence[str]
+    variables: Mapping[str, str]
+    folder: Path
+    log: Path
+    ranks: Ranks | None = None  # several processes that find one another
+
+
 class ForkedJob:
     """What subprocess.Popen offers of a process that it did not start itself."""
 
@@ -82,23 +94,12 @@ class ForkedJob:
         self.send_signal(signal.SIGKILL)
 
 
-def fork_job(
-    preload: Preload,
-    script: Path,
-    arguments: Sequence[str],
-    *,
-    variables: Mapping[str, str],
-    folder: Path,
-    log: Path,
-    ranks: Ranks | None,
-) -> ForkedJob:
-    """Starts `script`, in several processes that find one another if there are `ranks`."""
-    sys.audit("forked_jobs.fork_job", str(script))  # conftest.py asks for the test's marker
-    request = {"script": str(script), "arguments": list(arguments), "variables": dict(variables)}
-    request |= {"folder": str(folder), "log": str(log), "ranks": ranks and asdict(ranks)}
+def fork_job(preload: Preload, command: Command) -> ForkedJob:
+    """Starts a command as a fork of the process that has the libraries."""
+    sys.audit("forked_jobs.fork_job", str(command.script))  # conftest.py asks for the test's marker
     connection = socket.socket(socket.AF_UNIX)
     connection.connect(_server(preload))
-    connection.sendall(json.dumps(request).encode() + b"\n")
+    connection.sendall(json.dumps(asdict(command), default=str).encode() + b"\n")
     return ForkedJob(connection)
 
 

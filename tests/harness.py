@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any, Self
 
 import psutil
-from forked_jobs import ForkedJob, Preload, Ranks, fork_job
+from forked_jobs import Command, ForkedJob, Preload, Ranks, fork_job
 from job_variables import SHARED, job_variables
 from local_sagemaker.environments import job_environment
 from local_sagemaker.hosts.hosts import free_port
@@ -81,16 +81,9 @@ class ScriptJob:
             **{f"SM_CHANNEL_{name.upper()}": str(path) for name, path in self.channels.items()},
             **(environment or {}),
         )
-        return start_job(
-            self.script,
-            [*recipe, *given],
-            variables=variables,
-            folder=self.work,
-            log=self.log_file,
-            ranks=Ranks(processes, rank, hosts, port or free_port()) if processes else None,
-            python=self.python,
-            preload=None if torchrun else self.preload or preload_of(self.python),
-        )
+        ranks = Ranks(processes, rank, hosts, port or free_port()) if processes else None
+        command = Command(self.script, [*recipe, *given], variables, self.work, self.log_file, ranks)
+        return start_job(command, self.python, None if torchrun else self.preload or preload_of(self.python))
 
     def end(self, process: Job, *, fails: bool = False) -> Self:
         """Waits for the end, which must be a good one, or with `fails` a bad one."""
@@ -153,33 +146,23 @@ def unsloth_preload(python: Path) -> Preload | None:
     return Preload(python, modules, (scripts, SHARED)) if sys.platform == "linux" else None
 
 
-def start_job(
-    script: Path,
-    arguments: Sequence[str],
-    *,
-    variables: Mapping[str, str],
-    folder: Path,
-    log: Path,
-    ranks: Ranks | None,
-    python: Path,
-    preload: Preload | None,
-) -> Job:
-    """A script as one process, or as the `ranks` of a host: forked from the preloaded libraries or by torchrun."""
+def start_job(command: Command, python: Path, preload: Preload | None) -> Job:
+    """A command as one process, or as the ranks of a host: forked from the preloaded libraries or by torchrun."""
     if preload:
-        return fork_job(preload, script, arguments, variables=variables, folder=folder, log=log, ranks=ranks)
+        return fork_job(preload, command)
     launch = [str(python)]
-    if ranks:
+    if ranks := command.ranks:
         launch += ["-m", "torch.distributed.run", f"--nproc_per_node={ranks.processes}"]
         launch += [f"--nnodes={ranks.hosts}", f"--node_rank={ranks.host_rank}"]
         launch += ["--master_addr=127.0.0.1", f"--master_port={ranks.port}"]
-    with open(log, "w") as file:
+    with open(command.log, "w") as file:
         return subprocess.Popen(
-            [*launch, str(script), *arguments],
-            cwd=folder,
+            [*launch, str(command.script), *command.arguments],
+            cwd=command.folder,
             stdout=file,
             stderr=subprocess.STDOUT,
             start_new_session=True,
-            env=variables,
+            env=command.variables,
         )
 
 
@@ -189,16 +172,9 @@ def run_two_processes(
     """What a script of the tests' own writes that two processes run, which find one another; it sees the tests' modules."""
     log, tests = folder / "two-processes.log", Path(__file__).parent
     python = Path(sys.executable)
-    job = start_job(
-        script,
-        arguments,
-        variables=job_variables(tests, HF_DATASETS_CACHE=str(folder / "cache"), **variables),
-        folder=folder,
-        log=log,
-        ranks=Ranks(2, 0, 1, free_port()),
-        python=python,
-        preload=preload_of(python),
-    )
+    variables = job_variables(tests, HF_DATASETS_CACHE=str(folder / "cache"), **variables)
+    command = Command(script, arguments, variables, folder, log, Ranks(2, 0, 1, free_port()))
+    job = start_job(command, python, preload_of(python))
     try:
         code = job.wait(timeout=180)
     finally:

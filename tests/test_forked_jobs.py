@@ -9,7 +9,7 @@ from pathlib import Path
 
 import psutil
 import pytest
-from forked_jobs import ForkedJob, Preload, Ranks, fork_job
+from forked_jobs import Command, ForkedJob, Preload, Ranks, fork_job
 from harness import kill
 from job_variables import job_variables
 
@@ -30,16 +30,8 @@ def start(tmp_path):
     ) -> tuple[ForkedJob, Path]:
         script, log = tmp_path / "script.py", tmp_path / "log"
         script.write_text(code)
-        job = fork_job(
-            NOTHING,
-            script,
-            arguments,
-            variables=job_variables(**variables),
-            folder=tmp_path,
-            log=log,
-            ranks=ranks,
-        )
-        return job, log
+        command = Command(script, arguments, job_variables(**variables), tmp_path, log, ranks)
+        return fork_job(NOTHING, command), log
 
     return start
 

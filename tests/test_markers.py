@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 from endpoint_fixtures import start_endpoint
-from forked_jobs import Preload, fork_job
+from forked_jobs import Command, Preload, fork_job
 from job_variables import SHARED
 
 
@@ -34,14 +34,6 @@ def test_a_marked_one_does():
 
 
 def test_an_unmarked_test_forks_no_job(tmp_path):
-    preload = Preload(Path(sys.executable), ())
+    command = Command(tmp_path / "script.py", [], {}, tmp_path, tmp_path / "log")
     with pytest.raises(RuntimeError, match="it has no marker job"):
-        fork_job(
-            preload,
-            tmp_path / "script.py",
-            [],
-            variables={},
-            folder=tmp_path,
-            log=tmp_path / "log",
-            ranks=None,
-        )
+        fork_job(Preload(Path(sys.executable), ()), command)

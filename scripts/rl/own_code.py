@@ -159,9 +159,8 @@ def _forget(files: Iterable[Path], module_name: str, root: Path) -> None:
         if name != module_name and getattr(sys.modules.get(name), "__file__", None) == str(file):
             del sys.modules[name]
             package, _, child = name.rpartition(".")
-            if (
-                package in sys.modules
-            ):  # which has it as an attribute, and gives that to `from package import child`
+            # The package has it as an attribute too, and gives that to `from package import child`.
+            if package in sys.modules:
                 vars(sys.modules[package]).pop(child, None)
 
 
