@@ -6,11 +6,13 @@ from pathlib import Path
 import pytest
 from lesson.rollouts import left_at_the_end, read_rollouts, transcript, turns_of, with_calls, with_haste
 from lesson.timeline import phase_seconds, plot_timeline, read_timeline
-from lesson.verl_checks import shape_problems
+from lesson.verl_checks import CPUS_OF_A_SLOT, cpu_problems, shape_problems
 from lesson.verl_memory import actor_memory, fit_problems, rollout_memory
 from rl.tasks import DataError
 from verl_recipe import read_verl_recipe
+from workshop.checks.instances import find_instance
 from workshop.checks.memory import GB, SHAPES
+from workshop.session.machines import read_machine
 
 RECIPES = Path(__file__).parents[1] / "05_grpo_verl" / "scripts" / "recipes"
 A100, A100_80, H100 = 42.9e9, 85.9e9, 85.9e9
@@ -78,7 +80,7 @@ def test_recipes_fit_the_machines_they_name(recipe, model, gpus, size):
 @pytest.mark.parametrize(
     ("recipe", "overrides", "model", "gpus", "size", "says"),
     [
-        ("full", [], "Qwen3-8B", 8, A100, "The actor needs about"),
+        ("full", [], "Qwen3-14B", 8, A100, "The actor needs about"),
         ("full", ["actor_rollout_ref.rollout.tensor_model_parallel_size=1"], "Qwen3-32B", 64, A100_80,
          "raise rollout.tensor_model_parallel_size"),
         ("full", ["actor_rollout_ref.rollout.gpu_memory_utilization=0.95"], "Qwen3-4B", 8, A100,
@@ -110,6 +112,29 @@ def test_what_does_not_fit_is_refused_with_what_to_change(recipe, overrides, mod
 def test_a_model_is_cut_through_whole_heads_and_layers(recipe, override, model, says):
     problems = list(shape_problems(SHAPES[model], settings_of(recipe, f"actor_rollout_ref.{override}")))
     assert len(problems) == (says is not None) and all(says in problem for problem in problems), problems
+
+
+@pytest.mark.parametrize("recipe", [path.stem for path in sorted(RECIPES.glob("*.yaml"))])
+def test_every_actor_finds_a_cpu_on_the_machine_of_the_recipe(recipe):
+    machine = read_machine(RECIPES.parents[1] / "machines.yaml", recipe)
+    vcpus = find_instance(machine.instance_type).vcpus
+    assert not list(cpu_problems(settings_of(recipe), machine.instance_count, machine.process_count, vcpus))
+
+
+def test_a_small_host_has_no_cpus_for_eight_storage_units():
+    units = "transfer_queue.backend.SimpleStorage.num_data_storage_units=8"
+    (problem,) = cpu_problems(settings_of("small", units), hosts=1, slots=1, vcpus=4)
+    # The task runner, a controller, eight units, and three in the one slot: 13. The launcher offers 8.
+    assert "ask Ray for 13 CPUs" in problem and "there are 8" in problem
+    driver = (RECIPES.parents[2] / "scripts/launchers/drivers/ray_hosts.py").read_text()
+    assert f"\nLOGICAL_CPUS = {CPUS_OF_A_SLOT} " in driver
+
+
+def test_the_entropy_keeps_the_gradient_from_being_written_over_the_logits():
+    shape, asked = SHAPES["Qwen3-4B"], "actor_rollout_ref.actor.calculate_entropy=true"
+    with_entropy = actor_memory(shape, settings_of("full", asked), 8).activations
+    without = actor_memory(shape, settings_of("full"), 8).activations
+    assert with_entropy - without == 16384 * shape.vocabulary * 2  # bfloat16, of each logit of a micro batch
 
 
 def stretch(worker: str, call: str, start: float, end: float, host: str = "10.0.0.1") -> dict:

@@ -92,6 +92,8 @@ BROKEN = {
     ("full", 1, 8): [
         (f"{ROLLOUT}.tensor_model_parallel_size=3", "choose a divisor of 8"),
         (f"{ACTOR}.ppo_max_token_len_per_gpu=1024", "raise it, or shorten"),
+        (f"{ROLLOUT}.max_model_len=1024", "vLLM would cut responses short without a word"),
+        ("data.max_response_length=2048", "vLLM would cut responses short without a word"),
     ],
     ("full", 2, 8): [
         (f"{ACTOR}.ppo_mini_batch_size=24", "A step takes data.train_batch_size prompts"),

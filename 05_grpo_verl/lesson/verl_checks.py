@@ -21,9 +21,12 @@ from verl_data import admitted_rows, check_rows
 from verl_keys import TEMPLATE, Settings, key_problems, value_of
 from verl_recipe import TOOL_FILES, read_verl_recipe, recipe_problems
 from workshop.checks.data_checks import Unread, local_path
-from workshop.checks.instances import gpu_bytes
+from workshop.checks.instances import find_instance, gpu_bytes
 from workshop.checks.memory import FRAMEWORK_BYTES, GB, ModelShape, shape_of
 from workshop.checks.request import NOTE, OK, PROBLEM, Check, JobRequest
+
+CPUS_OF_A_SLOT = 8  # that RayCluster offers at least
+UNITS = "transfer_queue.backend.SimpleStorage.num_data_storage_units"
 
 
 def check_verl_recipe(request: JobRequest) -> tuple[dict[str, Any], list[Check]]:
@@ -48,6 +51,9 @@ def check_verl_recipe(request: JobRequest) -> tuple[dict[str, Any], list[Check]]
     problems += recipe_problems(job, settings, hosts=request.hosts, gpus_per_host=request.processes_per_host)
     if shape := shape_of(job.base_model):
         problems += shape_problems(shape, settings)
+    instance = find_instance(request.instance_type or "")
+    if instance:
+        problems += cpu_problems(settings, request.hosts, request.processes_per_host, instance.vcpus)
     for key in TOOL_FILES:
         tools = value_of(settings, f"{ROLLOUT}.multi_turn.{key}")
         if tools and not (request.source_dir / tools).is_file():
@@ -72,6 +78,20 @@ def shape_problems(shape: ModelShape, settings: Settings) -> Iterator[str]:
         parts = value_of(settings, key)
         if count % parts:
             yield f"{key} is {parts}, and the model's {count} {what} cannot be dealt evenly to {parts} GPUs: choose a divisor of {count}."
+
+
+def cpu_problems(settings: Settings, hosts: int, slots: int, vcpus: int) -> Iterator[str]:
+    """More actors than Ray has CPUs for: those that find none wait, and verl waits for them without a word (0.9.1).
+
+    Each takes one: verl's task runner, TransferQueue's controller, each of its storage units, and three in each slot.
+    """
+    units = value_of(settings, UNITS)
+    needed, offered = 2 + units + 3 * hosts * slots, hosts * max(vcpus, CPUS_OF_A_SLOT * slots)
+    if needed > offered:
+        yield (
+            f"verl's actors ask Ray for {needed} CPUs ({units} for {UNITS}), and there are {offered}: "
+            "the job would wait for ever. Lower it to 1, or take a larger instance."
+        )
 
 
 def _check_rows(request: JobRequest, settings: Settings) -> Iterator[Check]:

@@ -44,7 +44,7 @@ def actor_memory(shape: ModelShape, settings: Settings, gpus: int) -> Memory:
         gathered=2 * unit,  # the unit in use and the next one
         gradients=trained * stored / gpus,
         optimizer=2 * trained * stored / gpus,
-        activations=activations + _logits_bytes(shape, tokens),
+        activations=activations + tokens * shape.vocabulary * _logit_bytes(settings),
         kv_cache=0.0,
     )
 
@@ -54,7 +54,8 @@ def _megatron_memory(shape: ModelShape, settings: Settings, gpus: int) -> Memory
     parts = tensor * value_of(settings, f"{ACTOR}.megatron.pipeline_model_parallel_size")
     tokens = _tokens(settings)
     # A pipeline's first stage holds as many micro batches as there are stages, each of its share of the layers.
-    activations = activation_bytes(shape, tokens, COMPUTE_BYTES) + _logits_bytes(shape, tokens)
+    logits = tokens * shape.vocabulary * 2 * 4  # and their gradient, both in float32
+    activations = activation_bytes(shape, tokens, COMPUTE_BYTES) + logits
     return Memory(
         parameters=shape.parameters * 2 / parts,
         gathered=0.0,
@@ -74,9 +75,12 @@ def _tokens(settings: Settings) -> int:
     return micro * _longest(settings)
 
 
-def _logits_bytes(shape: ModelShape, tokens: float) -> float:
-    """Logits of every token and their gradient, float32: with a large vocabulary more than all else."""
-    return 2.0 * tokens * shape.vocabulary * 4
+def _logit_bytes(settings: Settings) -> int:
+    """Of one logit: bfloat16, and flash attention's cross entropy writes its gradient over it, unless the entropy is asked for.
+
+    Source: verl 0.9.1, workers/engine/fsdp/transformer_impl.py, inplace_backward.
+    """
+    return 4 if value_of(settings, f"{ACTOR}.calculate_entropy") else 2
 
 
 def sequences_at_once(settings: Settings) -> int:

@@ -132,6 +132,7 @@ def new_engine(layout: Layout, model: Path | str, micro_batch: int) -> Any:
             strategy=layout.engine,
             ulysses_sequence_parallel_size=layout.sequence,
             use_torch_compile=False,
+            use_no_sync_for_gradient_accumulation=False,  # as in verl's configuration, not the dataclass
             mixed_precision={"param_dtype": "fp32"},
             **common,
         )

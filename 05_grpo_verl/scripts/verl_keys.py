@@ -37,6 +37,7 @@ DEFAULTS: dict[str, Any] = {
     "actor_rollout_ref.actor.ppo_micro_batch_size_per_gpu": None,
     "actor_rollout_ref.actor.use_dynamic_bsz": False,
     "actor_rollout_ref.actor.ppo_max_token_len_per_gpu": 16384,
+    "actor_rollout_ref.actor.calculate_entropy": False,
     "actor_rollout_ref.actor.optim.lr_warmup_steps": -1,  # none
     "actor_rollout_ref.actor.optim.use_checkpoint_opt_param_scheduler": False,  # of megatron
     "actor_rollout_ref.actor.fsdp_config.model_dtype": "fp32",
@@ -57,6 +58,7 @@ DEFAULTS: dict[str, Any] = {
     "actor_rollout_ref.rollout.pipeline_model_parallel_size": 1,
     "actor_rollout_ref.rollout.data_parallel_size": 1,
     "actor_rollout_ref.rollout.gpu_memory_utilization": 0.5,
+    "actor_rollout_ref.rollout.max_model_len": None,  # the model's own
     "actor_rollout_ref.rollout.log_prob_micro_batch_size_per_gpu": None,
     "actor_rollout_ref.rollout.multi_turn.enable": False,
     "actor_rollout_ref.rollout.multi_turn.function_tool_path": None,
@@ -65,6 +67,7 @@ DEFAULTS: dict[str, Any] = {
     "actor_rollout_ref.rollout.multi_turn.format": "hermes",
     "actor_rollout_ref.rollout.agent.default_agent_loop": "single_turn_agent",
     "trainer.v1.trainer_mode": "sync",
+    "transfer_queue.backend.SimpleStorage.num_data_storage_units": 8,
 }
 # Keys that train.py fills in, so that what a recipe says there would be lost -> where to say it
 FILLED_IN = {

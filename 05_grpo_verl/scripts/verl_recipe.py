@@ -265,6 +265,12 @@ def _lengths(job: VerlJob, settings: Settings, gpus: int, per_host: int) -> Prob
             f"The longest prompt and response have {longest} tokens, but ppo_max_token_len_per_gpu lets {room} of them "
             "onto the GPUs that share a sequence: raise it, or shorten data.max_response_length."
         )
+    window = value_of(settings, f"{ROLLOUT}.max_model_len")
+    if window and window < longest:
+        yield (
+            f"{ROLLOUT}.max_model_len is {window}, and the longest prompt and response have {longest} tokens: vLLM would cut "
+            "responses short without a word. Raise it."
+        )
 
 
 def _lora(job: VerlJob, settings: Settings, gpus: int, per_host: int) -> Problems:

@@ -25,7 +25,7 @@ KEEPALIVE_TIMEOUT_S = 20  # a host that does not answer the kernel's keepalive p
 JOINED = "joined"  # what a host's driver reports when its Ray belongs to the cluster
 MEETING_PORTS = range(20000, 32768)
 STACK = r'^  File "|hread 0x'  # lines of faulthandler's
-LOGICAL_CPUS = 8  # for each slot of a host without GPUs: room for as many actors as a GPU host has
+LOGICAL_CPUS = 8  # that a host offers for each slot, at least: Ray counts them, and an actor that finds none waits for ever
 
 
 class ClusterError(Exception):
@@ -138,9 +138,7 @@ class RayNode:
         Raises:
             ClusterError: Ray is not installed here.
         """
-        cpus = os.cpu_count() or 1
-        if not int(os.environ["SM_NUM_GPUS"]):
-            cpus = max(cpus, LOGICAL_CPUS * slots)
+        cpus = max(os.cpu_count() or 1, LOGICAL_CPUS * slots)
         self._host, self._log = host, Path(environment["HOME"], "ray_start.log")
         command = ["ray", "start", "--block", "--log-style=record", f"--node-ip-address={address}"]
         command += [f"--temp-dir={environment['HOME']}", f"--num-cpus={cpus}", f"--num-gpus={slots}"]

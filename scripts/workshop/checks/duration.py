@@ -121,8 +121,13 @@ def estimate_duration(
         tokens, more = sequences * (PROMPT_TOKENS + answer), 1 if engine else 0
     else:  # pairs: two answers to each prompt, half as long as they may be
         generate, tokens, more = 0.0, sequences * int(recipe["max_length"]), 0
+    length = tokens // sequences
     return Duration(
-        START_S, evaluation, steps, generate, _learn_seconds(recipe, shape, gpu, devices, tokens, more)
+        START_S,
+        evaluation,
+        steps,
+        generate,
+        _learn_seconds(recipe, shape, gpu, devices, tokens, length, more),
     )
 
 
@@ -152,18 +157,27 @@ def _token_seconds(
 
 
 def _learn_seconds(
-    recipe: dict[str, Any], shape: ModelShape, gpu: Gpu, devices: int, tokens: int, more_forwards: int
+    recipe: dict[str, Any],
+    shape: ModelShape,
+    gpu: Gpu,
+    devices: int,
+    tokens: int,
+    length: int,
+    more_forwards: int,
 ) -> float:
-    """Forward and backward over so many tokens on each GPU, and what the GPUs tell one another.
+    """Forward and backward over so many tokens on each GPU, in sequences of a length, and what the GPUs tell one another.
 
-    A pass costs 2 operations a parameter and token. Backward are two passes, or one where the weights are frozen;
+    A pass costs 2 operations a parameter and token, and in attention 4 for each pair of tokens and number of a head. Backward are two passes, or one where the weights are frozen;
     checkpointing repeats the forward pass; importance sampling with vLLM looks at the completions once more.
     """
     rank = int(recipe.get("lora_rank") or 0)
     fsdp = recipe.get("fsdp_config") or {}
     repeats = bool(fsdp.get("activation_checkpointing") or recipe.get("gradient_checkpointing"))
     passes = (2 if rank else 3) + repeats + more_forwards
-    seconds = passes * 2.0 * shape.parameters * tokens / (gpu.flops * OPERATIONS_REACHED)
+    pairs = (
+        4.0 * shape.layers * shape.heads * shape.head_size * length / 2
+    )  # a token looks back at half of them
+    seconds = passes * (2.0 * shape.parameters + pairs) * tokens / (gpu.flops * OPERATIONS_REACHED)
     seconds *= NF4_SLOWER if recipe.get("quantization") else 1
     if devices == 1:
         return seconds
