@@ -12,10 +12,10 @@ https://arxiv.org/abs/2306.13649, with all completions from the student (lambda 
 from functools import partial
 
 from arguments import SCRIPTS
-from datasets import Dataset
 from job.base_evaluation import base_evaluation
 from job.checkpoints import CheckpointMarker, newest_complete, train
 from job.container import channel, checkpoint_dir, model_dir
+from job.dataset import as_dataset
 from job.failure import report_failure
 from job.fingerprints import fingerprints, model_fingerprint
 from job.history import MetricLines
@@ -61,7 +61,7 @@ def main() -> None:
         model=student,
         teacher_model=teacher,
         args=config,
-        train_dataset=Dataset.from_list(train_rows),
+        train_dataset=as_dataset(train_rows),
         processing_class=tokenizer,
         peft_config=lora_config(job),
         callbacks=[MetricLines(), CheckpointMarker(made_of)],

@@ -10,10 +10,10 @@ train.py has a ratio for each token. REINFORCE leave-one-out: Ahmadian et al. 20
 from functools import partial
 
 from arguments import SCRIPTS
-from datasets import Dataset
 from job.base_evaluation import base_evaluation
 from job.checkpoints import CheckpointMarker, newest_complete, train
 from job.container import channel, checkpoint_dir, model_dir
+from job.dataset import as_dataset
 from job.failure import report_failure
 from job.fingerprints import fingerprints
 from job.history import MetricLines
@@ -64,7 +64,7 @@ def main() -> None:
         model=policy,
         reward_funcs=rewards,
         args=config,
-        train_dataset=Dataset.from_list(train_rows),
+        train_dataset=as_dataset(train_rows),
         processing_class=tokenizer,
         peft_config=lora_config(job),
         callbacks=[MetricLines(), CheckpointMarker(made_of), ZeroRewardWarnings(before)],

@@ -15,10 +15,10 @@ from functools import partial
 from arguments import SCRIPTS
 from compat.fsdp_fused_head import end_begun_groups
 from compat.fsdp_on_cpu import enable_fsdp_on_cpu
-from datasets import Dataset
 from job.base_evaluation import base_evaluation
 from job.checkpoints import CheckpointMarker, newest_complete, train
 from job.container import channel, checkpoint_dir, model_dir
+from job.dataset import as_dataset
 from job.failure import report_failure
 from job.fingerprints import fingerprints
 from job.history import MetricLines
@@ -74,7 +74,7 @@ def main() -> None:
         model=policy,
         reward_funcs=rewards,
         args=config,
-        train_dataset=Dataset.from_list(train_rows),
+        train_dataset=as_dataset(train_rows),
         processing_class=tokenizer,
         peft_config=lora_config(job),
         callbacks=[MetricLines(), ZeroRewardWarnings(before), CheckpointMarker(made_of), ShardReport()],

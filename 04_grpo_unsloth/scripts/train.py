@@ -17,11 +17,11 @@ from functools import partial
 import torch
 from arguments import SCRIPTS, AdapterArguments, TrainArguments
 from compat.float32_adapters import keep_adapters_in_float32
-from datasets import Dataset
 from engine_evaluation import evaluate
 from job.base_evaluation import base_evaluation
 from job.checkpoints import CheckpointMarker, newest_complete, train
 from job.container import channel, checkpoint_dir, model_dir
+from job.dataset import as_dataset
 from job.failure import report_failure
 from job.fingerprints import fingerprints
 from job.history import MetricLines
@@ -82,7 +82,7 @@ def main() -> None:
         model=policy,
         reward_funcs=rewards,
         args=config,
-        train_dataset=Dataset.from_list(train_rows),
+        train_dataset=as_dataset(train_rows),
         processing_class=tokenizer,
         callbacks=[MetricLines(), ZeroRewardWarnings(before), CheckpointMarker(made_of)],
     )
