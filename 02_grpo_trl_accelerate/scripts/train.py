@@ -22,6 +22,7 @@ from job.failure import report_failure
 from job.fingerprints import fingerprints
 from job.history import MetricLines
 from job.models import load_base, load_reward_model, load_tokenizer, lora_config, save_model
+from job.prompt_lengths import check_prompts
 from job.recipe import parse_arguments
 from job.summary import write_summary
 from job.tracking import finish_tracking, log_evaluation, start_tracking
@@ -58,6 +59,7 @@ def main() -> None:
     policy, _ = load_base(job.base_model, job.dtype)
     if job.reward_model:
         rewards.append(load_reward_model(job.reward_model))
+    check_prompts([*train_rows, *test_rows], tokenizer, policy, config)
     decoding = {
         "verifier": verifier,
         "samples": job.eval_samples,

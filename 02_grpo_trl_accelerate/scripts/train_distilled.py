@@ -20,6 +20,7 @@ from job.failure import report_failure
 from job.fingerprints import fingerprints, model_fingerprint
 from job.history import MetricLines
 from job.models import ModelUnusable, load_base, lora_config, save_model
+from job.prompt_lengths import check_prompts
 from job.recipe import parse_arguments
 from job.summary import write_summary
 from job.tracking import finish_tracking, log_evaluation, start_tracking
@@ -46,6 +47,7 @@ def main() -> None:
             f"{job.teacher} cannot teach {job.base_model}: their tokenizers differ, so that a token of one means something "
             "else to the other. Take a teacher that was trained from the same base, or is of the same family."
         )
+    check_prompts([*train_rows, *test_rows], tokenizer, student, config)
     decoding = {
         "verifier": get_verifier(job.verifier),
         "samples": job.eval_samples,

@@ -16,6 +16,7 @@ from job.failure import report_failure
 from job.fingerprints import SHOWN, fingerprints, verifier_fingerprint
 from job.history import MetricLines
 from job.models import load_base
+from job.prompt_lengths import check_prompts
 from job.recipe import parse_arguments
 from job.tracking import finish_tracking, start_tracking
 from rl.evaluation import evaluate
@@ -33,6 +34,7 @@ def main() -> None:
     verifier = get_verifier(job.verifier)
 
     base, tokenizer = load_base(job.base_model, job.dtype)
+    check_prompts(rows, tokenizer, base, job)
     sampled = evaluate(
         base,
         tokenizer,

@@ -18,6 +18,7 @@ from job.failure import report_failure
 from job.fingerprints import fingerprints
 from job.history import MetricLines
 from job.models import load_base, load_tokenizer, lora_config, save_model
+from job.prompt_lengths import check_prompts
 from job.recipe import parse_arguments
 from job.summary import write_summary
 from job.tracking import finish_tracking, log_evaluation, start_tracking
@@ -49,6 +50,7 @@ def main() -> None:
 
     start_tracking(job, config, data_fingerprint=fingerprint(train_rows))
     policy, _ = load_base(job.base_model, job.dtype)
+    check_prompts([*train_rows, *test_rows], tokenizer, policy, config)
     decoding = {
         "verifier": verifier,
         "samples": job.eval_samples,

@@ -34,6 +34,7 @@ from job.models import (
     lora_config,
     save_model,
 )
+from job.prompt_lengths import check_prompts
 from job.quantization import check_packed
 from job.recipe import parse_arguments
 from job.sharding import copy_trained
@@ -67,6 +68,7 @@ def main() -> None:
 
     start_tracking(job, config, data_fingerprint=fingerprint(train_rows))
     policy = load_policy(job, config)
+    check_prompts([*train_rows, *test_rows], tokenizer, policy, config)
     decoding = {
         "verifier": verifier,
         "samples": job.eval_samples,
