@@ -1,4 +1,4 @@
-"""A task of a learner's own, as modules' scripts get it: words for answers, a column more, own rewards and own verdict.
+"""A task of a learner's own, as modules' scripts get it: words for answers, columns more, own rewards and own verdict.
 
 The base model answers with digits, so only the own verifier finds it right.
 """
@@ -35,8 +35,10 @@ def same_word(given, gold):
     return given == gold or (re.fullmatch("-?[0-9]{1,2}", given) is not None and spelled(int(given)) == gold)
 
 
-def paid(completions, bonus, **kwargs):
+def paid(completions, bonus, note, **kwargs):
     """What the column says, if the answer begins as asked; written for TRL, whose completions are conversations."""
+    if any(len(keys) != 1 for (keys,) in note):
+        raise ValueError(f"objects with keys of other rows: {note}")
     return [float(b) * (c[0]["content"].startswith("<think>")) for c, b in zip(completions, bonus, strict=True)]
 
 
@@ -86,7 +88,10 @@ def write_own_task(folder: Path) -> tuple[dict[str, Path], dict[str, str]]:
     spelled = _functions()["spelled"]
     splits = make_splits("chain_sum", {"train": 64, "test": 60})
     rows: dict[str, list[Row]] = {
-        name: [{**row, "answer": spelled(int(row["answer"])), "bonus": "1"} for row in split]
+        name: [
+            {**row, "answer": spelled(int(row["answer"])), "bonus": "1", "note": [{f"of {row['index']}": 1}]}
+            for row in split
+        ]
         for name, split in splits.items()
     }
     channels = write_splits(rows, folder / "data")
@@ -94,7 +99,7 @@ def write_own_task(folder: Path) -> tuple[dict[str, Path], dict[str, str]]:
 
 
 def check_own_task(history: list[Mapping[str, Any]], evaluation: Mapping[str, Any]) -> None:
-    """That rewards and evaluation used the own verdict, and that the own reward got its column."""
+    """That rewards and evaluation used the own verdict, and that the own reward got its columns as they were written."""
     right = [item for item in evaluation["completions"] if item["correct"]]
     assert right, "the own verifier found nothing right"
     same_word = _functions()["same_word"]

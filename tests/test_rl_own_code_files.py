@@ -188,6 +188,30 @@ def test_files_in_packages_are_seen_by_the_digest_and_read_anew(write, helper, s
     assert load_function("mine.f", "function")() == 22
 
 
+@pytest.mark.parametrize("name", ["words.json", "data/words.json", "helpers/words.json"])
+def test_files_that_own_code_names_are_seen_by_the_digest_and_read_anew(write, tmp_path, name):
+    read = (
+        "Path(__file__).with_name('words.json')"
+        if name[0] == "h"
+        else f"Path(__file__).parents[1] / '{name}'"
+    )
+    write(
+        "helpers.words",
+        f"import json\nfrom pathlib import Path\nODD = ('\\0', 'x' * 9999, '/etc/hosts', '..', '')\nWORDS = json.loads(({read}).read_text())\n",
+    )
+    write("mine", "from helpers.words import WORDS\n\ndef f(): return WORDS\n")
+    (tmp_path / name).parent.mkdir(exist_ok=True)
+    for words in ("[1]", "[2, 2]"):
+        (tmp_path / name).write_text(words)
+        (tmp_path / "other.json").write_text(words)
+        digest = source_digest(["mine.f"])
+        assert str(load_function("mine.f", "function")()) == words
+        (tmp_path / "other.json").write_text("[]")
+        assert source_digest(["mine.f"]) == digest
+    (tmp_path / name).write_text("[1]")
+    assert source_digest(["mine.f"]) != digest
+
+
 @pytest.mark.parametrize("statement", ["from . import util", "from .util import LIMIT", "import beside"])
 @pytest.mark.parametrize("changed", ["helpers.util", "helpers.__init__", "beside"])
 def test_the_digest_of_a_function_in_a_package(write, statement, changed):

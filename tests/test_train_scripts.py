@@ -22,6 +22,7 @@ SHARED = [
     ("    tokenizer, verifier = ", "    }"),
     ("    made_of = ", "    checkpoint = "),
     ("    start_tracking(", "    start_tracking("),  # before the model is loaded, which may take long
+    ("    check_prompts(", "    check_prompts("),
     ("    decoding = {", '    log_evaluation("before", before)'),
     ("        args=config,", "        processing_class=tokenizer,"),
     ("    trainer.remove_callback(PrinterCallback)", "    trainer.remove_callback(PrinterCallback)"),
@@ -98,6 +99,17 @@ def test_a_checkpoint_is_marked_with_what_is_looked_for_when_going_on(name):
         before = "" if file == "train_reward_model.py" else ", before"
         assert called["train"] == f"train(trainer, checkpoint{before})"
     assert called["newest_complete"] == looks_for
+
+
+@pytest.mark.parametrize(
+    "name", [*MADE_OF, "01_dpo_trl/pairs_sampled.py", "02_grpo_trl_accelerate/evaluate_policy.py"]
+)
+def test_prompts_are_looked_at_before_a_model_answers_one(name):
+    module, file = name.split("/")
+    text = (ROOT / module / "scripts" / file).read_text(encoding="utf-8").partition("def main()")[2]
+    looked = "fitting_rows(" if module == "05_grpo_verl" else "check_prompts("
+    answered = [text.find(call) for call in ("evaluate(", "evaluate,", "sampled_pairs(", "run_ppo(")]
+    assert -1 < text.find(looked) < min(place for place in [*answered, len(text)] if place >= 0)
 
 
 def test_every_training_script_is_listed():

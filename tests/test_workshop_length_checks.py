@@ -1,6 +1,7 @@
 """Preflight of lengths in tokens: prompts, pairs and answers against what recipe and model have room for."""
 
 import json
+import re
 
 import pytest
 from preflight_findings import findings
@@ -66,6 +67,27 @@ def test_lengths_of_preference_pairs(model, tmp_path):
     assert "! prompts: 10 of 40 pairs are left out: their prompt alone fills max_length, 35 tokens" in some
     assert "! prompts: 30 of 40 pairs lose the end of an answer" in some
     assert "x prompts: 0 pairs are left to train on" in findings(channels, DPO, max_length=20)
+
+
+def test_one_long_prompt_is_found_among_many(model, tmp_path):
+    rows = make_splits("chain_sum", {"train": 501})["train"]
+
+    def asked(last: str, padding: str = "") -> str:
+        texts = [row["question"] + padding for row in rows[:-1]] + [last]
+        written = [
+            {**row, "prompt": [{"role": "user", "content": text}]}
+            for row, text in zip(rows, texts, strict=True)
+        ]
+        (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in written))
+        return findings({"model": model, "train": tmp_path / "rows.jsonl"})
+
+    assert "+ prompts: up to 36 tokens (of 501 prompts)" in asked(rows[-1]["question"])
+    assert "x prompts: 1 of 501 prompts have more than 1023 tokens" in asked("so " * 900)
+    # Of more text than is counted in a second, the longest.
+    found = asked("so " * 6000, padding=" ." * 5000)
+    assert re.search(
+        r"x prompts: at least 4\d\d of 501 prompts have more than 1023 tokens \(the longest 18008\)", found
+    )
 
 
 @pytest.mark.parametrize(

@@ -14,6 +14,7 @@ from arguments import SCRIPTS, SampledPairsArguments
 from job.container import channel, is_main_process, output_data_dir, print_line
 from job.failure import report_failure
 from job.models import load_base
+from job.prompt_lengths import check_prompts
 from job.recipe import parse_arguments
 from job.time_cap import time_for
 from pair_tokens import count_tokens
@@ -31,6 +32,7 @@ def main() -> None:
     get_verifier(job.verifier)  # a name that leads nowhere is said before a model is loaded
     rows = read_rows(channel("problems"))[: job.pair_problems]
     model, tokenizer = load_base(job.base_model, job.dtype, job.quantization)
+    check_prompts(rows, tokenizer, model, job)
     answered, pairs = sampled_pairs(job, rows, model, tokenizer)
     check_contrast(pairs, answered, job.pair_samples, keys="pair_samples or pair_problems")
     if is_main_process():

@@ -28,6 +28,7 @@ from job.failure import report_failure
 from job.fingerprints import fingerprints
 from job.history import MetricLines
 from job.models import load_base, load_tokenizer, lora_config, save_model
+from job.prompt_lengths import check_prompts
 from job.recipe import parse_arguments
 from job.sharding import copy_trained
 from job.summary import write_summary
@@ -98,6 +99,7 @@ def main() -> None:
     set_seed(config.seed)  # every process begins with the same adapters
     start_tracking(job, config, data_fingerprint=fingerprint(pairs["train"]))
     policy, _ = load_base(job.base_model, job.dtype, job.quantization)
+    check_prompts(test_rows, tokenizer, policy, job)
     decoding = {
         "verifier": verifier,
         **template,

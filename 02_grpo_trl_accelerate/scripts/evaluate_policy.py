@@ -18,6 +18,7 @@ from job.container import channel, is_main_process, process_count
 from job.failure import report_failure
 from job.fingerprints import fingerprints
 from job.models import load_base
+from job.prompt_lengths import check_prompts
 from job.recipe import parse_arguments
 from job.summary import peak_rss, write_record
 from job.tracking import finish_tracking, log_evaluation, start_tracking
@@ -31,6 +32,7 @@ def main() -> None:
     rows, verifier = read_rows(channel("test"))[: job.eval_problems], get_verifier(job.verifier)
     start_tracking(job, job, data_fingerprint=fingerprint(rows))
     policy, tokenizer = load_base(job.base_model, job.dtype)
+    check_prompts(rows, tokenizer, policy, job)
     measured = base_evaluation(
         partial(evaluate, policy, tokenizer),
         rows,

@@ -14,14 +14,15 @@ that of DAPO: Yu et al. 2025, https://arxiv.org/abs/2503.14476.
 from functools import partial
 
 from arguments import SCRIPTS
-from datasets import Dataset
 from job.base_evaluation import base_evaluation
 from job.checkpoints import CheckpointMarker, newest_complete, train
 from job.container import channel, checkpoint_dir, model_dir
+from job.dataset import as_dataset
 from job.failure import report_failure
 from job.fingerprints import fingerprints
 from job.history import MetricLines
 from job.models import load_base, load_reward_model, load_tokenizer, lora_config, save_model
+from job.prompt_lengths import check_prompts
 from job.recipe import parse_arguments
 from job.summary import write_summary
 from job.tracking import finish_tracking, log_evaluation, start_tracking
@@ -58,6 +59,7 @@ def main() -> None:
     policy, _ = load_base(job.base_model, job.dtype)
     if job.reward_model:
         rewards.append(load_reward_model(job.reward_model))
+    check_prompts([*train_rows, *test_rows], tokenizer, policy, config)
     decoding = {
         "verifier": verifier,
         "samples": job.eval_samples,
@@ -73,7 +75,7 @@ def main() -> None:
         model=policy,
         reward_funcs=rewards,
         args=config,
-        train_dataset=Dataset.from_list(train_rows),
+        train_dataset=as_dataset(train_rows),
         processing_class=tokenizer,
         peft_config=lora_config(job),
         callbacks=[MetricLines(), ZeroRewardWarnings(before), CheckpointMarker(made_of)],

@@ -12,14 +12,15 @@ https://arxiv.org/abs/2306.13649, with all completions from the student (lambda 
 from functools import partial
 
 from arguments import SCRIPTS
-from datasets import Dataset
 from job.base_evaluation import base_evaluation
 from job.checkpoints import CheckpointMarker, newest_complete, train
 from job.container import channel, checkpoint_dir, model_dir
+from job.dataset import as_dataset
 from job.failure import report_failure
 from job.fingerprints import fingerprints, model_fingerprint
 from job.history import MetricLines
 from job.models import ModelUnusable, load_base, lora_config, save_model
+from job.prompt_lengths import check_prompts
 from job.recipe import parse_arguments
 from job.summary import write_summary
 from job.tracking import finish_tracking, log_evaluation, start_tracking
@@ -46,6 +47,7 @@ def main() -> None:
             f"{job.teacher} cannot teach {job.base_model}: their tokenizers differ, so that a token of one means something "
             "else to the other. Take a teacher that was trained from the same base, or is of the same family."
         )
+    check_prompts([*train_rows, *test_rows], tokenizer, student, config)
     decoding = {
         "verifier": get_verifier(job.verifier),
         "samples": job.eval_samples,
@@ -61,7 +63,7 @@ def main() -> None:
         model=student,
         teacher_model=teacher,
         args=config,
-        train_dataset=Dataset.from_list(train_rows),
+        train_dataset=as_dataset(train_rows),
         processing_class=tokenizer,
         peft_config=lora_config(job),
         callbacks=[MetricLines(), CheckpointMarker(made_of)],

@@ -9,13 +9,14 @@ https://arxiv.org/abs/2203.02155). Recipe: recipes/reward_model.yaml.
 from arguments import SCRIPTS  # isort: skip  # before accelerate: it names the folders of caches (job.caches)
 
 from accelerate import PartialState
-from datasets import Dataset
 from job.checkpoints import CheckpointMarker, newest_complete, train
 from job.container import channel, checkpoint_dir, model_dir
+from job.dataset import as_table
 from job.failure import report_failure
 from job.fingerprints import SHOWN, fingerprints, verifier_fingerprint
 from job.history import MetricLines
 from job.models import load_base
+from job.prompt_lengths import check_prompts
 from job.recipe import parse_arguments
 from job.tracking import finish_tracking, start_tracking
 from rl.evaluation import evaluate
@@ -33,6 +34,7 @@ def main() -> None:
     verifier = get_verifier(job.verifier)
 
     base, tokenizer = load_base(job.base_model, job.dtype)
+    check_prompts(rows, tokenizer, base, job)
     sampled = evaluate(
         base,
         tokenizer,
@@ -55,7 +57,7 @@ def main() -> None:
     checkpoint = newest_complete(checkpoint_dir(), fingerprints=made_of)
     template = {"chat_template_kwargs": job.chat_template_kwargs} if job.chat_template_kwargs else {}
     messages = [{name: pair[name] for name in ("prompt", *SIDES)} | template for pair in pairs]
-    pairs = Dataset.from_list(messages).train_test_split(test_size=0.2, seed=config.seed)
+    pairs = as_table(messages).train_test_split(test_size=0.2, seed=config.seed)
     print(f"{len(pairs['train'])} pairs to learn from, {len(pairs['test'])} held out", flush=True)
 
     set_seed(config.seed)  # the scoring head is new and starts from random weights

@@ -15,14 +15,15 @@ from functools import partial
 from arguments import SCRIPTS
 from compat.fsdp_fused_head import end_begun_groups
 from compat.fsdp_on_cpu import enable_fsdp_on_cpu
-from datasets import Dataset
 from job.base_evaluation import base_evaluation
 from job.checkpoints import CheckpointMarker, newest_complete, train
 from job.container import channel, checkpoint_dir, model_dir
+from job.dataset import as_dataset
 from job.failure import report_failure
 from job.fingerprints import fingerprints
 from job.history import MetricLines
 from job.models import load_base, load_tokenizer, lora_config, save_model
+from job.prompt_lengths import check_prompts
 from job.recipe import parse_arguments
 from job.sharding import ShardReport, copy_trained
 from job.summary import write_summary
@@ -59,6 +60,7 @@ def main() -> None:
     set_seed(config.seed)  # every process begins with the same adapters
     start_tracking(job, config, data_fingerprint=fingerprint(train_rows))
     policy, _ = load_base(job.base_model, job.dtype, job.quantization)
+    check_prompts([*train_rows, *test_rows], tokenizer, policy, config)
     decoding = {
         "verifier": verifier,
         "samples": job.eval_samples,
@@ -74,7 +76,7 @@ def main() -> None:
         model=policy,
         reward_funcs=rewards,
         args=config,
-        train_dataset=Dataset.from_list(train_rows),
+        train_dataset=as_dataset(train_rows),
         processing_class=tokenizer,
         peft_config=lora_config(job),
         callbacks=[MetricLines(), ZeroRewardWarnings(before), CheckpointMarker(made_of), ShardReport()],

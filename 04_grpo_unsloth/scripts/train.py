@@ -17,11 +17,11 @@ from functools import partial
 import torch
 from arguments import SCRIPTS, AdapterArguments, TrainArguments
 from compat.float32_adapters import keep_adapters_in_float32
-from datasets import Dataset
 from engine_evaluation import evaluate
 from job.base_evaluation import base_evaluation
 from job.checkpoints import CheckpointMarker, newest_complete, train
 from job.container import channel, checkpoint_dir, model_dir
+from job.dataset import as_dataset
 from job.failure import report_failure
 from job.fingerprints import fingerprints
 from job.history import MetricLines
@@ -34,6 +34,7 @@ from job.models import (
     lora_config,
     save_model,
 )
+from job.prompt_lengths import check_prompts
 from job.quantization import check_packed
 from job.recipe import parse_arguments
 from job.sharding import copy_trained
@@ -67,6 +68,7 @@ def main() -> None:
 
     start_tracking(job, config, data_fingerprint=fingerprint(train_rows))
     policy = load_policy(job, config)
+    check_prompts([*train_rows, *test_rows], tokenizer, policy, config)
     decoding = {
         "verifier": verifier,
         "samples": job.eval_samples,
@@ -82,7 +84,7 @@ def main() -> None:
         model=policy,
         reward_funcs=rewards,
         args=config,
-        train_dataset=Dataset.from_list(train_rows),
+        train_dataset=as_dataset(train_rows),
         processing_class=tokenizer,
         callbacks=[MetricLines(), ZeroRewardWarnings(before), CheckpointMarker(made_of)],
     )

@@ -56,6 +56,7 @@ REWARDS_RIGHT = {
 }
 # likewise, of verifier: bad_file.mine
 VERIFIERS = {
+    "raises where the answer is no number": "def mine(given, gold):\n    return float(given) == float(gold)",
     "raises": "def mine(given, gold):\n    raise ValueError('no')",
     "returns a text": "def mine(given, gold):\n    return 'yes'",
     "returns None": "def mine(given, gold):\n    pass",

@@ -81,6 +81,10 @@ DATA: dict[str, tuple[str, Make]] = {
         "train.jsonl",
         each(prompt=[{"role": "user", "content": "1 + 1 + " * 400 + "1"}]),
     ),
+    "one prompt longer than the model's context": (
+        "train.jsonl",
+        lambda rows: jsonl([*rows[:-1], {**rows[-1], "prompt": [{"role": "user", "content": "1 + 1 + " * 400 + "1"}]}]),
+    ),
     "a line that is no JSON": ("train.jsonl", lambda rows: jsonl(rows[:20]) + b"{oops\n" + jsonl(rows[20:])),
     "cut off in the last line": ("train.jsonl", lambda rows: jsonl(rows)[:-30]),
     "a list over several lines": ("train.jsonl", lambda rows: json.dumps(rows, indent=1).encode()),
@@ -99,6 +103,7 @@ DATA: dict[str, tuple[str, Make]] = {
     ),
     "a column named completions": ("train.jsonl", each(completions="x")),
     "a column named trainer_state": ("train.jsonl", each(trainer_state="x")),
+    "a column named verifier": ("train.jsonl", each(verifier="x")),
     "columns of infinities": ("train.jsonl", lambda rows: jsonl([{**row, "level": float("inf")} for row in rows])),
     "a .txt": ("train.txt", jsonl),
     "a CSV": ("train.csv", _csv),

@@ -216,6 +216,7 @@ def file_cases() -> Iterator[Case]:
         yield Case("02", "data", what, train=file, right=RIGHT.get(what, ""))
     yield Case("02", "data", "test has the rows of train", test=("test.jsonl", jsonl))
     yield Case("02", "data", "an empty test", test=("test.jsonl", lambda rows: b""))
+    yield Case("02", "data", "a test of one index", test=("test.jsonl", each(index=0)))
     for what, changes in {
         "pairs without a chosen answer": {"chosen": ...},
         "pairs of two equal answers": {"rejected": [{"role": "assistant", "content": "1"}], "chosen": [{"role": "assistant", "content": "1"}]},

@@ -9,6 +9,7 @@ import hashlib
 import importlib
 import importlib.util
 import inspect
+import os
 import sys
 import sysconfig
 import threading
@@ -25,7 +26,7 @@ _SHARED = Path(__file__).resolve().parents[1]
 _STDLIB = Path(sysconfig.get_path("stdlib")).resolve()
 _INSTALLED = {"site-packages", "dist-packages"}
 _importing = threading.RLock()
-# By a module's file, when it and the files that it imports were written, in ns
+# By a module's file, when it and the files that it imports or names were written, in ns
 _written: dict[Path, dict[Path, int]] = {}
 
 
@@ -135,7 +136,7 @@ def _imported_file(module_name: str, file: Path) -> ModuleType:
 
 
 def _with_imported(file: Path, root: Path) -> list[Path]:
-    """The file and those under `root` that it imports; the file alone while one of them is no Python."""
+    """The file and those under `root` that it imports or names; the file alone while one of them is no Python."""
     found: dict[Path, bytes] = {}
     try:
         _collect(file, found, root)
@@ -178,8 +179,8 @@ def _file(module: ModuleType) -> str:
 def source_digest(names: Iterable[str]) -> str:
     """SHA-256 of the files that these functions (dotted names) are written in, to tell one version from another.
 
-    Python files of the same folder that they import count too, in packages as well; what is installed does not, nor do the
-    packages that all modules share, nor files that are read.
+    Python files of the same folder that they import count too, in packages as well, and files there that they name, such as
+    words.json; what is installed does not, nor do the packages that all modules share.
 
     Raises:
         OwnCodeError: as `load_function`.
@@ -201,13 +202,23 @@ def source_digest(names: Iterable[str]) -> str:
 
 
 def _collect(file: Path, found: dict[Path, bytes], root: Path) -> None:
-    """The content of a file and of those under `root` that it imports, by path."""
+    """The content of a file and of those under `root` that it imports or names, by path."""
     if file in found or file.suffix != ".py":
         return
     found[file] = file.read_bytes()
     for node in ast.walk(ast.parse(found[file])):
         for folder, name in _imports(node, file, root):
             _follow(name, folder, found, root)
+        for named in _named(node, file, root):
+            found.setdefault(named, named.read_bytes())
+
+
+def _named(node: ast.AST, file: Path, root: Path) -> list[Path]:
+    """The files whose path, from the file's folder or from `root`, where a job's script runs, is a text in it."""
+    if not isinstance(node, ast.Constant) or not isinstance(node.value, str):
+        return []
+    paths = [folder / node.value for folder in {file.parent, root}]
+    return [path for path in paths if os.path.isfile(path) and path.is_relative_to(root) and _is_own(path)]
 
 
 def _imports(node: ast.AST, file: Path, root: Path) -> list[tuple[Path, str]]:

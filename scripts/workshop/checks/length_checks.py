@@ -48,53 +48,59 @@ def check_evaluation(limits: Limits) -> Iterator[Check]:
 
 
 def check_lengths(
-    limits: Limits, model: Model, lengths: list[int], rows: list[dict[str, Any]]
+    limits: Limits, model: Model, lengths: list[int], rows: list[dict[str, Any]], total: int
 ) -> Iterator[Check]:
     """The prompts of the training data, with the answers to them, fit where they have to.
 
     Args:
         lengths: of the prompts in tokens.
         rows: the rows that they belong to; of a DPO job, its pairs.
+        total: of all rows; those that are not among them have shorter texts.
     """
     found = [
-        *_check_verl(limits, lengths),
-        *_check_max_length(limits, model, lengths, rows),
-        *_check_context(limits, model, lengths),
+        *_check_verl(limits, lengths, total),
+        *_check_max_length(limits, model, lengths, rows, total),
+        *_check_context(limits, model, lengths, total),
     ]
     if not found:
-        text = f"up to {max(lengths)} tokens (of {len(lengths)} prompts)"
+        counted = f", tokens counted in the {len(lengths):,} longest" if len(lengths) < total else ""
+        text = f"up to {max(lengths)} tokens (of {total:,} prompts{counted})"
         found = [Check("prompts", OK, text)]
     yield from found
 
 
-def _over(lengths: list[int], limit: int) -> str:
+def _over(lengths: list[int], limit: int, total: int) -> str:
     count = sum(length > limit for length in lengths)
-    return f"{count} of {len(lengths)} prompts have more than {limit} tokens (the longest {max(lengths)})"
+    at_least = "at least " if count == len(lengths) < total else ""
+    return (
+        f"{at_least}{count:,} of {total:,} prompts have more than {limit} tokens (the longest {max(lengths)})"
+    )
 
 
-def _check_verl(limits: Limits, lengths: list[int]) -> Iterator[Check]:
+def _check_verl(limits: Limits, lengths: list[int], total: int) -> Iterator[Check]:
     limit = limits["max_prompt_length"]
     if limit is not None and max(lengths) > limit:
         yield Check(
             "prompts",
             PROBLEM,
-            f"{_over(lengths, limit)}: verl cuts off their beginning and trains on the rest. Set data.max_prompt_length to "
+            f"{_over(lengths, limit, total)}: verl cuts off their beginning and trains on the rest. Set data.max_prompt_length to "
             f"{max(lengths)} or more, or leave those rows out",
         )
 
 
 def _check_max_length(
-    limits: Limits, model: Model, lengths: list[int], rows: list[dict[str, Any]]
+    limits: Limits, model: Model, lengths: list[int], rows: list[dict[str, Any]], total: int
 ) -> Iterator[Check]:
     """Trainers that learn from pairs leave out those whose prompt fills max_length, and cut off the end of the others."""
     if limits.config not in ("trl.DPOConfig", "trl.RewardConfig"):
         return
     counted = [{"prompt_tokens": length} for length in lengths]
-    for pair, row in zip(counted, rows, strict=False):
-        for side in SIDES:  # a reward model's job makes its pairs itself, so that there are no answers yet
-            answer = row[side][-1].get("content") or "" if side in row else ""
-            ids = model.tokenizer(answer, add_special_tokens=False)["input_ids"]
-            pair[f"{side}_tokens"] = len(ids) + (side in row)  # the end token
+    for side in SIDES:  # a reward model's job makes its pairs itself, so that there are no answers yet
+        answers = [row[side][-1].get("content") or "" if side in row else "" for row in rows]
+        ids = model.tokenizer(answers, add_special_tokens=False)["input_ids"]
+        for pair, row, answer in zip(counted, rows, ids, strict=True):
+            pair[f"{side}_tokens"] = len(answer) + (side in row)  # the end token
+    counted += [dict.fromkeys(counted[0], 0)] * (total - len(counted))  # shorter ones
     try:
         for sentence in length_report(counted, limits["max_length"]):
             yield Check("prompts", WARNING, sentence)
@@ -102,7 +108,7 @@ def _check_max_length(
         yield Check("prompts", PROBLEM, str(error))
 
 
-def _check_context(limits: Limits, model: Model, lengths: list[int]) -> Iterator[Check]:
+def _check_context(limits: Limits, model: Model, lengths: list[int], total: int) -> Iterator[Check]:
     """A prompt and the longest completion to it are one sequence for the model."""
     answers = {key: room for key in ("max_completion_length", "eval_max_new_tokens") if (room := limits[key])}
     longest, answer = max(lengths), max(answers.values(), default=0)
@@ -114,7 +120,7 @@ def _check_context(limits: Limits, model: Model, lengths: list[int]) -> Iterator
         text = f"vllm_max_model_length is {window}, and the model was made for {positions} tokens: vLLM refuses that"
         yield Check("prompts", PROBLEM, text)
     if window and longest >= window:
-        text = f"{_over(lengths, window - 1)}, which leaves no room for an answer in vllm_max_model_length = {window}"
+        text = f"{_over(lengths, window - 1, total)}, which leaves no room for an answer in vllm_max_model_length = {window}"
         yield Check("prompts", PROBLEM, text)
     elif window and longest + answer > window:
         text = f"{whole}, but vllm_max_model_length is {window}: the longest completions are cut off before. Raise it"
@@ -122,7 +128,7 @@ def _check_context(limits: Limits, model: Model, lengths: list[int]) -> Iterator
     if not positions or longest + answer <= positions:
         return
     if longest >= positions:
-        text = f"{_over(lengths, positions - 1)}, and the model was made for {positions} (max_position_embeddings)"
+        text = f"{_over(lengths, positions - 1, total)}, and the model was made for {positions} (max_position_embeddings)"
         yield Check(
             "prompts", PROBLEM, f"{text}: leave those rows out, or take a model with a longer context"
         )

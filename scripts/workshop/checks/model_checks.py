@@ -13,6 +13,7 @@ from typing import IO, Any
 
 from botocore.exceptions import BotoCoreError, ClientError
 from job.model_files import MODEL_SOURCES, AdapterError, adapter_base, circle_problem
+from job.prompt_lengths import longest
 from rl.preferences import read_pairs
 from rl.tasks import DataError, read_rows
 
@@ -144,14 +145,15 @@ def _check_content(
     except ValueError as error:
         yield Check("chat_template_kwargs", PROBLEM, f"{options!r} is no JSON object: {error}")
         return
-    model, lengths, checks = check_tokenizer(key, folder, rows, options)
+    counted = longest(rows) if rows else []
+    model, lengths, checks = check_tokenizer(key, folder, counted, options)
     yield from checks
     request.model_config = model.config if model else None  # the checks of memory and time read it
     if model:
         values = recipe_values(request, settings)
         yield from check_layers(folder.config if whole else None, model.config, values)
     if model and lengths:
-        yield from check_lengths(limits, model, lengths, rows)
+        yield from check_lengths(limits, model, lengths, counted, len(rows))
 
 
 def _training_rows(request: JobRequest, copies: Path) -> list[Any]:

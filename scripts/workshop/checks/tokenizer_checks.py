@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from job.model_files import tokenizer_problems
+from job.prompt_lengths import positions
 from rl.answers import END_THINK
 from rl.templates import opening, render
 
@@ -18,7 +19,6 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 TEMPLATE_S = 15.0  # for all that is rendered; a second is much
-MOST_ROWS = 400  # of the training data, rendered and counted
 _SAMPLE = {"prompt": [{"role": "user", "content": "What is 2 + 6?"}]}  # where there is no data yet
 _ADVICE = "TRANSFORMERS_NO_ADVISORY_WARNINGS"
 
@@ -42,8 +42,7 @@ class Model:
     @property
     def positions(self) -> int | None:
         """The longest sequence in tokens that it was made for; None: it does not say."""
-        found = self.config.get("max_position_embeddings")
-        return found if isinstance(found, int) else None
+        return positions(self.config)
 
 
 def check_tokenizer(
@@ -86,7 +85,7 @@ def _check_texts(
     problems = tokenizer_problems(model.tokenizer)
     texts: list[str] = []
     if not problems:
-        texts, problems = _render(model.tokenizer, rows[:MOST_ROWS] or [_SAMPLE], chat_template_kwargs)
+        texts, problems = _render(model.tokenizer, rows or [_SAMPLE], chat_template_kwargs)
     if problems:
         return None, [], [Check(key, PROBLEM, problem) for problem in problems]
     ids = model.tokenizer(texts, add_special_tokens=False)["input_ids"]
