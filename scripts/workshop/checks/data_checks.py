@@ -20,6 +20,7 @@ from rl.verifiers import VERIFIERS, usable
 from workshop.checks.length_checks import Limits
 from workshop.checks.request import NOTE, OK, PROBLEM, WARNING, Check, JobRequest
 from workshop.checks.signatures import GROUPED
+from workshop.s3 import split_uri
 
 PAIR_CHANNELS = ("train", "validation")  # of a DPO job; its other channels hold problems
 MOST_BYTES = 200_000_000  # that are fetched from S3 to be looked at
@@ -127,7 +128,7 @@ def local_path(
         raise Unread(
             NOTE, f"{address} is a manifest, and the files that it names are not looked at from here"
         )
-    bucket, _, prefix = address.removeprefix("s3://").partition("/")
+    bucket, prefix = split_uri(address)
     base = prefix.rstrip("/") + "/" if prefix else ""
     try:
         s3 = request.boto_session.client("s3")

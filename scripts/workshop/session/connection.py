@@ -29,10 +29,9 @@ from workshop.errors import WorkshopError
 from workshop.folders import BUILD, REPOSITORY, check_writable
 from workshop.session.account import AccountSettings, read_account
 from workshop.session.credentials import stay_signed_in
+from workshop.session.telemetry import NO_TELEMETRY
 
 MODES = ("local", "sagemaker")
-# The SDK reports each train() call to an AWS address; a run without an account or a network must not.
-_NO_TELEMETRY = {"SchemaVersion": "1.0", "SageMaker": {"PythonSDK": {"Modules": {"TelemetryOptOut": True}}}}
 _leave_session: Callable[[], None] | None = None
 _session: "WorkshopSession | None" = None  # the one that is open
 # In Studio and on notebook instances this file says who is working.
@@ -217,7 +216,8 @@ def _open_local(
         in_use.close()
 
     _leave_session = leave
-    session = Session(boto3.Session(), default_bucket=bucket, sagemaker_config=_NO_TELEMETRY)
+    # A run without an account or a network reaches no one.
+    session = Session(boto3.Session(), default_bucket=bucket, sagemaker_config=NO_TELEMETRY)
     if tracking_uri is None:
         database = BUILD / "mlflow" / "mlflow.db"
         database.parent.mkdir(parents=True, exist_ok=True)
