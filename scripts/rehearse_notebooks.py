@@ -32,6 +32,7 @@ import papermill
 import yaml
 from local_sagemaker import client
 from run_notebooks import ROOT, Run, UsageError, find_notebooks, run_notebook, summary_text
+from workshop.session.telemetry import NO_TELEMETRY
 
 # As few of everything as each cell can work with. A notebook takes those that it has as parameters.
 PARAMETERS: dict[str, object] = {
@@ -47,8 +48,6 @@ PARAMETERS: dict[str, object] = {
 ONE_PROCESS = ("01_dpo_trl", "02_grpo_trl_accelerate")
 KERNEL = "rehearsal"
 ATTENDEE = "attendee"  # who seems to be working
-# The SDK reports train() calls to an address of AWS; a rehearsal must reach no one.
-NO_TELEMETRY = {"SchemaVersion": "1.0", "SageMaker": {"PythonSDK": {"Modules": {"TelemetryOptOut": True}}}}
 
 
 def rehearse(notebooks: list[Path], output: Path) -> tuple[list[Run], list[str]]:
@@ -84,7 +83,7 @@ def studio_environment(endpoint: client.Endpoint, output: Path) -> dict[str, str
     argv = [sys.executable, str(kernel), "-f", "{connection_file}"]
     specification.write_text(json.dumps({"argv": argv, "display_name": KERNEL, "language": "python"}))
     sdk_settings = output / "sagemaker-config.yaml"
-    sdk_settings.write_text(yaml.safe_dump(NO_TELEMETRY))
+    sdk_settings.write_text(yaml.safe_dump(NO_TELEMETRY))  # a rehearsal reaches no one
     kept = {
         name: value for name, value in os.environ.items() if not name.startswith(("AWS_", "LOCAL_SAGEMAKER_"))
     }

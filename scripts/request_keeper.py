@@ -38,6 +38,7 @@ from workshop.checks.machine_checks import job_quotas
 from workshop.checks.preflight import run_checks
 from workshop.checks.recipe_checks import check_recipe
 from workshop.checks.request import read_request
+from workshop.s3 import split_uri
 
 _ENDING = re.compile(rf"-{ATTENDEE}-[0-9a-f]{{6}}(-\d{{14}})?")  # what makes a name unique
 
@@ -144,7 +145,7 @@ def _is_packed(request: dict[str, Any]) -> bool:
 
 def _upload_results(request: dict[str, Any], settings: dict[str, Any]) -> None:
     """What later cells read: the tiny model as the job's model, made-up pairs and evaluations as its output."""
-    bucket, _, prefix = request["OutputDataConfig"]["S3OutputPath"].removeprefix("s3://").partition("/")
+    bucket, prefix = split_uri(request["OutputDataConfig"]["S3OutputPath"])
     for name, content in results(_is_packed(request), settings).items():
         key = f"{prefix.rstrip('/')}/{request['TrainingJobName']}/output/{name}"
         boto3.client("s3").put_object(Bucket=bucket, Key=key, Body=content)

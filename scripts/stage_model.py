@@ -28,6 +28,7 @@ from botocore.exceptions import BotoCoreError, ClientError
 from huggingface_hub import HfApi, hf_hub_download
 from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, HFValidationError, RepositoryNotFoundError
 from job.secrets import SecretError, provide_hub_token
+from workshop.s3 import split_uri
 
 ASSETS = Path(__file__).resolve().parent / "assets"
 WANTED = ("*.safetensors", "*.json", "*.jinja", "*.model", "*.txt")  # at the top of the repository
@@ -82,7 +83,7 @@ def stage(spec: str, uri: str) -> int:
 
 
 def _split(uri: str) -> tuple[str, str]:
-    bucket, _, prefix = uri.removeprefix("s3://").partition("/")
+    bucket, prefix = split_uri(uri)
     if not uri.startswith("s3://") or not bucket or not prefix.strip("/"):
         raise StagingError(
             f"{uri!r} is no place for a model: write s3://BUCKET/FOLDER, such as s3://my-bucket/models/Qwen3-4B."

@@ -14,6 +14,7 @@ import botocore.endpoint
 import botocore.httpsession
 from botocore.awsrequest import AWSResponse
 from workshop.jobs import live, status
+from workshop.session import credentials
 
 REGION = "us-west-2"  # one of those where logs may be read 10 times a second
 NAME = "grpo-fsdp-someone-a1b2c3"
@@ -65,8 +66,10 @@ class FakeAws:
             "AWS_EC2_METADATA_DISABLED": "true",
         }.items():
             patch.setenv(name, value)
-        clock = types.SimpleNamespace(monotonic=lambda: self.now, sleep=self._sleep)
-        for module in (live, status, botocore.endpoint):
+        clock = types.SimpleNamespace(
+            monotonic=lambda: self.now, sleep=self._sleep, time=lambda: EPOCH + self.now
+        )
+        for module in (live, status, credentials, botocore.endpoint):
             patch.setattr(module, "time", clock)
         patch.setattr(botocore.httpsession.URLLib3Session, "send", lambda _, request: self._answer(request))
         patch.setattr(boto3, "DEFAULT_SESSION", boto3.Session(region_name=REGION))

@@ -39,12 +39,15 @@ def findings(scripts, tmp_path):
     rows = make_splits("chain_sum", {"train": 5})["train"]
     rows = [{**row, "hint": "abc"} for row in rows]
 
-    def find(rewards, *, script=None, **settings):
+    def find(rewards, *, script=None, more=(), environment=None, **settings):
         from rl.tasks import write_splits
 
-        channels = [("train", str(write_splits({"train": rows}, tmp_path / "data")["train"]))]
+        channels = [("train", str(write_splits({"train": rows}, tmp_path / "data")["train"])), *more]
         request = job_request(
-            source_dir=stage_source(scripts, build=tmp_path), channels=channels, script=script
+            source_dir=stage_source(scripts, build=tmp_path),
+            channels=channels,
+            script=script,
+            environment=environment or {},
         )
         checks = check_rewards(request, {"rewards": rewards, **settings})
         return {check.name: (check.status, check.detail) for check in checks}
@@ -130,14 +133,74 @@ def test_a_missing_column_is_named_with_those_there_are(findings, scripts):
     assert found[0] == "problem" and "'clue'" in found[1] and "columns answer, hint, index" in found[1]
 
 
-def test_a_package_that_only_the_job_has_is_no_problem(findings, scripts):
-    (scripts / "heavy.py").write_text(OWN["heavy"].replace("torch", "only_in_the_job"))
-    (scripts / "requirements.txt").write_text("only-in-the-job==1.0  # a comment\n")
+LAZY = "def score(completions, **kwargs):\n    import only_in_the_job\n    return [1.0] * len(completions)\n"
+
+
+@pytest.mark.parametrize(
+    ("text", "otherwise"),
+    [
+        (OWN["heavy"].replace("torch", "only_in_the_job"), ("warning", "requirements name no such package")),
+        (LAZY, ("problem", "No module named 'only_in_the_job'")),
+    ],
+    ids=["when the file is imported", "when the reward is called"],
+)
+def test_a_package_that_only_the_job_has_is_no_problem(findings, scripts, text, otherwise):
+    (scripts / "heavy.py").write_text(text)
+    (scripts / "more.txt").write_text("Only.In_the-job==1.0  # a comment\n")
+    (scripts / "requirements.txt").write_text("-r more.txt\n")
     (found,) = findings(["heavy.score"]).values()
-    assert found[0] == "note" and "needs 'only_in_the_job'" in found[1]
+    assert found[0] == "note" and found[1].startswith("not tried here") and "only_in_the_job" in found[1]
     (scripts / "requirements.txt").write_text("another==1.0\n")
+    (scripts / "requirements-other.txt").write_text("only-in-the-job\n")  # not the job's
     (found,) = findings(["heavy.score"]).values()
-    assert found[0] == "warning" and "No requirements file of this source names it" in found[1]
+    assert found[0] == otherwise[0] and otherwise[1] in found[1]
+
+
+def test_a_verdict_that_needs_a_package_of_the_job_is_untried(findings, scripts):
+    (scripts / "requirements.txt").write_text("only-in-the-job==1.0\n")
+    (scripts / "mine.py").write_text("def same(given, gold):\n    import only_in_the_job\n")
+    found = findings(["accuracy"], verifier="mine.same")
+    assert [status for status, _ in found.values()] == ["note", "note"]
+
+
+READS = {
+    "a file": "open(channel('table') / 'table.csv').read()",
+    "a search": "next(Path(os.environ['SM_CHANNEL_TABLE']).glob('*.csv')).read_text()",
+}
+
+
+@pytest.mark.parametrize("read", READS.values(), ids=READS)
+@pytest.mark.parametrize("late", [False, True], ids=["when imported", "when called"])
+def test_own_code_reads_a_channel_of_its_own(findings, scripts, tmp_path, monkeypatch, read, late):
+    body = f"    return [float({read if late else 'TABLE'})] * len(completions)\n"
+    (scripts / "table.py").write_text(
+        "import os\nfrom pathlib import Path\nfrom job.container import channel\n"
+        f"TABLE = {0 if late else read}\n\ndef score(completions, **kwargs):\n{body}"
+    )
+    (tmp_path / "tables").mkdir()
+    (tmp_path / "tables" / "table.csv").write_text("0.75")
+    monkeypatch.chdir(tmp_path)
+    for address in ("tables", f"file://{tmp_path}/tables", "tables/table.csv"):  # in the job always a folder
+        ((status, said),) = findings(["table.score"], more=[("table", address)]).values()
+        assert (status, said[:8]) == ("note", "0.75 for"), address
+    ((status, said),) = findings(["table.score"], more=[("table", "s3://lake/tables/")]).values()
+    assert status == "warning" and "cannot be tried here: it reads the channel 'table'" in said
+    assert "at s3://lake/tables/" in said
+    ((status, said),) = findings(["table.score"]).values()
+    assert status == "problem" and "TABLE" in said.upper()
+
+
+def test_data_in_s3_excuses_no_other_error(findings, scripts):
+    found = findings(["short.score"], more=[("table", "s3://lake/tables/")])
+    assert found["reward short.score"][0] == "problem"
+
+
+def test_own_code_finds_the_job_s_environment(findings, scripts):
+    (scripts / "judge.py").write_text(
+        "import os\n\ndef score(completions, **kwargs):\n    return [float(os.environ['PENALTY'])] * len(completions)\n"
+    )
+    (found,) = findings(["judge.score"], environment={"PENALTY": "0.25"}).values()
+    assert found[0] == "note" and found[1].startswith("0.25 for")
 
 
 def test_what_a_reward_prints_is_no_finding_and_one_that_exits_is_a_problem(findings, scripts):

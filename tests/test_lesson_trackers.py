@@ -1,14 +1,17 @@
 """What trackers kept is read back as it was logged: real runs, made here, of MLflow and of W&B offline."""
 
 import json
+import re
 import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 from lesson.trackers import (
     TrackerError,
     compare_trackers,
+    completion_steps,
     completions_at,
     plot_system,
     read_mlflow,
@@ -93,6 +96,31 @@ def test_completions_of_a_step(wandb_data):
         assert rows["prompt"].tolist() == ["1 + 1 ="] * 2
     with pytest.raises(TrackerError, match="completions of step 9 .* steps 1 to 2 are"):
         completions_at(wandb_data, 9)
+
+
+def test_completions_of_a_job_that_went_on_from_a_checkpoint(wandb_data, tmp_path):
+    """It has no step 1; nor, where the checkpoint held all steps, any other."""
+    assert completion_steps(wandb_data) == [1, 2]
+    shutil.copytree(wandb_data / "wandb", tmp_path / "wandb")
+    for table in tmp_path.rglob("completions_*.table.json"):
+        if json.loads(table.read_text())["data"][0][0] == "1":
+            table.unlink()
+    assert completion_steps(tmp_path) == [2]
+    with pytest.raises(TrackerError, match="completions of step 1 .* steps 2 to 2 are"):
+        completions_at(tmp_path, 1)
+    for table in tmp_path.rglob("completions_*.table.json"):
+        table.unlink()
+    for ask in (completion_steps, lambda data: completions_at(data, 1)):
+        with pytest.raises(
+            TrackerError, match="log_completions: true. A job whose checkpoint held all steps did none"
+        ):
+            ask(tmp_path)
+
+
+def test_the_notebook_asks_for_steps_that_are_there():
+    notebook = Path(__file__).resolve().parents[1] / "03_grpo_trl_fsdp/03_grpo_trl_fsdp.ipynb"
+    asked = re.findall(r"completions_at\(output\.data, (\w+)", notebook.read_text(encoding="utf-8"))
+    assert asked == ["kept_steps", "kept_steps"]
 
 
 def test_a_run_that_went_online_is_read_as_well(wandb_data, tmp_path):

@@ -87,6 +87,28 @@ def test_an_index_of_two_problems_is_said_where_they_are_evaluated(tmp_path):
     assert statuses("train") == []
 
 
+def test_a_channel_of_own_code_need_hold_no_rows(folders, tmp_path, monkeypatch):
+    """Of the channels that the script reads itself a damaged row is a problem as ever, and so is an empty folder."""
+    table = tmp_path / "table"
+    table.mkdir()
+
+    def status(name: str) -> tuple[str, str]:
+        return found({**folders, name: str(table)})[-1][1:]
+
+    assert status("table")[0] == PROBLEM
+    (table / "capitals.csv").write_text("country,capital\nPeru,Lima\n")
+    assert status("table") == (
+        NOTE,
+        "no rows of problems, and the script does not read them: left to code of your own",
+    )
+    assert status("validation")[0] == status("problems")[0] == PROBLEM
+    (tmp_path / "train.py").write_text("from job.container import channel\nrows = channel('table')\n")
+    request = dataclasses.replace(job({"table": str(table)}), source_dir=tmp_path)
+    assert [check.status for check in check_data(request, {})] == [PROBLEM]
+    monkeypatch.setattr("workshop.checks.data_checks.MOST_BYTES", 10)
+    assert status("table") == (NOTE, "0 MB that the script does not read: left to code of your own")
+
+
 def test_channels_with_models_are_not_read(folders):
     settings = {"base_model": "channel:model", "reward_model": "channel:judge"}
     channels = {**folders, "model": "/no/model", "judge": "s3://no/judge"}

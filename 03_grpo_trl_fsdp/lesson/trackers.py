@@ -7,6 +7,7 @@ so nothing has to be uploaded or downloaded to be looked at.
 import json
 import subprocess
 import sys
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
@@ -120,26 +121,43 @@ def read_wandb(data: Path | str) -> TrackedRun:
     return TrackedRun(name, metrics, [by_step[step] for step in sorted(by_step)], _samples(samples))
 
 
+def completion_steps(data: Path | str) -> list[int]:
+    """The training steps whose completions are there, in order: those that this job did, since its checkpoint.
+
+    Raises TrackerError when there are none.
+    """
+    steps = sorted({int(step) for rows in _completion_tables(data) for step in rows["step"]})
+    if not steps:
+        raise TrackerError(
+            f"There is no table of completions under {data}: set log_completions: true. A job whose checkpoint held all steps "
+            "did none, and has none."
+        )
+    return steps
+
+
 def completions_at(data: Path | str, step: int) -> pd.DataFrame:
     """The completions of one training step with their rewards and advantages, as TRL's log_completions kept them.
 
     A job that prompts conversationally logs prompt and completion as lists of messages; the last message's text is shown.
     Raises TrackerError when that step's table is not there.
     """
-    folder = _log(data).parent / "files" / "media" / "table"
-    steps = set()
-    for path in folder.glob("completions_*.table.json"):
-        table = json.loads(path.read_text(encoding="utf-8"))
-        rows = pd.DataFrame(table["data"], columns=table["columns"])
-        if rows.empty or "step" not in rows:
-            continue
-        steps |= set(rows["step"].astype(int))
+    for rows in _completion_tables(data):
         rows = rows[rows["step"].astype(int) == step]
         if len(rows):
             texts = {name: rows[name].map(_last_text) for name in ("prompt", "completion")}
             return rows.assign(**texts).drop(columns="step").reset_index(drop=True)
-    there = f"steps {min(steps)} to {max(steps)} are" if steps else "none is: set log_completions: true"
-    raise TrackerError(f"There is no table of completions of step {step} under {folder}; {there}.")
+    steps = completion_steps(data)
+    raise TrackerError(
+        f"There is no table of completions of step {step} under {data}; steps {steps[0]} to {steps[-1]} are."
+    )
+
+
+def _completion_tables(data: Path | str) -> Iterator[pd.DataFrame]:
+    for path in (_log(data).parent / "files" / "media" / "table").glob("completions_*.table.json"):
+        table = json.loads(path.read_text(encoding="utf-8"))
+        rows = pd.DataFrame(table["data"], columns=table["columns"])
+        if len(rows) and "step" in rows:
+            yield rows
 
 
 def compare_trackers(runs: dict[str, TrackedRun], names: list[str]) -> pd.DataFrame:

@@ -22,7 +22,7 @@ def channel(name: str) -> Path:
     Raises:
         ChannelNotFound: the job has no such channel; the message lists those it has and the line to add.
     """
-    folder = os.environ.get(f"SM_CHANNEL_{name.upper()}")
+    folder = os.environ.get(channel_variable(name))
     if folder:
         return Path(folder)
     prefix = "SM_CHANNEL_"
@@ -36,7 +36,12 @@ def channel(name: str) -> Path:
 
 def has_channel(name: str) -> bool:
     """Whether the job was started with such an input channel."""
-    return bool(os.environ.get(f"SM_CHANNEL_{name.upper()}"))
+    return bool(os.environ.get(channel_variable(name)))
+
+
+def channel_variable(name: str) -> str:
+    """The environment variable that holds an input channel's folder."""
+    return f"SM_CHANNEL_{name.upper()}"
 
 
 def input_config_dir() -> Path:

@@ -11,10 +11,8 @@ import inspect
 import json
 import math
 import os
-import re
 import sys
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -24,6 +22,8 @@ from rl.rewards import NOT_PASSED, Reward, RewardError, compute_score, get_rewar
 from rl.tasks import Row
 from rl.verifiers import Verifier, VerifierError, get_verifier, usable
 
+from job.container import channel_variable
+
 OK, NOTE, WARNING, PROBLEM = "ok", "note", "warning", "problem"
 # Said before something is tried, and behind all: what is missing then did not come back.
 TRYING, END = "trying", "end"
@@ -31,7 +31,7 @@ EXAMPLES = 3
 # What a model may write as its answer, and what stumbles over it: float, a division, ASCII, int, a pattern, JSON.
 ODD_TEXTS = ("", "about 3", "1/0", "é", "nan", "1e999", "²", "[(", "{}", "a" * 300)
 NO_OPINION = "no opinion"
-IN_EVERY_IMAGE = {"torch", "numpy"}
+_read: set[str] = set()  # environment variables
 Finding = tuple[str, str, str]  # what was tried, how it stands, in words
 
 
@@ -44,6 +44,8 @@ class Trial:
         rows: the first rows of the training data; none: only the names are looked up.
         trainer: trl, or verl, which calls rewards in another way.
         bound: what the job binds to rewards, such as max_completion_length.
+        packages: what the job has installed, as far as it is known: names in small letters, with - for _.
+        absent: channels whose data is not on this machine, name -> address.
     """
 
     rewards: list[str]
@@ -51,6 +53,8 @@ class Trial:
     rows: list[Row]
     trainer: str = "trl"
     bound: dict[str, Any] = dataclasses.field(default_factory=dict)
+    packages: list[str] = dataclasses.field(default_factory=list)
+    absent: dict[str, str] = dataclasses.field(default_factory=dict)
 
 
 def findings(trial: Trial) -> Iterator[Finding]:
@@ -59,7 +63,7 @@ def findings(trial: Trial) -> Iterator[Finding]:
     try:
         verifier = get_verifier(trial.verifier)
     except VerifierError as error:
-        yield "verifier", *_not_found(error)
+        yield "verifier", *_not_found(error, trial)
         return
     if "." in trial.verifier:
         status, said = _verdicts(trial, verifier)
@@ -71,29 +75,47 @@ def findings(trial: Trial) -> Iterator[Finding]:
         try:
             (function,) = get_rewards([name], verifier=verifier, **trial.bound)
         except RewardError as error:
-            yield f"reward {name}", *_not_found(error)
+            yield f"reward {name}", *_not_found(error, trial)
             continue
         if trial.rows:
             yield f"reward {name}", *_tried(name, function, trial)
 
 
-def _not_found(error: Exception) -> tuple[str, str]:
+def _not_found(error: Exception, trial: Trial) -> tuple[str, str]:
     """How an error at the look-up stands: what needs a package that only the job has is untried, and no problem."""
-    if not isinstance(error.__cause__, MissingPackage):
-        return PROBLEM, str(error)
-    package = getattr(error.__cause__.__cause__, "name", None) or ""
-    if package.partition(".")[0].lower() in _job_packages():
-        return NOTE, f"not tried here: {error}"
-    return (
-        WARNING,
-        f"{error} No requirements file of this source names it: unless the image has it, the job fails.",
-    )
+    if found := _untried(error, trial):
+        return found
+    if isinstance(error.__cause__, MissingPackage):
+        return (
+            WARNING,
+            f"{error} The job's requirements name no such package: unless the image has it, the job fails.",
+        )
+    return PROBLEM, str(error)
 
 
-def _job_packages() -> set[str]:
-    """Names in the source's requirements files, as they are imported where that is the same, and what every image has."""
-    lines = [line for path in Path().glob("requirements*.txt") for line in path.read_text().splitlines()]
-    return {re.split(r"[^A-Za-z0-9_-]", line)[0].lower().replace("-", "_") for line in lines} | IN_EVERY_IMAGE
+def _untried(error: BaseException, trial: Trial) -> tuple[str, str] | None:
+    """How an error stands that need not come in the job, which has packages and data that are not here; None: any other."""
+    cause: BaseException | None = error
+    while cause is not None:
+        package = cause.name or "" if isinstance(cause, ModuleNotFoundError) else ""
+        if package.partition(".")[0].lower().replace("_", "-") in trial.packages:
+            return NOTE, f"not tried here: {error}"
+        cause = cause.__cause__
+    for name, address in trial.absent.items():
+        if channel_variable(name) in _read:
+            return WARNING, (
+                f"cannot be tried here: it reads the channel '{name}', whose data is not on this machine but at {address} "
+                f"({type(error).__name__}: {error})"
+            )
+    return None
+
+
+class _Environment(os._Environ[str]):
+    """Environment variables that remembers which were read, so that an error can be told from one of a channel's data."""
+
+    def __getitem__(self, key: str) -> str:
+        _read.add(key)
+        return super().__getitem__(key)
 
 
 def _verdicts(trial: Trial, verifier: Verifier) -> tuple[str, str]:
@@ -101,13 +123,16 @@ def _verdicts(trial: Trial, verifier: Verifier) -> tuple[str, str]:
     try:
         unusable = [row["answer"] for row in trial.rows if not usable(verifier, row["answer"])]
     except VerifierError as error:
-        return PROBLEM, str(error)
+        return _untried(error, trial) or (PROBLEM, str(error))
     try:
         for row in trial.rows[:1]:
             for text in ODD_TEXTS:
                 verifier(text, row["answer"])
     except VerifierError as error:
-        return PROBLEM, f"{error} A verdict must answer every text that a model may write: return False."
+        return _untried(error, trial) or (
+            PROBLEM,
+            f"{error} A verdict must answer every text that a model may write: return False.",
+        )
     return _golds(trial, unusable)
 
 
@@ -129,7 +154,8 @@ def _tried(name: str, function: Reward, trial: Trial) -> tuple[str, str]:
         scores = [_call(name, function, trial, texts) for texts in (right, [""] * len(rows))]
     except (Exception, SystemExit) as error:  # whatever the function does, its author is told
         columns = ", ".join(sorted({key for row in rows for key in row}))
-        return PROBLEM, f"{type(error).__name__}: {error} (the data has the columns {columns})"
+        said = f"{type(error).__name__}: {error} (the data has the columns {columns})"
+        return _untried(error, trial) or (PROBLEM, said)
     if (
         trial.trainer == "verl"
         and "." in name
@@ -208,6 +234,7 @@ def _mean(scores: list[float | None]) -> str:
 if __name__ == "__main__":
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)  # what rewards print is no finding
+    os.environ.__class__ = _Environment
     for finding in findings(Trial(**json.load(sys.stdin))):
         print(json.dumps(finding), file=answers, flush=True)
     print(json.dumps(("", END, "")), file=answers, flush=True)

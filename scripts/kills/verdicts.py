@@ -13,6 +13,7 @@ from job.checkpoints import what_is_missing
 from local_sagemaker import client
 from safetensors import safe_open
 from workshop.jobs.outputs import OutputError, fetch_output
+from workshop.s3 import split_uri
 
 from kills.cases import (
     BEFORE_SAVES,
@@ -150,7 +151,7 @@ def _compared(
 
 def _wait_for(kill: Kill, job: Job, uri: str) -> None:
     """Until the moment. Raises Missed."""
-    bucket, _, prefix = uri.removeprefix("s3://").partition("/")
+    bucket, prefix = split_uri(uri)
     s3 = boto3.client("s3")
 
     def stored() -> set[str]:
@@ -228,7 +229,7 @@ def _said(job: Job) -> str:
 
 def _stored(uri: str, folder: Path) -> tuple[dict[str, str], list[str]]:
     """Of the checkpoints in S3: what each that is not whole lacks, and those that are whole, the newest last."""
-    bucket, _, prefix = uri.removeprefix("s3://").partition("/")
+    bucket, prefix = split_uri(uri)
     s3 = boto3.client("s3")
     pages = s3.get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=f"{prefix}/")
     for item in itertools.chain.from_iterable(page.get("Contents", []) for page in pages):

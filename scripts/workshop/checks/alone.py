@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from tempfile import TemporaryFile
 from typing import IO, NamedTuple
@@ -22,14 +23,25 @@ PATIENCE = 5.0  # seconds, before it is said what is waited for
 
 
 def run_alone(
-    arguments: list[str], source_dir: Path, seconds: float, text: str = "", *, waiting: str = ""
+    arguments: list[str],
+    source_dir: Path,
+    seconds: float,
+    text: str = "",
+    *,
+    waiting: str = "",
+    environment: Mapping[str, str] | None = None,
 ) -> Run:
     """Python with these arguments in a job's source folder; `text` is its standard input; `waiting` is printed
-    if it takes long.
+    if it takes long; `environment` are variables besides those of this kernel.
 
     Its output goes to files: a process that it leaves behind would keep a pipe open. That process is ended too.
     """
-    variables = {**os.environ, "PYTHONPATH": str(source_dir), "PYTHONDONTWRITEBYTECODE": "1"}
+    variables = {
+        **os.environ,
+        **(environment or {}),
+        "PYTHONPATH": str(source_dir),
+        "PYTHONDONTWRITEBYTECODE": "1",
+    }
     with TemporaryFile() as given, TemporaryFile() as answer, TemporaryFile() as said:
         given.write(text.encode())
         given.seek(0)

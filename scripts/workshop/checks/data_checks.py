@@ -1,5 +1,6 @@
 """Preflight of the data in a job's channels, here and in S3."""
 
+import ast
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,10 +19,17 @@ from rl.tasks import DataError, Row, read_rows
 from rl.verifiers import VERIFIERS, usable
 
 from workshop.checks.length_checks import Limits
+from workshop.checks.recipe_checks import channels_read
 from workshop.checks.request import NOTE, OK, PROBLEM, WARNING, Check, JobRequest
 from workshop.checks.signatures import GROUPED
+from workshop.s3 import split_uri
 
 PAIR_CHANNELS = ("train", "validation")  # of a DPO job; its other channels hold problems
+ROW_CHANNELS = {
+    *PAIR_CHANNELS,
+    "test",
+    "problems",
+}  # of the workshop's scripts; others may be those of own rewards
 MOST_BYTES = 200_000_000  # that are fetched from S3 to be looked at
 MOST_ANSWERS = 2000  # different ones that a verifier is tried on: `math` takes milliseconds for each
 MODEL_FILES = (
@@ -46,7 +54,7 @@ def check_data(request: JobRequest, settings: dict[str, Any]) -> Iterator[Check]
     index is that of two problems, and there are enough rows for a step."""
     models = {str(settings.get(key)).removeprefix("channel:") for key in ("base_model", "reward_model")}
     questions: dict[str, set[tuple[str, str]]] = {}
-    left = MOST_BYTES
+    left, with_rows = MOST_BYTES, ROW_CHANNELS | _read_by_script(request)
     config = request.script.config if request.script else None
     for name, source in request.channels:
         if name in models or name == BASE_CHANNEL:
@@ -58,6 +66,9 @@ def check_data(request: JobRequest, settings: dict[str, Any]) -> Iterator[Check]
                 left -= size
                 if is_folder(path) and any((path / file).is_file() for file in MODEL_FILES):
                     yield Check(f"data: {name}", OK, "a model")
+                    continue
+                if name not in with_rows and (held := _of_own_code(path)):
+                    yield Check(f"data: {name}", NOTE, held)
                     continue
                 rows = _rows(path, source, pairs)
             except (Unread, DataError) as error:
@@ -90,6 +101,33 @@ def check_data(request: JobRequest, settings: dict[str, Any]) -> Iterator[Check]
                     f"{shortened(min(shared))!r}: an evaluation on what was trained on measures memory. Make both with one "
                     "call of rl.tasks.make_splits or rl.own_data.rows_from",
                 )
+
+
+def _read_by_script(request: JobRequest) -> set[str]:
+    """Channels that the entry script reads."""
+    if request.source_dir is None or not request.entry_script:
+        return set()
+    try:
+        return channels_read(ast.parse((request.source_dir / request.entry_script).read_bytes()))
+    except (SyntaxError, ValueError, OSError, RecursionError, MemoryError):
+        return set()  # another check says it
+
+
+def _of_own_code(path: Path) -> str | None:
+    """What is said of data that no script of the workshop reads, if it is no rows; None: it is, or nothing is there."""
+    files = [path] if path.is_file() else [file for file in path.rglob("*") if file.is_file()]
+    size = sum(file.stat().st_size for file in files)
+    if size > MOST_BYTES:
+        return f"{size / 1e6:,.0f} MB that the script does not read: left to code of your own"
+    try:
+        read_rows(path)
+    except DataError:
+        return (
+            "no rows of problems, and the script does not read them: left to code of your own"
+            if files
+            else None
+        )
+    return None
 
 
 def _shared(some: set[tuple[str, str]], others: set[tuple[str, str]]) -> set[str]:
@@ -127,7 +165,7 @@ def local_path(
         raise Unread(
             NOTE, f"{address} is a manifest, and the files that it names are not looked at from here"
         )
-    bucket, _, prefix = address.removeprefix("s3://").partition("/")
+    bucket, prefix = split_uri(address)
     base = prefix.rstrip("/") + "/" if prefix else ""
     try:
         s3 = request.boto_session.client("s3")

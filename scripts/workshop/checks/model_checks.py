@@ -24,6 +24,7 @@ from workshop.checks.recipe_values import recipe_values
 from workshop.checks.request import NOTE, OK, PROBLEM, WARNING, Check, JobRequest
 from workshop.checks.tensor_checks import weight_problems
 from workshop.checks.tokenizer_checks import ModelFolder, check_tokenizer
+from workshop.s3 import split_uri
 
 PACKAGED_MODELS = ("smollm2",)  # the names in job.packaged.PACKAGES, part of what a job imports
 _HUB_TIMEOUT_S = 5.0
@@ -232,7 +233,7 @@ def _small_files(spec: str, request: JobRequest, copies: Path) -> Path:
 
 
 def _from_s3(uri: str, request: JobRequest, copies: Path) -> Path:
-    bucket, _, prefix = uri.removeprefix("s3://").partition("/")
+    bucket, prefix = split_uri(uri)
     client = request.boto_session.client("s3")
     try:
         pages = client.get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=prefix)

@@ -22,6 +22,7 @@ from workshop.checks import (
     duration,
     free_memory,
     image_checks,
+    import_checks,
     machine_checks,
     memory_checks,
     model_checks,
@@ -118,6 +119,7 @@ def run_checks(request: JobRequest, recipe: ReadRecipe = recipe_checks.check_rec
     numeric = {key for key, setting in known.items() if {"int", "float"} & set(setting.kinds)}
     checks += _findings(recipe_checks.check_script, request)
     checks += _findings(reward_checks.check_rewards, request, settings)
+    checks += _findings(import_checks.check_imports, request, settings)
     checks += _findings(recipe_checks.check_batch, request, settings)
     checks += _findings(model_checks.check_model, request, settings)
     checks += _findings(request_checks.check_channels, request)

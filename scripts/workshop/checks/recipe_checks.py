@@ -133,7 +133,7 @@ def check_script(request: JobRequest) -> Iterator[Check]:
         return
     yield Check("script", OK, request.entry_script)
     given = [name for name, _ in request.channels]
-    for name in sorted(_channels_read(tree) - set(given)):
+    for name in sorted(channels_read(tree) - set(given)):
         yield Check(
             "channels",
             PROBLEM,
@@ -142,7 +142,7 @@ def check_script(request: JobRequest) -> Iterator[Check]:
         )
 
 
-def _channels_read(tree: ast.AST) -> set[str]:
+def channels_read(tree: ast.AST) -> set[str]:
     """Names in calls `channel("name")`, those under an `if` or `try` left out: they may never run."""
     names: set[str] = set()
     for node in ast.iter_child_nodes(tree):
@@ -153,7 +153,7 @@ def _channels_read(tree: ast.AST) -> set[str]:
             called = node.func.id if isinstance(node.func, ast.Name) else getattr(node.func, "attr", None)
             if called == "channel":
                 names.add(str(node.args[0].value))
-        names |= _channels_read(node)
+        names |= channels_read(node)
     return names
 
 

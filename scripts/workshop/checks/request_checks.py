@@ -9,6 +9,7 @@ from botocore.exceptions import BotoCoreError, ClientError
 from local_sagemaker.environments import EnvironmentBuildError, check_job_requirements, requirement_lines
 
 from workshop.checks.request import OK, PROBLEM, WARNING, Check, JobRequest
+from workshop.s3 import split_uri
 from workshop.secrets import secret_files, secret_in
 
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*$")
@@ -115,7 +116,7 @@ def _also_means(request: JobRequest, source: Any) -> str | None:
     address = getattr(source, "s3_uri", source)
     if not isinstance(address, str) or not address.startswith("s3://") or address.endswith("/"):
         return None
-    bucket, _, prefix = address.removeprefix("s3://").partition("/")
+    bucket, prefix = split_uri(address)
     if not prefix or getattr(source, "s3_data_type", None) == "ManifestFile":
         return None
     try:

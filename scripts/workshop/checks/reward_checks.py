@@ -6,11 +6,13 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+from job.container import channel_variable
 from job.trial import END, TRYING
 from rl.tasks import DataError, Row, read_rows
 
 from workshop.checks.alone import run_alone
 from workshop.checks.data_checks import Unread, local_path
+from workshop.checks.import_checks import job_packages
 from workshop.checks.length_checks import Limits
 from workshop.checks.recipe_checks import as_list
 from workshop.checks.request import NOTE, OK, PROBLEM, Check, JobRequest
@@ -49,15 +51,46 @@ def check_rewards(request: JobRequest, settings: dict[str, Any]) -> Iterator[Che
     bound = {"max_completion_length": limits["max_completion_length"] or 256, "opening": ""}
     if not verl:
         bound["seed"] = 42 if limits["seed"] is None else limits["seed"]
-    trial = {
+    trial: dict[str, Any] = {
         "rewards": names,
         "verifier": verifier,
         "rows": _first_rows(request),
         "trainer": "verl" if verl else "trl",
         "bound": bound,
+        "packages": sorted(job_packages(request)),
     }
-    checks = [Check(name, status, detail) for name, status, detail in _try(trial, request.source_dir)]
-    yield from checks or [Check("verifier", OK, verifier)]
+    with TemporaryDirectory(prefix="preflight-") as links:
+        environment, trial["absent"] = _channels(request, Path(links))
+        found = _try(trial, request.source_dir, {**request.environment, **environment})
+    yield from [Check(*finding) for finding in found] or [Check("verifier", OK, verifier)]
+
+
+def _channels(request: JobRequest, links: Path) -> tuple[dict[str, str], dict[str, str]]:
+    """Environment variables of the job's channels, and name -> address of those whose data is not on this machine.
+
+    In the job each channel is a folder, also that of a single file, which gets one in `links`.
+    """
+    environment, absent = {}, {}
+    for name, source in request.channels:
+        address = getattr(source, "s3_uri", source)
+        if isinstance(address, str) and not address.startswith("s3://"):
+            try:
+                folder = _as_folder(Path(address.removeprefix("file://")).resolve(), links / name)
+            except (OSError, ValueError):
+                continue  # another check says what is wrong with the name or the data
+        else:
+            absent[name] = str(address) if isinstance(address, str) else type(source).__name__
+            folder = Path("/opt/ml/input/data", name)
+        environment[channel_variable(name)] = str(folder)
+    return environment, absent
+
+
+def _as_folder(path: Path, link: Path) -> Path:
+    if not path.is_file():
+        return path
+    link.mkdir()
+    (link / path.name).symlink_to(path)
+    return link
 
 
 def _first_rows(request: JobRequest) -> list[Row]:
@@ -72,11 +105,13 @@ def _first_rows(request: JobRequest) -> list[Row]:
             return []  # another check says what is wrong with the data
 
 
-def _try(trial: dict[str, Any], source_dir: Path) -> list[tuple[str, str, str]]:
+def _try(trial: dict[str, Any], source_dir: Path, environment: dict[str, str]) -> list[tuple[str, str, str]]:
     """The findings of job.trial, run in the staged folder."""
     tried, rows = ", ".join([*trial["rewards"], f"verifier {trial['verifier']}"]), len(trial["rows"])
     waiting = f"Preflight is trying {tried} on {rows} rows, for {SECONDS:.0f} s at most; to leave it, interrupt this cell."
-    done = run_alone(["-m", "job.trial"], source_dir, SECONDS, json.dumps(trial), waiting=waiting)
+    done = run_alone(
+        ["-m", "job.trial"], source_dir, SECONDS, json.dumps(trial), waiting=waiting, environment=environment
+    )
     said = [json.loads(line) for line in done.answer.splitlines()]
     found = [(name, status, detail) for name, status, detail in said if status not in (TRYING, END)]
     if said and said[-1][1] == END:

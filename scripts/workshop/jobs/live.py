@@ -19,14 +19,14 @@ from workshop.jobs.status import (
     describe,
     is_local,
     job_name,
-    renew_session,
 )
+from workshop.session.credentials import READ_EVERY_S
 
 FAILURE_LOG_LINES = 20
 # What `set -x` in the SDK's start script echoes, or nothing.
 _SHELL_TRACE = re.compile(r"(\[[\w-]+\] )?(\++ .*|\s*)$")
 _ESCAPE_CODE = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
-SIGN_IN_S = 30.0  # between two looks for new credentials, which takes a second of this kernel each time
+SIGN_IN_S = READ_EVERY_S  # between two looks while there are no credentials
 LAST_LINES_S = 5.0  # CloudWatch on AWS delivers a job's last lines a moment after its end
 
 
@@ -91,9 +91,6 @@ def _follow(name: str, refresh: float | None) -> tuple[JobView, dict]:
     description: dict = {}
     while view.status not in TERMINAL:
         try:
-            if stale:
-                renew_session()
-                sagemaker, reader.logs = aws_client("sagemaker"), aws_client("logs")
             if pace.description_due(time.monotonic(), view.trains):
                 description = describe(
                     name, sagemaker

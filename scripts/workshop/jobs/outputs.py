@@ -19,6 +19,7 @@ from rl.tasks import DataError
 from workshop.errors import WorkshopError
 from workshop.jobs.json_lines import read_json_lines
 from workshop.jobs.status import TERMINAL, default_session, describe, job_name
+from workshop.s3 import split_uri
 
 
 class OutputError(WorkshopError):
@@ -156,14 +157,9 @@ def _said(description: dict, otherwise: str) -> str:
     return (description.get("ModelArtifacts") or {}).get("S3ModelArtifacts") or otherwise
 
 
-def _split(uri: str) -> tuple[str, str]:
-    bucket, _, key = uri.removeprefix("s3://").partition("/")
-    return bucket, key
-
-
 def _size(s3: BaseClient, uri: str) -> int | None:
     """Bytes of the object, None if there is none."""
-    bucket, key = _split(uri)
+    bucket, key = split_uri(uri)
     try:
         return s3.head_object(Bucket=bucket, Key=key)["ContentLength"]
     except ClientError as error:
@@ -174,7 +170,7 @@ def _size(s3: BaseClient, uri: str) -> int | None:
 
 def _objects(s3: BaseClient, prefix: str) -> dict[str, int]:
     """Bytes of each object, by its path below the prefix."""
-    bucket, start = _split(prefix)
+    bucket, start = split_uri(prefix)
     pages = s3.get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=start)
     found = (entry for page in pages for entry in page.get("Contents", []))
     return {
@@ -189,7 +185,7 @@ def _fetch_files(s3: BaseClient, prefix: str, files: dict[str, int], target: Pat
     if not files:
         return None
     _check_space(prefix, sum(files.values()), target)
-    bucket, start = _split(prefix)
+    bucket, start = split_uri(prefix)
     with tempfile.TemporaryDirectory(dir=target.parent) as scratch:
         for path in files:
             file = Path(os.path.normpath(Path(scratch, "files", path.removeprefix("data/"))))
@@ -209,7 +205,7 @@ def _fetch_archive(s3: BaseClient, uri: str, target: Path) -> Path | None:
     if size is None:
         return None
     _check_space(uri, 2 * size, target)  # the archive and what is in it; weights hardly compress
-    bucket, key = _split(uri)
+    bucket, key = split_uri(uri)
     with tempfile.TemporaryDirectory(dir=target.parent) as scratch:
         archive, unpacked = Path(scratch) / "archive.tar.gz", Path(scratch) / "unpacked"
         s3.download_file(bucket, key, str(archive))

@@ -13,6 +13,7 @@ from sagemaker.core.resources import TrainingJob
 
 from workshop.errors import WorkshopError
 from workshop.jobs.pace import STREAMS_S
+from workshop.session.credentials import stay_signed_in
 
 LOG_GROUP = "/aws/sagemaker/TrainingJobs"
 TERMINAL = ("Completed", "Failed", "Stopped")
@@ -53,18 +54,8 @@ def training_job(job: Any) -> TrainingJob:
 
 def default_session() -> boto3.Session:
     """The boto3 session that `open_session` has set, whose region need not be that of the AWS settings."""
-    if boto3.DEFAULT_SESSION is None:
-        boto3.DEFAULT_SESSION = boto3.Session()
+    boto3.DEFAULT_SESSION = stay_signed_in(boto3.DEFAULT_SESSION or boto3.Session())
     return boto3.DEFAULT_SESSION
-
-
-def renew_session() -> None:
-    """Read the credentials anew, as after `aws sso login`; region and profile stay."""
-    old = default_session()
-    profile = (
-        None if old.profile_name == "default" else old.profile_name
-    )  # there need not be one of that name
-    boto3.setup_default_session(profile_name=profile, region_name=old.region_name)
 
 
 def aws_client(service: str) -> BaseClient:

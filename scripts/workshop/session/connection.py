@@ -28,10 +28,10 @@ from workshop.checks.machine_checks import LONGEST_BASE_NAME
 from workshop.errors import WorkshopError
 from workshop.folders import BUILD, REPOSITORY, check_writable
 from workshop.session.account import AccountSettings, read_account
+from workshop.session.credentials import stay_signed_in
+from workshop.session.telemetry import NO_TELEMETRY
 
 MODES = ("local", "sagemaker")
-# The SDK reports each train() call to an AWS address; a run without an account or a network must not.
-_NO_TELEMETRY = {"SchemaVersion": "1.0", "SageMaker": {"PythonSDK": {"Modules": {"TelemetryOptOut": True}}}}
 _leave_session: Callable[[], None] | None = None
 _session: "WorkshopSession | None" = None  # the one that is open
 # In Studio and on notebook instances this file says who is working.
@@ -216,7 +216,8 @@ def _open_local(
         in_use.close()
 
     _leave_session = leave
-    session = Session(boto3.Session(), default_bucket=bucket, sagemaker_config=_NO_TELEMETRY)
+    # A run without an account or a network reaches no one.
+    session = Session(boto3.Session(), default_bucket=bucket, sagemaker_config=NO_TELEMETRY)
     if tracking_uri is None:
         database = BUILD / "mlflow" / "mlflow.db"
         database.parent.mkdir(parents=True, exist_ok=True)
@@ -248,7 +249,7 @@ def _open_aws(
     )
     _set_for_this_session(account.kernel_environment())
     try:
-        boto_session = boto3.Session(region_name=region)
+        boto_session = stay_signed_in(boto3.Session(region_name=region))
         if boto_session.region_name is None:
             raise SessionError(f"No AWS region is set. Pass region='us-east-1' or the like. {account_help}")
         identity = boto_session.client("sts").get_caller_identity()
@@ -258,7 +259,7 @@ def _open_aws(
         _check_region(session, bucket)
     except (BotoCoreError, ClientError) as error:
         raise SessionError(f"AWS cannot be used from here: {error}\n{account_help}") from error
-    boto3.setup_default_session(region_name=session.boto_region_name)  # for boto3.client(...) in the notebook
+    boto3.DEFAULT_SESSION = boto_session  # for boto3.client(...) in the notebook
     print(f"SageMaker mode: account {identity['Account']}, region {session.boto_region_name}.")
     print(f"Jobs are created in this account and cost money. Role: {role}. Bucket: {bucket}.")
     return WorkshopSession(
