@@ -1,7 +1,7 @@
 """01_dpo_trl, lesson/preference_views.py: what training did to each token of an answer."""
 
 import pytest
-from lesson.preference_views import plot_token_changes
+from lesson.preference_views import plot_lengths, plot_token_changes
 from matplotlib.colors import to_hex
 from workshop.views.plots import BLUE, VERMILLION
 
@@ -28,3 +28,17 @@ def test_its_words_say_which_tokens_changed_most():
 def test_another_answer_is_refused():
     with pytest.raises(ValueError, match="different answers"):
         plot_token_changes(BEFORE, {"alone": {**AFTER, "tokens": ["<", "answer", ">", "\n"]}})
+
+
+def test_lengths_say_how_many_answers_would_be_cut():
+    """30 answers of 1 to 30 tokens behind a prompt of 100: 29 of them, 95 % and no fewer, have up to 129."""
+    pairs = [{"prompt_tokens": 100, "chosen_tokens": n, "rejected_tokens": 10} for n in range(30, 0, -1)]
+    words = repr(plot_lengths(pairs, max_length=127))
+    assert "chosen: 95 % have at most 129 tokens, 3 of 30 would be cut" in words
+    assert "rejected: 95 % have at most 110 tokens, 0 of 30 would be cut" in words
+
+
+@pytest.mark.parametrize("pairs", [[], [{"chosen": []}]])
+def test_pairs_without_lengths_are_refused(pairs):
+    with pytest.raises(ValueError, match="These pairs have no lengths"):
+        plot_lengths(pairs, 128)

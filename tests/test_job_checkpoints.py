@@ -16,6 +16,7 @@ from datasets import Dataset
 from job.checkpoints import (
     CheckpointError,
     CheckpointMarker,
+    NothingTrained,
     delete_older,
     mark_complete,
     newest_complete,
@@ -105,6 +106,18 @@ def test_older_ones_are_deleted_and_one_that_was_not_finished_counts_for_none(ch
     names = {f"checkpoint-{step}" for step in (5, 20, 100, 120)[-left:]} | {"checkpoint-notes"}
     assert {path.name for path in checkpoints.iterdir()} == names
     assert newest_complete(checkpoints).name == "checkpoint-100"
+
+
+def test_a_checkpoint_that_cannot_be_deleted_is_an_error(checkpoints, monkeypatch):
+    """More than are kept fill the disk."""
+
+    def rmtree(folder, ignore_errors=False):
+        if not ignore_errors:
+            raise PermissionError(f"no right to delete {folder}")
+
+    monkeypatch.setattr(shutil, "rmtree", rmtree)
+    with pytest.raises(PermissionError, match="checkpoint-5"):
+        delete_older(checkpoints / "checkpoint-100", 2)
 
 
 MARKERS = (".sagemaker-uploading", ".sagemaker-uploaded", ".sagemaker-ignore")
@@ -307,6 +320,16 @@ def test_fewer_steps_than_a_checkpoint_holds(tmp_path):
     fewer = plain_trainer(tiny_model()[0], output_dir=str(tmp_path), max_steps=2, **settings)
     assert train(fewer, tmp_path / "checkpoint-3").steps == 0
     assert fewer.state.global_step == 3
+
+
+def test_a_training_without_a_whole_batch_is_an_error(tmp_path):
+    """Its model would be the base, and be evaluated as trained."""
+    settings = {"per_device_train_batch_size": 64, "dataloader_drop_last": True, "use_cpu": True}
+    trainer = plain_trainer(
+        tiny_model()[0], output_dir=str(tmp_path), report_to="none", max_steps=2, **settings
+    )
+    with pytest.raises(NothingTrained, match="No step was trained. 10 rows, max_steps 2"):
+        train(trainer, None)
 
 
 def test_a_marker_keeps_what_the_checkpoint_is_made_of(tmp_path):

@@ -52,6 +52,10 @@ def test_what_a_job_is_made_of_and_what_may_change(kind):
     assert fingerprints(Job(lora_rank=8, quantization="nf4"), ROWS)["base"] == f"{known['base']} in nf4"
 
 
+def test_a_job_names_what_it_has_alone():
+    assert fingerprints(ModelArguments(), ROWS, seed=7).keys() == {"data", "seed", "base"}
+
+
 def test_another_seed_is_refused(tmp_path):
     (tmp_path / "checkpoint-100").mkdir()
     mark_complete(tmp_path / "checkpoint-100", fingerprints(Job(), ROWS, seed=42))

@@ -44,6 +44,12 @@ def test_saved_model_is_loaded_from_its_channel(channel):
     assert not list(channel.rglob("*.bin"))
 
 
+def test_a_tokenizer_without_padding_pads_with_its_end(channel):
+    edit(channel / "tokenizer_config.json", pad_token=None)
+    assert AutoTokenizer.from_pretrained(channel).pad_token is None
+    assert load_tokenizer("channel:base").pad_token == "<|im_end|>"
+
+
 def test_dtype_is_that_of_the_recipe(channel):
     model, _ = load_base("channel:base", "bfloat16")
     assert {parameter.dtype for parameter in model.parameters()} == {torch.bfloat16}

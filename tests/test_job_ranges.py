@@ -57,7 +57,7 @@ def test_nonsense_is_refused_before_the_job_and_in_it(where, key, value):
 @pytest.mark.parametrize(
     ("key", "value"),
     [
-        ("reward_weights", [1.0, 0.0]), ("beta", 0), ("top_p", 1), ("top_k", -1), ("max_steps", -1), ("max_steps", "5"),
+        ("reward_weights", [1.0, 0.0]), ("beta", 0), ("top_p", 1), ("top_k", -1), ("max_steps", -1), ("max_steps", 1), ("max_steps", "5"),
         ("num_train_epochs", 0.1), ("learning_rate", "1e-5"), ("save_steps", 0.25), ("epsilon_high", 5.0), ("seed", 0),
         ("max_grad_norm", 0), ("temperature", 1.3), ("warmup_steps", 0.1), ("save_total_limit", None),
     ],

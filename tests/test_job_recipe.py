@@ -230,6 +230,10 @@ def test_a_mapping_of_any_config_is_never_another_text(config):
     assert setting_problems({}, right, reads, {}) == []
 
 
+def test_no_secret_is_none_to_refuse(parse):
+    parse({"hub_token": None})
+
+
 def test_a_secret_is_not_repeated_in_the_refusal(parse):
     with pytest.raises(RecipeError) as refused:
         parse({"hub_token": "hf_abc"})

@@ -121,3 +121,10 @@ def test_a_reward_that_sleeps_for_ever_in_one_of_two_processes_ends_the_job(tmp_
     assert "sleeper: time.sleep(10_000)" in reason[:600]
     # The other says where it waits, too.
     assert "[stall] Process 0 of 2: no step for " in job.log and "torch/distributed" in job.log
+
+
+def test_a_process_in_a_collective_waits_for_others():
+    place: dict = {}
+    exec(compile("def gather(seen): return seen()", "/lib/torch/distributed/c10d.py", "exec"), place)
+    assert place["gather"](stalls._waits_for_others)
+    assert not stalls._waits_for_others()

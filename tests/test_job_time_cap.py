@@ -256,6 +256,13 @@ def test_the_service_knows_when_the_job_began(case, tmp_path, monkeypatch):
     assert seconds_left() and asked == ["grpo-1"], "it is asked once"
 
 
+@pytest.mark.parametrize(("seconds", "there_is"), [(94.0, True), (96.0, False)])
+def test_what_is_planned_leaves_the_reserve(seconds, there_is, monkeypatch):
+    monkeypatch.setenv("JOB_MAX_SECONDS", "100")
+    monkeypatch.setattr(time_cap, "seconds_left", lambda: 100.0)
+    assert reserve() == 5.0 and time_cap.time_for(seconds) is there_is
+
+
 def test_a_step_needs_time_for_itself_and_for_the_ending(monkeypatch):
     """At a pace of 10 s a step and 4 s a save, with 20 s of evaluation, a step and the end take 38 s."""
     now = 0.0

@@ -38,6 +38,7 @@ CASES = [
     (OPENED, "<answer>9</answer>", None, False),  # an answer inside the thinking only
     (OPENED, "9</think>9", None, False),
     ("", "opened by a template that nobody knows of</think><answer>9</answer>", "9", False),
+    ("", "</think><answer>9</answer>", "9", False),  # closed, and never opened
     # The template has put in an empty block
     (EMPTY, "<think>2 + 7 = 9</think><answer>9</answer>", "9", True),
     (EMPTY, "<answer>9</answer>", "9", True),
@@ -56,6 +57,8 @@ CASES = [
     ("", "<think>a</think><answer>8</answer><think>b</think><answer>9</answer>", None, False),
     (OPENED, "a</think><answer>8</answer><think>b</think><answer>9</answer>", None, False),
     ("", "<think></think><answer><answer>9</answer></answer>", None, False),
+    ("", "<think></think><answer>8<answer>9</answer>", None, False),
+    ("", "<think></think><answer>8</answer>9</answer>", None, False),
     # In another place than behind the thinking
     ("", "<answer>9</answer><think></think>", None, False),
     ("", "<think><answer>9</answer></think>", None, False),

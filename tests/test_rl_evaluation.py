@@ -310,7 +310,7 @@ def test_training_state_is_left_alone(rows):
 def test_nothing_to_evaluate_is_refused(rows):
     with pytest.raises(ValueError, match="rows"):
         evaluate(*tiny_model(), [], **SETTINGS)
-    with pytest.raises(ValueError, match="sample"):
+    with pytest.raises(ValueError, match="at least one sample"):  # before anything is generated
         evaluate(*tiny_model(), rows, **{**SETTINGS, "samples": 0})
 
 

@@ -155,6 +155,14 @@ def test_what_both_sides_begin_with_belongs_to_the_prompt(tmp_path):
     assert normal_form(read) == read
 
 
+@pytest.mark.parametrize("content", ["", None])
+def test_a_call_of_a_tool_without_a_text_is_an_answer(content, tmp_path):
+    call = says("assistant", content, tool_calls=[{"name": "planets", "arguments": {}}])
+    write_pairs([exchange([call], [BAD])], tmp_path / "pairs.jsonl")
+    [read] = read_pairs(tmp_path)
+    assert read["chosen"][0]["tool_calls"] == call["tool_calls"]
+
+
 @pytest.mark.parametrize("prompt", [ASKED, [BRIEF, *ASKED]])
 def test_a_prompt_that_both_sides_repeat_is_asked_once(prompt):
     """As UltraFeedback and its kin are written."""

@@ -95,6 +95,8 @@ def test_mcnemar_of_many_problems_is_a_number_and_says_itself_in_a_line():
     assert 0 < found.p_value < 1e-15
     assert str(found) == "1200 fixed, 800 broken of 2000 (McNemar, p < 0.001)"
     assert str(mcnemar(*verdicts(5, 0, same=0))) == "5 fixed, 0 broken of 5 (McNemar, p = 0.062)"
+    assert "p = 0.001" in str(mcnemar(*verdicts(16, 2, same=0))), "2 * (1 + 18 + 153) / 2**18 is 0.0013"
+    assert "p < 0.001" in str(mcnemar(*verdicts(12, 0, same=0))), "2 / 2**12 is 0.0005"
 
 
 def test_the_bootstrap_of_two_problems_by_hand():

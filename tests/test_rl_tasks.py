@@ -231,6 +231,7 @@ def line(**changes):
         (line(prompt=[{"role": "user"}]), "the field 'prompt' must be a list of"),
         (line(prompt=[{"role": "user", "content": None}]), "the field 'prompt' must be a list of"),
         (line(prompt=["1 + 1 ="]), "the field 'prompt' must be a list of"),
+        (line(prompt=[{"role": "user", "content": " \n"}]), "the field 'prompt' asks nothing"),
         *((line(**{name: 1}), f"may not be named '{name}'") for name in ("trainer_state", "seed", "opening")),
     ],
 )

@@ -14,6 +14,9 @@ QWEN3 = TURNS + (
 )
 ALWAYS = TURNS + "<|im_start|>assistant{{ '\n' }}"  # whatever add_generation_prompt says
 ALWAYS_OPENS = ALWAYS + "<think>{{ '\n' }}"
+REMINDS = PLAIN.replace(
+    "{{ m.content }}", "{{ m.content }}\nThink in <think> and </think>.", 1
+)  # behind the question
 EXPLAINS = "<|im_start|>system\nThink in <think> and </think>.<|im_end|>\n" + PLAIN
 # Without the generation prompt another text, so that the one is no beginning of the other.
 CLOSES = (
@@ -44,7 +47,9 @@ def tokenizer():
         (ALWAYS, None, ""),
         (ALWAYS_OPENS, None, "<think>\n"),
         (EXPLAINS, None, ""),
+        (REMINDS, None, ""),
         (CLOSES, None, "<think>\n"),
+        (CLOSES.replace("system\n", "system\n" + "Be brief. " * 20), None, "<think>\n"),
     ],
 )
 def test_opening(tokenizer, template, options, added):

@@ -68,6 +68,22 @@ def test_more_gpus_more_hosts_and_fewer_steps_take_less_time():
     )
 
 
+@pytest.mark.parametrize(
+    ("changes", "passes"),
+    [
+        ({"lora_rank": 16}, 2),  # forward, and the gradients of what flows through frozen weights
+        ({"lora_rank": 0}, 3),  # and those of the weights themselves
+        ({"lora_rank": 0, "gradient_checkpointing": True}, 4),  # and forward once more
+    ],
+)
+def test_learning_takes_two_operations_a_parameter_token_and_pass(changes, passes):
+    plain = {"max_steps": 10, "gradient_checkpointing": False, "use_vllm": False, "quantization": None}
+    asked = {"NUMBERS": {}, "LAUNCHER": {}, **plain}
+    one = job_duration(*job_of("02", "full", "ml.g6e.2xlarge", **asked, lora_rank=16))
+    found = job_duration(*job_of("02", "full", "ml.g6e.2xlarge", **{**asked, **changes}))
+    assert one and found and found.learn == pytest.approx(one.learn * passes / 2)
+
+
 def test_a_reward_model_answers_first_and_learns_then():
     job = job_of("02", "reward_model_gpu", "ml.g6e.12xlarge", "train_reward_model.py", LAUNCHER={})
     found = job_duration(*job)
