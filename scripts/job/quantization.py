@@ -1,6 +1,6 @@
 """QLoRA's 4-bit base weights (NF4: Dettmers et al. 2023, https://arxiv.org/abs/2305.14314) with bitsandbytes.
 
-The adapters are trained in full precision on top of a frozen base of half a byte a weight.
+The adapters are trained beside a frozen base of half a byte a weight; TRL keeps them in bfloat16.
 """
 
 import itertools

@@ -80,7 +80,7 @@ def drop_duplicates(pairs: list[Pair]) -> list[Pair]:
 def hold_out(pairs: list[Pair], share: float) -> tuple[list[Pair], list[Pair]]:
     """The pairs in two parts, the last of them with that share of the questions: to learn from, and to measure on.
 
-    Cut by question, not by pair: two pairs of one problem have answers in common.
+    Cut by question, not by pair: two pairs of one problem often have the same right answer.
 
     Raises:
         DataError: one of the parts would be empty.
