@@ -8,8 +8,9 @@ from job_requests import module_request
 from sagemaker.core.resources import TrainingJob
 from sagemaker.core.shapes import ResourceConfig, WarmPoolStatus
 from workshop.checks.cost import check_cost, check_warm_pool, job_cost
-from workshop.checks.duration import Duration, check_duration, in_words, job_duration
+from workshop.checks.duration import PROMPT_TOKENS, Duration, check_duration, in_words, job_duration
 from workshop.checks.machine_checks import check_numbers
+from workshop.checks.memory import SHAPES
 from workshop.checks.request import NOTE, OK, PROBLEM, WARNING, JobRequest
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -82,6 +83,31 @@ def test_learning_takes_two_operations_a_parameter_token_and_pass(changes, passe
     one = job_duration(*job_of("02", "full", "ml.g6e.2xlarge", **asked, lora_rank=16))
     found = job_duration(*job_of("02", "full", "ml.g6e.2xlarge", **{**asked, **changes}))
     assert one and found and found.learn == pytest.approx(one.learn * passes / 2)
+
+
+def test_attention_costs_more_in_longer_sequences_of_as_many_tokens():
+    plain = {"NUMBERS": {}, "LAUNCHER": {}, "max_steps": 10, "lora_rank": 16, "use_vllm": False}
+    plain |= {"gradient_checkpointing": False, "quantization": None, "gradient_accumulation_steps": 1}
+    short, long = (
+        job_duration(
+            *job_of(
+                "02",
+                "full",
+                "ml.g6e.2xlarge",
+                **plain,
+                per_device_train_batch_size=sequences,
+                max_completion_length=length - PROMPT_TOKENS,
+            )
+        )
+        for sequences, length in ((16, 2048), (2, 16384))
+    )
+    shape = SHAPES["Qwen3-1.7B"]
+    assert short and long
+    # Multiply-adds of one token with the tokens before it, in all heads, beside those with all weights
+    of_attention = {length: shape.layers * shape.heads * shape.head_size * length for length in (2048, 16384)}
+    expected = (shape.parameters + of_attention[16384]) / (shape.parameters + of_attention[2048])
+    assert long.learn / short.learn == pytest.approx(expected)
+    assert expected > 1.4
 
 
 def test_a_reward_model_answers_first_and_learns_then():

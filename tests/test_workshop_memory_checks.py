@@ -211,8 +211,8 @@ def test_eight_bit_optimizers_and_completions_that_are_generated_at_once():
     [
         (1, 8, None),
         (2, 8, None),
-        (2, 1, "The actor needs about 61 GB on each of 2 GPUs of 43 GB"),
-        (1, 4, "The actor needs about 45 GB on each of 4 GPUs of 43 GB"),
+        (2, 1, "The actor needs about 46 GB on each of 2 GPUs of 43 GB"),
+        (1, 2, "The actor needs about 46 GB on each of 2 GPUs of 43 GB"),
     ],
 )
 def test_verl_is_given_slots_and_not_all_the_gpus_that_there_are(hosts, slots, says):
