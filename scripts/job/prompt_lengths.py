@@ -59,16 +59,14 @@ def check_prompts(
     """
     whole = model.config.to_dict()
     window = config.vllm_max_model_length if getattr(config, "use_vllm", False) else None
+    made_for, of_unsloth = (
+        positions(whole.get("text_config") or whole),
+        getattr(model, "max_seq_length", None),
+    )
     rooms = [
-        (
-            positions(whole.get("text_config") or whole),
-            "the model was made for {}: take one with a longer context",
-        ),
+        (made_for, "the model was made for {}: take one with a longer context"),
         (window, "vllm_max_model_length is {}: raise it"),
-        (
-            getattr(model, "max_seq_length", None),
-            "vllm_max_model_length is {}: raise it",
-        ),  # as Unsloth keeps it
+        (of_unsloth, "vllm_max_model_length is {}: raise it"),
     ]
     room, why = min(((room, why) for room, why in rooms if room), default=(None, ""))
     if room is None:

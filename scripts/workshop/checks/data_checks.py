@@ -25,11 +25,8 @@ from workshop.checks.signatures import GROUPED
 from workshop.s3 import split_uri
 
 PAIR_CHANNELS = ("train", "validation")  # of a DPO job; its other channels hold problems
-ROW_CHANNELS = {
-    *PAIR_CHANNELS,
-    "test",
-    "problems",
-}  # of the workshop's scripts; others may be those of own rewards
+# Of the workshop's scripts; others may be those of own rewards
+ROW_CHANNELS = {*PAIR_CHANNELS, "test", "problems"}
 MOST_BYTES = 200_000_000  # that are fetched from S3 to be looked at
 MOST_ANSWERS = 2000  # different ones that a verifier is tried on: `math` takes milliseconds for each
 MODEL_FILES = (

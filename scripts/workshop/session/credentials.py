@@ -33,10 +33,10 @@ def stay_signed_in(session: boto3.Session) -> boto3.Session:
         return _as_metadata(found)
 
     # Read now and then, and not when they are about to expire: where keys lie in a file, nothing says when that is.
+    # The first request reads them, and fails where they cannot be had.
     core._credentials = RefreshableCredentials(
         *("", "", ""),
-        expiry_time=_now()
-        - timedelta(seconds=1),  # the first request reads them, and fails where they cannot be had
+        expiry_time=_now() - timedelta(seconds=1),
         refresh_using=read,
         method=_METHOD,
         time_fetcher=_now,
