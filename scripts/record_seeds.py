@@ -28,7 +28,7 @@ from botocore.exceptions import BotoCoreError, ClientError
 from local_sagemaker import client
 from rl.spelling import unknown_name
 from rl.tasks import DataError
-from run_notebooks import own_endpoint
+from runs.endpoints import endpoint_of_this_process
 from seeds.book import Book
 from seeds.experiments import FILE, ExperimentError, read_experiments
 from seeds.jobs import LeftBehind, Workplace
@@ -215,7 +215,7 @@ def run_plan(plan: Plan, options: argparse.Namespace) -> list[tuple[Run, str]]:
     most = max(1, min(os.cpu_count() or 1, room))
     side_by_side = options.jobs or (most if options.mode == "local" else 1)
     # One that runs already is used, and is left running.
-    with own_endpoint(options.build) if options.mode == "local" else contextlib.nullcontext():
+    with endpoint_of_this_process(options.build) if options.mode == "local" else contextlib.nullcontext():
         if options.mode == "local":
             client.ensure_endpoint(max_jobs=side_by_side)
         session = open_session(options.mode)

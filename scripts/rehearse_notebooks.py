@@ -16,7 +16,7 @@ command line.
 from __future__ import annotations
 
 import argparse
-import concurrent.futures
+import asyncio
 import contextlib
 import json
 import os
@@ -31,7 +31,9 @@ import boto3
 import papermill
 import yaml
 from local_sagemaker import client
-from run_notebooks import ROOT, Run, UsageError, find_notebooks, run_notebook, summary_text
+from run_notebooks import ROOT, UsageError, find_notebooks, summary_text
+from runs.notebook import run_notebook
+from runs.report import Run
 from workshop.session.telemetry import NO_TELEMETRY
 
 # As few of everything as each cell can work with. A notebook takes those that it has as parameters.
@@ -54,21 +56,24 @@ def rehearse(notebooks: list[Path], output: Path) -> tuple[list[Run], list[str]]
     """Run the notebooks against an endpoint of their own; what ran, and what is wrong with what AWS would have got."""
     with _endpoint(output) as endpoint:
         environment = studio_environment(endpoint, output)
-        with concurrent.futures.ThreadPoolExecutor(len(notebooks)) as pool:
-            runs = list(pool.map(lambda notebook: _rehearse_one(notebook, output, environment), notebooks))
+        runs = asyncio.run(_side_by_side(notebooks, output, environment))
         shutil.copy(endpoint.home / "calls.jsonl", output)  # before this script asks for something itself
         requests = requests_of(endpoint)
     (output / "requests.json").write_text(json.dumps(requests, indent=1, default=str))
     return runs, problems_with(requests)
 
 
-def _rehearse_one(notebook: Path, output: Path, environment: dict[str, str]) -> Run:
+async def _side_by_side(notebooks: list[Path], output: Path, environment: dict[str, str]) -> list[Run]:
+    return await asyncio.gather(*(_rehearse_one(notebook, output, environment) for notebook in notebooks))
+
+
+async def _rehearse_one(notebook: Path, output: Path, environment: dict[str, str]) -> Run:
     known = papermill.inspect_notebook(str(notebook))
     parameters = {name: value for name, value in PARAMETERS.items() if name in known}
     if notebook.parent.name in ONE_PROCESS:
         parameters["machine_changes"] = {"process_count": 1}
     with open(output / f"{notebook.stem}.log", "w", encoding="utf-8") as log:
-        run = run_notebook(notebook, parameters, output, kernel=KERNEL, environment=environment, log=log)
+        run = await run_notebook(notebook, parameters, output, log, kernel=KERNEL, environment=environment)
     print(f"{notebook.stem}: {'failed' if run.failure else 'ok'} after {run.seconds:.0f} s", flush=True)
     return run
 

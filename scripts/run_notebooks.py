@@ -3,35 +3,35 @@
     python scripts/run_notebooks.py                        # every notebook, its defaults
     python scripts/run_notebooks.py 02 -p recipe=small     # one, with a parameter
     python scripts/run_notebooks.py path/to/some.ipynb     # any other one
+    python scripts/run_notebooks.py --at-once 2            # two side by side
 
+Where there are more cores than two, and memory, several notebooks run side by side, as many as have two cores each.
 Executed copies are kept under build/notebooks/, what their cells print under build/logs/, the figures of every run in
 build/results.json; build/run.html shows this run. An endpoint that is already running is used and left running;
-otherwise this run starts its own and stops it at the end, so that runs side by side do not meet. Exit code: 0, 1 if a
-notebook failed, 2 for a wrong command line, 130 after Ctrl-C.
+otherwise each notebook gets one of its own, which is stopped with it, so that runs side by side do not meet. Exit code:
+0, 1 if a notebook failed, 2 for a wrong command line, 130 after Ctrl-C.
 """
 
 from __future__ import annotations
 
 import argparse
+import asyncio
 import contextlib
+import math
 import os
-import shutil
 import signal
-import subprocess
 import sys
-import tempfile
-import time
-from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TextIO
 
-import nbformat
 import papermill
+import psutil
 import yaml
 from local_sagemaker import client
 from local_sagemaker.home import home_folder
+from runs.endpoints import own_endpoint
 from runs.jobs import read_jobs
+from runs.notebook import run_notebook
 from runs.page import FILE as PAGE
 from runs.page import write_page
 from runs.progress import Progress
@@ -40,9 +40,8 @@ from runs.times import keep_times, read_times, run_key
 from workshop.views.results import ResultsError, read_results, results_table
 
 ROOT = Path(__file__).resolve().parents[1]
-SOURCE_LINES_SHOWN = 6
-PAPERMILL = "import sys; sys.tracebacklimit = 0; from papermill.cli import papermill; papermill()"  # only the cell's own
-KERNEL_NOISE = "Kernel is running over TCP without encryption"  # loopback, signed messages: nothing to do
+# GiB of memory: of the notebook whose jobs take most, and of any other beside it.
+LARGEST_GB, NOTEBOOK_GB = 8, 5
 
 
 class UsageError(Exception):
@@ -92,155 +91,82 @@ def check_parameters(notebooks: list[Path], parameters: dict[str, object]) -> No
                 raise UsageError(f"{notebook.name} has no parameter '{name}'. Its parameters: {has}.")
 
 
-def run_notebook(
-    notebook: Path,
-    parameters: dict[str, object],
-    output: Path,
-    *,
-    kernel: str = "python3",
-    environment: dict[str, str] | None = None,
-    log: TextIO | None = None,
-) -> Run:
-    """Execute one notebook in its own folder; the executed copy is kept, also after a failure.
+def side_by_side(notebooks: list[Path]) -> int:
+    """How many run at once: two cores each, since a job has two processes, and the memory that they take.
 
-    Args:
-        kernel: name of the kernel to run it in.
-        environment: of the kernel; default: this process's.
-        log: where papermill's output goes; default: standard output.
-    """
-    if "results_path" in papermill.inspect_notebook(str(notebook)):
-        parameters = {"results_path": str(output / "results.json"), **parameters}
-    copies = output / "notebooks"
-    copies.mkdir(parents=True, exist_ok=True)
-    executed = copies / notebook.name
-    print(f"=== {_name(notebook)}", file=log, flush=True)
-    started = time.monotonic()
-    # Written under a private name while it runs: two runs side by side never write into one file.
-    with tempfile.TemporaryDirectory(prefix=".running-", dir=copies) as folder:
-        running = Path(folder) / notebook.name
-        try:
-            code = _papermill(notebook, running, parameters, kernel, environment, log)
-        finally:
-            if running.exists():
-                running.replace(executed)
-                print(f"executed copy: {executed}", file=log, flush=True)
-    failure = _failed_cell(executed) or (f"papermill ended with exit code {code}" if code else None)
-    return Run(notebook, executed, time.monotonic() - started, failure)
-
-
-def _papermill(
-    notebook: Path,
-    executed: Path,
-    parameters: dict[str, object],
-    kernel: str,
-    environment: dict[str, str] | None,
-    log: TextIO | None,
-) -> int:
-    """Run papermill and pass its output on; returns its exit code. Interrupted, it ends papermill and the kernel.
-
-    A process of its own, in a session of its own: Ctrl-C reaches only this one, which then ends the other in order.
-    """
-    command = [sys.executable, "-c", PAPERMILL, str(notebook), str(executed), "--cwd", str(notebook.parent)]
-    command += ["--kernel", kernel, "--log-output", "--no-progress-bar"]
-    if parameters:
-        command += ["--parameters_yaml", yaml.safe_dump(parameters)]
-    process = subprocess.Popen(
-        command,
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        errors="replace",
-        start_new_session=True,
-        env=environment,
-    )
-    output = process.stdout
-    assert output  # it is a pipe
-    try:
-        for line in output:
-            if KERNEL_NOISE not in line:
-                print(line, end="", file=log, flush=True)
-        return process.wait()
-    finally:
-        if process.poll() is None:
-            process.terminate()  # nbclient then shuts the kernel down
-            output.read()
-            process.wait()
-
-
-def _failed_cell(executed: Path) -> str | None:
-    """What went wrong in an executed copy: the cell with an error, or the first one that never ran."""
-    for cell in nbformat.read(executed, as_version=4).cells:
-        if cell.cell_type != "code" or not cell.source.strip():
-            continue
-        errors = [output for output in cell.outputs if output.output_type == "error"]
-        if errors:
-            return f"In [{cell.execution_count}] failed:\n{_head(cell.source)}\n  {errors[0].ename}: {errors[0].evalue}"
-        if cell.execution_count is None:
-            return f"the kernel ended before this cell ran:\n{_head(cell.source)}"
-    return None
-
-
-def _head(source: str) -> str:
-    lines = source.strip().splitlines()
-    more = [f"... {len(lines) - SOURCE_LINES_SHOWN} more lines"] if len(lines) > SOURCE_LINES_SHOWN else []
-    return "\n".join(f"    {line}" for line in lines[:SOURCE_LINES_SHOWN] + more)
-
-
-@contextlib.contextmanager
-def own_endpoint(output: Path) -> Iterator[Path]:
-    """Give this run an endpoint of its own, and stop it with its jobs at the end, unless one is running; yields its home.
-
-    Its buckets end with it, since no other endpoint serves that home: gigabytes, which lie in the jobs' folders as well.
+    One where an endpoint is running already: it carries out one job at a time, whoever asks.
     """
     if client.find_endpoint():
-        yield home_folder()
-        return
-    before = os.environ.get("LOCAL_SAGEMAKER_HOME")
-    folder = output / "local_sagemaker" / "runs"
-    folder.mkdir(parents=True, exist_ok=True)
-    home = Path(tempfile.mkdtemp(prefix=time.strftime("%Y%m%d-%H%M%S-"), dir=folder))
-    os.environ["LOCAL_SAGEMAKER_HOME"] = str(home)
-    try:
-        yield home
-    finally:
-        client.shutdown(home)
-        shutil.rmtree(home / "s3", ignore_errors=True)
-        if before is None:
-            del os.environ["LOCAL_SAGEMAKER_HOME"]
-        else:
-            os.environ["LOCAL_SAGEMAKER_HOME"] = before
+        return 1
+    cores = os.cpu_count() or 1
+    room = 1 + int(max(0, psutil.virtual_memory().available / 2**30 - LARGEST_GB) // NOTEBOOK_GB)
+    return max(1, min(len(notebooks), cores // 2, room))
 
 
-def run_all(notebooks: list[Path], parameters: dict[str, object], output: Path, runs: list[Run]) -> None:
-    """Run them one after the other and show where it is; `runs` gets what each came to, also if this is interrupted."""
+async def run_all(
+    notebooks: list[Path], parameters: dict[str, object], output: Path, runs: list[Run], at_once: int
+) -> None:
+    """Run them, `at_once` side by side; show where it is. `runs` gets what each came to, also if this is interrupted."""
     keys = [run_key(_name(notebook), parameters) for notebook in notebooks]
     times = read_times(output)
-    with (
-        own_endpoint(output) as home,
-        Progress(
-            [notebook.stem for notebook in notebooks], [times.get(key) for key in keys], home
-        ) as progress,
-    ):
-        for number, (notebook, key) in enumerate(zip(notebooks, keys, strict=True)):
-            log = _new_log(notebook, output)
-            results = notebook.parent / str(parameters.get("results_path", output / "results.json"))
-            before = len(read_results(results))
-            started = progress.begin(number, log)
-            run = Run(notebook, output / "notebooks" / notebook.name, 0.0, "interrupted", log)
-            runs.append(run)
-            try:
-                with open(log, "w", encoding="utf-8") as lines:
-                    run = runs[-1] = run_notebook(notebook, parameters, output, log=lines)
-                run.log = log
-            finally:
-                ended = datetime.now(UTC)
-                run.seconds = (ended - started).total_seconds()
-                run.jobs = read_jobs(home, started, ended)
-                run.records = read_results(results)[before:]
-            moments = progress.end(failed=run.failure is not None)
-            if not run.failure:
-                keep_times(output, key, moments)
+    last = [times.get(key) for key in keys]
+    seconds = [moments[-1] if moments else math.inf for moments in last]
+    order = list(range(len(notebooks)))
+    if at_once > 1:  # so that none of the long ones is left alone at the end: later modules take longer
+        order.sort(key=lambda number: (seconds[number], number), reverse=True)
+    places = asyncio.Semaphore(at_once)
+    with Progress([notebook.stem for notebook in notebooks], last, order, at_once) as progress:
+
+        async def take_turn(number: int) -> None:
+            notebook = notebooks[number]
+            async with places:
+                with _endpoint(output) as home:
+                    run = Run(notebook, output / "notebooks" / notebook.name, 0.0, "interrupted")
+                    run.log = _new_log(notebook, output)
+                    runs.append(run)
+                    started = progress.begin(number, run.log, home)
+                    others = {other.parent.name for other in notebooks if other != notebook}
+                    await _fill(run, parameters, output, home, started, others)
+                    moments = progress.end(number, failed=run.failure is not None)
+                if not run.failure:
+                    keep_times(output, keys[number], moments)
+
+        tasks = [asyncio.create_task(take_turn(number)) for number in order]
+        try:
+            await asyncio.gather(*tasks)
+        finally:  # each ends its kernel and endpoint in peace: cancelled once, and waited for
+            for task in tasks:
+                if not task.cancelling():
+                    task.cancel()
+            await asyncio.wait(tasks)
+
+
+def _endpoint(output: Path) -> contextlib.AbstractContextManager[Path]:
+    return contextlib.nullcontext(home_folder()) if client.find_endpoint() else own_endpoint(output)
+
+
+async def _fill(
+    run: Run,
+    parameters: dict[str, object],
+    output: Path,
+    home: Path,
+    started: datetime,
+    others: set[str],
+) -> None:
+    """Run the notebook of `run`, and put into `run` what it came to. `others` are modules that may run beside it."""
+    results = run.notebook.parent / str(parameters.get("results_path", output / "results.json"))
+    before = len(read_results(results))
+    environment = {**os.environ, "LOCAL_SAGEMAKER_HOME": str(home)}
+    assert run.log
+    try:
+        with open(run.log, "w", encoding="utf-8") as log:
+            done = await run_notebook(run.notebook, parameters, output, log, environment=environment)
+        run.failure = done.failure
+    finally:
+        ended = datetime.now(UTC)
+        run.seconds = (ended - started).total_seconds()
+        run.jobs = read_jobs(home, started, ended)
+        run.records = [record for record in read_results(results)[before:] if record["module"] not in others]
 
 
 def _new_log(notebook: Path, output: Path) -> Path:
@@ -274,6 +200,9 @@ def main(arguments: list[str] | None = None) -> int:
         "notebooks", nargs="*", help="module numbers such as 02, or paths; all modules if none"
     )
     parser.add_argument("-p", dest="parameters", action="append", default=[], metavar="name=value")
+    parser.add_argument(
+        "--at-once", type=int, metavar="N", help="notebooks side by side; default: by cores and memory"
+    )
     parser.add_argument("--output", type=Path, default=ROOT / "build", help="default: build/")
     options = parser.parse_intermixed_args(arguments)  # 02 -p a=1 03
     output = options.output.resolve()
@@ -287,7 +216,10 @@ def main(arguments: list[str] | None = None) -> int:
         notebooks = find_notebooks(options.notebooks)
         parameters = read_parameters(options.parameters)
         check_parameters(notebooks, parameters)
-        run_all(notebooks, parameters, output, runs)
+        at_once = side_by_side(notebooks) if options.at_once is None else options.at_once
+        if at_once < 1:
+            raise UsageError(f"--at-once {at_once}: at least one notebook has to run.")
+        asyncio.run(run_all(notebooks, parameters, output, runs, at_once))
     except (UsageError, ResultsError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
@@ -299,6 +231,7 @@ def main(arguments: list[str] | None = None) -> int:
     finally:
         if runs:  # also when it was interrupted
             modules = [path.stem for path in find_notebooks([])]
+            runs.sort(key=lambda run: notebooks.index(run.notebook))
             write_page(make_report(runs, modules, parameters, started), output)
     if (output / "results.json").exists():
         print(f"\n{results_table(output / 'results.json')}")

@@ -149,6 +149,7 @@ def test_wrong_command_lines_are_refused_before_anything_runs(tmp_path, capsys, 
         (["-p", "sed=1"], "example.ipynb has no parameter 'sed'. Its parameters: seed"),
         (["-p", "seed"], "write it as name=value"),
         (["-p", "seed=[1"], "not valid YAML"),
+        (["--at-once", "0"], "at least one notebook has to run"),
     ]:
         code = run_notebooks.main([str(notebook), "--output", str(tmp_path / "out"), *arguments])
         assert code == 2 and message in capsys.readouterr().err
@@ -176,21 +177,71 @@ def test_an_endpoint_that_was_running_is_used_and_left_running(tmp_path):
         client.shutdown(home)
 
 
+def begins(folder: Path, name: str, *cells: str) -> Path:
+    """A notebook in a folder of its own that starts an endpoint, and then waits for the other's."""
+    (folder / name).mkdir()
+    waits = f"import time\nwhile not pathlib.Path('../{'b' if name == 'a' else 'a'}/pids.json').exists(): time.sleep(0.05)"
+    return write_notebook(folder / name, "seed = 1", START_ENDPOINT, waits, *cells, name=f"{name}.ipynb")
+
+
 @pytest.mark.notebook
+def test_notebooks_side_by_side_have_an_endpoint_each_and_one_that_fails_leaves_the_other(tmp_path):
+    append = SCRIPTS_ON_PATH + "from workshop.views.results import append_result\n"
+    append += f"append_result({RECORD | {'module': 'a'}!r}, '{tmp_path}/out/results.json')"
+    first, second = begins(tmp_path, "a", append), begins(tmp_path, "b", "1 / 0")
+    code, text = run(first, tmp_path / "out", str(second), "--at-once", "2")
+    assert code == 1, text
+    assert [line[:9] for line in text.splitlines() if line.startswith(("ok ", "FAILED"))] == [
+        "ok     a/",
+        "FAILED b/",
+    ]
+    pids = [read_pids(tmp_path / name) for name in "ab"]
+    assert pids[0]["endpoint"] != pids[1]["endpoint"]
+    for process_id in [pid for both in pids for pid in both.values()]:
+        wait_for(lambda pid=process_id: not is_running(pid), seconds=10)
+    page = (tmp_path / "out/run.html").read_text()
+    assert page.index('<h2 id="a">') < page.index("Before and after training") < page.index('<h2 id="b">')
+    assert page.count("Before and after training") == 1 and page.count("It wrote no results.") == 1
+
+
+@pytest.mark.notebook
+def test_one_notebook_after_the_other_where_an_endpoint_is_running(tmp_path, monkeypatch):
+    import run_notebooks
+
+    notebooks = [Path("a.ipynb"), Path("b.ipynb")]
+    monkeypatch.setattr(run_notebooks.os, "cpu_count", lambda: 64)
+    memory = run_notebooks.psutil.virtual_memory()
+    for free, expected in ((2, 1), (13, 2), (64, 2)):
+        monkeypatch.setattr(
+            run_notebooks.psutil, "virtual_memory", lambda free=free: memory._replace(available=free * 2**30)
+        )
+        assert run_notebooks.side_by_side(notebooks) == expected
+    monkeypatch.setattr(run_notebooks.os, "cpu_count", lambda: 3)
+    assert run_notebooks.side_by_side(notebooks) == 1
+    monkeypatch.setattr(run_notebooks.os, "cpu_count", lambda: 4)
+    assert run_notebooks.side_by_side(notebooks) == 2
+    monkeypatch.setattr(run_notebooks.client, "find_endpoint", lambda: "one")
+    assert run_notebooks.side_by_side(notebooks) == 1
+
+
+@pytest.mark.notebook
+@pytest.mark.parametrize("at_once", [1, 2])
 @pytest.mark.parametrize("number, code", [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-def test_an_interrupted_run_leaves_nothing_running(tmp_path, number, code):
-    notebook = write_notebook(tmp_path, "seed = 1", START_ENDPOINT, "import time; time.sleep(600)")
-    runner = start(notebook, tmp_path / "out")
-    wait_for((tmp_path / "pids.json").exists, seconds=90)
+def test_an_interrupted_run_leaves_nothing_running(tmp_path, number, code, at_once):
+    sleeps = ("import time; time.sleep(600)",)
+    notebooks = [begins(tmp_path, name, *sleeps) for name in "ab"] if at_once == 2 else []
+    notebooks = notebooks or [write_notebook(tmp_path, "seed = 1", START_ENDPOINT, *sleeps)]
+    runner = start(notebooks[0], tmp_path / "out", *map(str, notebooks[1:]), "--at-once", str(at_once))
+    wait_for(lambda: all((path.parent / "pids.json").exists() for path in notebooks), seconds=90)
     time.sleep(1)  # into the sleeping cell
     runner.send_signal(number)
     text, _ = runner.communicate(timeout=60)
     assert runner.returncode == code, text
     assert "Traceback" not in text
-    assert "interrupted" in (tmp_path / "out/run.html").read_text()
-    for process_id in read_pids(tmp_path).values():
+    assert (tmp_path / "out/run.html").read_text().count("interrupted") == at_once
+    for process_id in [pid for path in notebooks for pid in read_pids(path.parent).values()]:
         wait_for(lambda pid=process_id: not is_running(pid), seconds=10)
-    assert [path.name for path in (tmp_path / "out/notebooks").iterdir()] == ["example.ipynb"]
+    assert {path.name for path in (tmp_path / "out/notebooks").iterdir()} == {path.name for path in notebooks}
 
 
 @pytest.mark.notebook

@@ -12,7 +12,7 @@ import pytest
 from runs.drawings import curve, intervals
 from runs.jobs import Job, read_jobs
 from runs.page import FILE, page, write_page
-from runs.progress import Now, Progress, block
+from runs.progress import Now, Progress, Running, block
 from runs.report import Report, Run
 from runs.screen import Screen
 from runs.times import in_words, keep_times, moments, read_times, run_key, seconds_left
@@ -184,8 +184,13 @@ def test_times_are_kept_for_each_notebook_with_its_parameters(tmp_path):
     assert [in_words(s) for s in (4.4, 65, 3600, 59.7)] == ["4 s", "1 min 05 s", "1 h 00 min", "1 min 00 s"]
 
 
+def running(name: str, last: list[float] | None, *jobs: Job, number: int = 1) -> Running:
+    return Running(name, number, last, BEGIN, Path("/nowhere"), list(jobs))
+
+
 def test_the_block_names_notebook_job_step_and_the_time_left():
-    now = Now(["01_a", "02_b"], [[0.0, 10.0, 70.0, 100.0], [0.0, 50.0]], BEGIN, 0, BEGIN, [job(seconds=None)])
+    first = running("01_a", [0.0, 10.0, 70.0, 100.0], job(seconds=None))
+    now = Now(["01_a", "02_b"], [first.last, [0.0, 50.0]], BEGIN, 1, [1], {0: first})
     lines = block(now, BEGIN + timedelta(seconds=40), 80)
     assert lines[0] == "notebook 1 of 2  01_a: 40 s, about 1 min 00 s left"
     assert lines[1] == "job 1 of 1       grpo: Training, 30 s"
@@ -195,13 +200,29 @@ def test_the_block_names_notebook_job_step_and_the_time_left():
 
 
 def test_a_first_run_shows_no_invented_time():
-    now = Now(["01_a", "02_b"], [None, [0.0, 50.0]], BEGIN, 0, BEGIN, [])
+    now = Now(["01_a", "02_b"], [None, [0.0, 50.0]], BEGIN, 1, [1], {0: running("01_a", None)})
     lines = block(now, BEGIN + timedelta(seconds=40), 80)
     assert lines == [
         "notebook 1 of 2  01_a: 40 s so far",
         f"{'job':17}none yet",
         "whole run        40 s so far",
     ]
+
+
+def test_notebooks_side_by_side_each_have_their_lines_and_the_run_ends_with_the_last_of_them():
+    names, last = ["01_a", "02_b", "03_c", "04_d"], [[0.0, 10.0, 70.0, 100.0], [0.0, 60.0], [0.0, 50.0], [0.0, 20.0]]
+    first, second = running(names[0], last[0], job(seconds=None)), running(names[1], last[1], number=2)
+    now = Now(names, last, BEGIN, 2, [2, 3], {0: first, 1: second})
+    lines = block(now, BEGIN + timedelta(seconds=40), 80)
+    assert [line[:17].strip() for line in lines] == [
+        "notebook 1 of 4", "job 1", "training steps", "notebook 2 of 4", "job", "whole run"
+    ]  # fmt: skip
+    # 60 s of the first, 20 of the second and then 50 of the third: the fourth follows the first.
+    assert lines[-1] == "whole run        40 s, about 1 min 20 s left"
+    now.running.clear()
+    assert now.run_left(BEGIN) == 50  # what waits, on two places
+    now.last[3] = None
+    assert now.run_left(BEGIN) is None
 
 
 class Terminal(io.StringIO):
@@ -259,13 +280,13 @@ def test_a_log_gets_lines_without_control_characters_and_not_many(monkeypatch):
 
 def test_progress_says_what_happens_to_a_job_once(tmp_path):
     out = io.StringIO()
-    with Progress(["01_a"], [None], tmp_path, out) as progress:
-        started = progress.begin(0, tmp_path / "a.log")
+    with Progress(["01_a"], [None], [0], out=out) as progress:
+        started = progress.begin(0, tmp_path / "a.log", tmp_path)
         write_job(
             tmp_path, "grpo-3f9c2a-20261127060010", started, "[metrics] step=1/3 reward=0.5\n", status="Failed",
             failure_reason="AlgorithmError:\nno such reward", ended=(started + timedelta(seconds=7)).isoformat(),
         )  # fmt: skip
-        times = progress.end(failed=True)
+        times = progress.end(0, failed=True)
     said = [line.split("  ", 1)[1] for line in out.getvalue().splitlines()]
     assert said[0] == "01_a: notebook 1 of 1; its first run here: how long it takes is not known"
     assert said[2] == "01_a: job 1, grpo: starts"

@@ -1,5 +1,6 @@
-"""Show a run while it goes on: the notebook, the job, its steps, and the time that is left by the last run's times."""
+"""Show a run while it goes on: the notebooks, their jobs, the steps, and the time that is left by the last run's times."""
 
+import heapq
 import sys
 import threading
 from dataclasses import dataclass, field
@@ -19,58 +20,83 @@ _SHOWN = ("reward", "loss")  # the first of them that a job logs
 
 
 @dataclass
+class Running:
+    """A notebook at one moment. `last` has the moments of its last run (times.py), or None; `home` is its endpoint's."""
+
+    name: str
+    number: int  # from 1
+    last: list[float] | None
+    started: datetime
+    home: Path
+    jobs: list[Job] = field(default_factory=list)
+
+    def left(self, time: datetime) -> float | None:
+        """Seconds that it still takes; None on its first run."""
+        if not self.last:
+            return None
+        return seconds_left(
+            self.last, moments(self.started, self.jobs), (time - self.started).total_seconds()
+        )
+
+
+@dataclass
 class Now:
-    """What is known at one moment of a run. `last` has the moments of each notebook's last run (times.py), or None."""
+    """What is known at one moment of a run. `last` has the moments of each notebook's last run, or None.
+
+    `waiting` are those that have not begun, in their turn; `at_once` may run side by side.
+    """
 
     names: list[str]
     last: list[list[float] | None]
     started: datetime
-    number: int = -1  # of the notebook, from 0
-    notebook_started: datetime | None = None
-    jobs: list[Job] = field(default_factory=list)
-
-    def notebook_left(self, time: datetime) -> float | None:
-        """Seconds that the present notebook still takes; None on its first run."""
-        last = self.last[self.number]
-        if not last or not self.notebook_started:
-            return None
-        elapsed = (time - self.notebook_started).total_seconds()
-        return seconds_left(last, moments(self.notebook_started, self.jobs), elapsed)
+    at_once: int
+    waiting: list[int]
+    running: dict[int, Running] = field(default_factory=dict)
 
     def run_left(self, time: datetime) -> float | None:
-        """Seconds that the whole run still takes; None as long as one of its notebooks has never run."""
-        following = [last[-1] if last else None for last in self.last[self.number + 1 :]]
-        parts = [self.notebook_left(time), *following]
-        known = [part for part in parts if part is not None]
-        return sum(known) if len(known) == len(parts) else None
+        """Seconds that the whole run still takes; None as long as one of its notebooks has never run.
+
+        Each of those that wait begins when the first of those before it ends.
+        """
+        ends = [notebook.left(time) for notebook in self.running.values()]
+        following = [last[-1] if last else None for last in (self.last[number] for number in self.waiting)]
+        known = [end for end in ends if end is not None]
+        to_come = [seconds for seconds in following if seconds is not None]
+        if len(known) < len(ends) or len(to_come) < len(following):
+            return None
+        known += [0.0] * (self.at_once - len(known))
+        heapq.heapify(known)
+        for seconds in to_come:
+            heapq.heapreplace(known, known[0] + seconds)
+        return max(known)
 
 
 def block(now: Now, time: datetime, columns: int, ascii_only: bool = False) -> list[str]:
     """The lines that a terminal shows, at most `columns` - 1 wide where they hold a bar."""
-    assert now.notebook_started
-    lines = [f"notebook {now.number + 1} of {len(now.names)}  {now.names[now.number]}: "]
-    lines[0] += _time_text(time - now.notebook_started, now.notebook_left(time))
-    if now.jobs:
-        job, last = now.jobs[-1], now.last[now.number]
-        of = f" of {(len(last) - 2) // 2}" if last and len(last) > 2 else ""
-        state = job.status if job.is_over else job.phase
-        lines.append(
-            f"job {len(now.jobs)}{of}".ljust(17) + f"{job.label}: {state}, {in_words(job.seconds(time))}"
-        )
-        if job.steps:
-            done = f"{'training steps':17}{job.step}/{job.steps}{_measure(job)}  "
-            bar = tqdm.format_meter(
-                job.step,
-                job.steps,
-                0,
-                bar_format="{bar}",
-                ncols=min(columns - 1 - len(done), 40),
-                ascii=ascii_only,
-            )
-            lines.append(done + bar)
-    else:
-        lines.append(f"{'job':17}none yet")
-    lines.append(f"{'whole run':17}" + _time_text(time - now.started, now.run_left(time)))
+    lines = []
+    for notebook in now.running.values():
+        lines += _notebook_lines(notebook, len(now.names), time, columns, ascii_only)
+    return [*lines, f"{'whole run':17}" + _time_text(time - now.started, now.run_left(time))]
+
+
+def _notebook_lines(
+    notebook: Running, of_notebooks: int, time: datetime, columns: int, ascii_only: bool
+) -> list[str]:
+    lines = [f"notebook {notebook.number} of {of_notebooks}  {notebook.name}: "]
+    lines[0] += _time_text(time - notebook.started, notebook.left(time))
+    if not notebook.jobs:
+        return [*lines, f"{'job':17}none yet"]
+    job, last = notebook.jobs[-1], notebook.last
+    of = f" of {(len(last) - 2) // 2}" if last and len(last) > 2 else ""
+    state = job.status if job.is_over else job.phase
+    lines.append(
+        f"job {len(notebook.jobs)}{of}".ljust(17) + f"{job.label}: {state}, {in_words(job.seconds(time))}"
+    )
+    if job.steps:
+        done = f"{'training steps':17}{job.step}/{job.steps}{_measure(job)}  "
+        width = min(columns - 1 - len(done), 40)
+        bar = tqdm.format_meter(job.step, job.steps, 0, bar_format="{bar}", ncols=width, ascii=ascii_only)
+        lines.append(done + bar)
     return lines
 
 
@@ -95,13 +121,20 @@ def _measure(job: Job) -> str:
 
 
 class Progress:
-    """Looks at the endpoint's files once a second, in a thread of its own, from `with` to its end."""
+    """Looks at the endpoints' files once a second, in a thread of its own, from `with` to its end.
+
+    `order` has the notebooks' numbers, from 0, in the order in which they begin.
+    """
 
     def __init__(
-        self, names: list[str], last: list[list[float] | None], home: Path, out: TextIO | None = None
+        self,
+        names: list[str],
+        last: list[list[float] | None],
+        order: list[int],
+        at_once: int = 1,
+        out: TextIO | None = None,
     ) -> None:
-        self.now = Now(names, last, datetime.now(UTC))
-        self._home = home
+        self.now = Now(names, last, datetime.now(UTC), at_once, order)
         self._screen = Screen(out or sys.stdout)
         self._ascii = (getattr(out or sys.stdout, "encoding", "") or "").lower().replace("-", "") != "utf8"
         self._done = threading.Event()
@@ -119,52 +152,47 @@ class Progress:
         self._thread.join()
         self._screen.show([])
 
-    def begin(self, number: int, log: Path) -> datetime:
-        """The notebook of that number begins; returns when."""
+    def begin(self, number: int, log: Path, home: Path) -> datetime:
+        """The notebook of that number begins, its jobs on the endpoint of `home`; returns when."""
+        name, last = self.now.names[number], self.now.last[number]
+        notebook = Running(name, number + 1, last, datetime.now(UTC), home)
         with self._lock:
-            self.now.number, self.now.notebook_started, self.now.jobs = number, datetime.now(UTC), []
-        last = self.now.last[number]
+            self.now.waiting = [waiting for waiting in self.now.waiting if waiting != number]
+            self.now.running[number] = notebook
         before = (
             f"the last time it took {in_words(last[-1])}"
             if last
             else "its first run here: how long it takes is not known"
         )
-        self._screen.say(
-            f"{self.now.names[number]}: notebook {number + 1} of {len(self.now.names)}; {before}"
-        )
-        self._screen.say(
-            f"{self.now.names[number]}: what its cells print is in {_from_here(log)}", may_be_left_out=True
-        )
-        return self.now.notebook_started
+        self._screen.say(f"{name}: notebook {number + 1} of {len(self.now.names)}; {before}")
+        self._screen.say(f"{name}: what its cells print is in {_from_here(log)}", may_be_left_out=True)
+        return notebook.started
 
-    def end(self, failed: bool) -> list[float]:
-        """The present notebook has ended; returns its moments."""
+    def end(self, number: int, failed: bool) -> list[float]:
+        """That notebook has ended; returns its moments."""
         with self._lock:
-            self._look()
-            started, jobs = self.now.notebook_started, self.now.jobs
-            assert started
-            self.now.notebook_started = None
-        self._screen.show([])
-        took = (datetime.now(UTC) - started).total_seconds()
-        self._screen.say(
-            f"{self.now.names[self.now.number]}: {'FAILED' if failed else 'done'} after {in_words(took)}"
-        )
-        return [*moments(started, jobs), round(took, 1)]
+            notebook = self.now.running.pop(number)
+            self._look(notebook)
+        if not self.now.running:
+            self._screen.show([])
+        took = (datetime.now(UTC) - notebook.started).total_seconds()
+        self._screen.say(f"{notebook.name}: {'FAILED' if failed else 'done'} after {in_words(took)}")
+        return [*moments(notebook.started, notebook.jobs), round(took, 1)]
 
     def _look_on(self) -> None:
         while not self._done.wait(LOOK_S):
             with self._lock:
-                if self.now.notebook_started:
-                    self._look()
+                for notebook in self.now.running.values():
+                    self._look(notebook)
+                if self.now.running:
                     self._screen.show(block(self.now, datetime.now(UTC), self._screen.columns, self._ascii))
 
-    def _look(self) -> None:
-        """Read the jobs, and say what has happened to them."""
-        assert self.now.notebook_started
-        self.now.jobs = read_jobs(self._home, self.now.notebook_started, known=self.now.jobs)
-        time, notebook = datetime.now(UTC), self.now.names[self.now.number]
-        for number, job in enumerate(self.now.jobs, 1):
-            name = f"{notebook}: job {number}, {job.label}"
+    def _look(self, notebook: Running) -> None:
+        """Read its jobs, and say what has happened to them."""
+        notebook.jobs = read_jobs(notebook.home, notebook.started, known=notebook.jobs)
+        time = datetime.now(UTC)
+        for number, job in enumerate(notebook.jobs, 1):
+            name = f"{notebook.name}: job {number}, {job.label}"
             if job.name not in self._told:
                 self._told[job.name], self._steps_told[job.name] = "InProgress", time
                 if not self._screen.rewrites:  # the block shows it
