@@ -1,6 +1,7 @@
 """Preflight of what own rewards and verdicts import: tried with this kernel's packages, they run with those of the job."""
 
 import ast
+import functools
 import re
 import sys
 from collections.abc import Iterator
@@ -88,11 +89,17 @@ def _needed(name: str, extras: frozenset[str]) -> list[Requirement]:
     """What a package needs, as it says itself where it is installed."""
     needed = [Requirement(brought) for brought in _BRINGS.get(name, ())]
     try:
-        said = [Requirement(line) for line in metadata.requires(name) or []]
+        said = _said_to_need(name)
     except metadata.PackageNotFoundError:
         return needed
     chosen = [{"extra": extra} for extra in (extras or {""})]
     return needed + [one for one in said if not one.marker or any(map(one.marker.evaluate, chosen))]
+
+
+@functools.cache  # each preflight asks for the same two hundred
+def _said_to_need(name: str) -> tuple[Requirement, ...]:
+    """Raises PackageNotFoundError, which is not remembered: it may be installed before the next preflight."""
+    return tuple(Requirement(line) for line in metadata.requires(name) or ())
 
 
 def _imported(name: str, folder: Path) -> dict[str, str]:
