@@ -1,4 +1,4 @@
-# make run    the notebooks in local mode: no AWS account, no GPU, no Docker
+# make run    the notebooks in local mode: no AWS account, no GPU, no Docker; side by side where there are four cores
 # make rehearse  the notebooks as in SageMaker Studio, against the local endpoint posing as AWS
 # make seeds  the comparisons that notebooks rest on, with three seeds each: what is missing of NN_*/recorded
 # make bench  what training costs beside plain TRL, how it grows and scales, the first run: two hours, docs/bench.md
@@ -22,10 +22,11 @@ SHELL := /bin/bash
 unexport PYTHONDONTWRITEBYTECODE
 PYTHON ?= python3
 ARGS ?=
-WORKERS ?= 2
+WORKERS ?= 3
 NOTEBOOKS = $(wildcard [0-9][0-9]_*/*.ipynb)
-# Two files' tests at a time: much of a job's time is one process that starts, or waits for another.
-UNMARKED_TESTS = -n $(WORKERS) -q -m "not endpoint and not job and not notebook" tests
+# More files' tests at a time than the two cores that there may be: much of a job's time is one process that waits for
+# another. The tests that start no job have nothing to wait for.
+UNMARKED_TESTS = -n 2 -q -m "not endpoint and not job and not notebook" tests
 ALL_TESTS = -n $(WORKERS) --durations=40 --no-loadscope-reorder --nbval-lax --nbval-cell-timeout 300 $(NOTEBOOKS) tests
 LINT = .venv-dev/bin/ruff check --quiet . && .venv-dev/bin/ruff format --check --quiet .
 TYPES = .venv-dev/bin/ty check --output-format concise
@@ -43,7 +44,7 @@ setup-dev: setup
 	@$(BUILD_ENVIRONMENT) --name workshop-dev --first scripts/local_sagemaker/base-requirements.txt \
 		--requirements requirements-dev.txt --link .venv-dev > /dev/null
 
-# make run ARGS="02 -p recipe=small"
+# make run ARGS="02 -p recipe=small", or ARGS="--at-once 2" for two notebooks side by side
 run: setup
 	@.venv/bin/python scripts/run_notebooks.py $(ARGS)
 
@@ -66,7 +67,7 @@ check: setup-dev
 
 # make test ARGS="tests/test_rl_rewards.py -k format"
 test: setup-dev lint types
-	@.venv-dev/bin/python -m pytest $(if $(ARGS),$(ARGS),$(ALL_TESTS))
+	@OMP_NUM_THREADS=$${OMP_NUM_THREADS:-1} .venv-dev/bin/python -m pytest $(if $(ARGS),$(ARGS),$(ALL_TESTS))
 
 lint: setup-dev
 	@$(LINT)
