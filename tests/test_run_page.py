@@ -210,7 +210,10 @@ def test_a_first_run_shows_no_invented_time():
 
 
 def test_notebooks_side_by_side_each_have_their_lines_and_the_run_ends_with_the_last_of_them():
-    names, last = ["01_a", "02_b", "03_c", "04_d"], [[0.0, 10.0, 70.0, 100.0], [0.0, 60.0], [0.0, 50.0], [0.0, 20.0]]
+    names, last = (
+        ["01_a", "02_b", "03_c", "04_d"],
+        [[0.0, 10.0, 70.0, 100.0], [0.0, 60.0], [0.0, 50.0], [0.0, 20.0]],
+    )
     first, second = running(names[0], last[0], job(seconds=None)), running(names[1], last[1], number=2)
     now = Now(names, last, BEGIN, 2, [2, 3], {0: first, 1: second})
     lines = block(now, BEGIN + timedelta(seconds=40), 80)
