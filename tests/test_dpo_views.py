@@ -36,6 +36,9 @@ def test_lengths_say_how_many_answers_would_be_cut():
     words = repr(plot_lengths(pairs, max_length=127))
     assert "chosen: 95 % have at most 129 tokens, 3 of 30 would be cut" in words
     assert "rejected: 95 % have at most 110 tokens, 0 of 30 would be cut" in words
+    assert "chosen: 95 % have at most 119 tokens" in repr(
+        plot_lengths(pairs[10:], max_length=127)
+    )  # 19 of 20
 
 
 @pytest.mark.parametrize("pairs", [[], [{"chosen": []}]])

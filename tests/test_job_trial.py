@@ -39,7 +39,7 @@ def findings(scripts, tmp_path):
     rows = make_splits("chain_sum", {"train": 5})["train"]
     rows = [{**row, "hint": "abc"} for row in rows]
 
-    def find(rewards, *, script=None, more=(), environment=None, **settings):
+    def find(rewards, *, script=None, more=(), environment=None, hyperparameters=None, **settings):
         from rl.tasks import write_splits
 
         channels = [("train", str(write_splits({"train": rows}, tmp_path / "data")["train"])), *more]
@@ -48,6 +48,7 @@ def findings(scripts, tmp_path):
             channels=channels,
             script=script,
             environment=environment or {},
+            hyperparameters=hyperparameters or {},
         )
         checks = check_rewards(request, {"rewards": rewards, **settings})
         return {check.name: (check.status, check.detail) for check in checks}
@@ -201,6 +202,20 @@ def test_own_code_finds_the_job_s_environment(findings, scripts):
     )
     (found,) = findings(["judge.score"], environment={"PENALTY": "0.25"}).values()
     assert found[0] == "note" and found[1].startswith("0.25 for")
+
+
+def test_own_code_finds_the_job_s_hyperparameters(findings, scripts):
+    (scripts / "judge.py").write_text(
+        "import json, os\n\ndef score(completions, **kwargs):\n"
+        "    given = json.loads(os.environ['SM_HPS'])\n"
+        "    assert given == {'config': 'recipes/tiny.yaml', 'penalty-a': 0.25, 'rewards': ['judge.score']}, given\n"
+        "    assert os.environ['SM_HP_CONFIG'] == 'recipes/tiny.yaml', os.environ['SM_HP_CONFIG']\n"
+        "    assert json.loads(os.environ['SM_HP_REWARDS']) == ['judge.score']\n"
+        "    return [float(os.environ['SM_HP_PENALTY_A'])] * len(completions)\n"
+    )
+    given = {"config": "recipes/tiny.yaml", "penalty-a": 0.25, "rewards": ["judge.score"]}
+    (found,) = findings(["judge.score"], hyperparameters=given).values()
+    assert found[0] == "note" and found[1].startswith("0.25 for"), found
 
 
 def test_what_a_reward_prints_is_no_finding_and_one_that_exits_is_a_problem(findings, scripts):

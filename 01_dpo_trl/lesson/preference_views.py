@@ -6,6 +6,7 @@ And what training did to an answer, token by token.
 import difflib
 import html
 import json
+import math
 import re
 from typing import Any, TypedDict
 
@@ -110,7 +111,7 @@ def plot_lengths(pairs: list[Pair], max_length: int) -> Plot:
     bins = [longest * step / 40 for step in range(42)]
     texts = []
     for (side, lengths), colour in zip(totals.items(), (BLUE, VERMILLION), strict=True):
-        p95 = lengths[min(len(lengths) - 1, int(0.95 * len(lengths)))]
+        p95 = lengths[math.ceil(0.95 * len(lengths)) - 1]
         cut = sum(length > max_length for length in lengths)
         texts.append(f"{side}: 95 % have at most {p95} tokens, {cut} of {len(lengths)} would be cut")
         axes.hist(lengths, bins=bins, color=colour, alpha=0.55, label=texts[-1])

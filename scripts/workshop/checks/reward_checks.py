@@ -61,7 +61,8 @@ def check_rewards(request: JobRequest, settings: dict[str, Any]) -> Iterator[Che
     }
     with TemporaryDirectory(prefix="preflight-") as links:
         environment, trial["absent"] = _channels(request, Path(links))
-        found = _try(trial, request.source_dir, {**request.environment, **environment})
+        environment = {**request.environment, **_hyperparameters(request), **environment}
+        found = _try(trial, request.source_dir, environment)
     yield from [Check(*finding) for finding in found] or [Check("verifier", OK, verifier)]
 
 
@@ -83,6 +84,18 @@ def _channels(request: JobRequest, links: Path) -> tuple[dict[str, str], dict[st
             folder = Path("/opt/ml/input/data", name)
         environment[channel_variable(name)] = str(folder)
     return environment, absent
+
+
+def _hyperparameters(request: JobRequest) -> dict[str, str]:
+    """The variables in which a job finds them, as the SDK's set_env writes them: SM_HPS, SM_HP_<NAME>."""
+    values = {
+        f"SM_HP_{name.replace('-', '_').upper()}": value for name, value in request.hyperparameters.items()
+    }
+    values["SM_HPS"] = request.hyperparameters
+    return {
+        name: value if isinstance(value, str) else json.dumps(value, default=str)
+        for name, value in values.items()
+    }
 
 
 def _as_folder(path: Path, link: Path) -> Path:
