@@ -85,6 +85,8 @@ def test_recipes_fit_the_machines_they_name(recipe, model, gpus, size):
          "raise rollout.tensor_model_parallel_size"),
         ("full", ["actor_rollout_ref.rollout.gpu_memory_utilization=0.95"], "Qwen3-4B", 8, A100,
          "lower rollout.gpu_memory_utilization"),
+        ("lora", ["actor_rollout_ref.rollout.max_model_len=null", "actor_rollout_ref.rollout.gpu_memory_utilization=0.25"],
+         "Qwen3-32B", 8, A100, "one sequence of 40,960 tokens"),
         ("megatron", ["actor_rollout_ref.actor.megatron.pipeline_model_parallel_size=1"], "Qwen3-32B", 8, H100,
          "The actor needs about"),
     ],
@@ -94,6 +96,14 @@ def test_what_does_not_fit_is_refused_with_what_to_change(recipe, overrides, mod
     problems = fit_problems(SHAPES[model], settings, gpus=gpus, gpu_bytes=size)
     assert any(says in problem for problem in problems), problems
     assert f"{size / GB:.0f} GB" in problems[0]
+
+
+def test_without_a_window_the_engine_plans_for_what_the_model_can():
+    sizes = [
+        rollout_memory(SHAPES["Qwen3-4B"], settings_of("full", *more), 8).kv_cache
+        for more in ([], ["actor_rollout_ref.rollout.max_model_len=null"])
+    ]
+    assert sizes[1] / sizes[0] == 40960 / 1536
 
 
 @pytest.mark.parametrize(

@@ -94,6 +94,8 @@ def test_what_the_readmes_say_besides(module, recipe, instance_type, hosts, proc
         ("02", "full", "ml.g6e.12xlarge", {"eval_batch_size": 400, "eval_problems": 400}, "The evaluation before training needs about 58 GB"),
         ("02", "full", "ml.g6e.12xlarge", {"vllm_gpu_memory_utilization": 0.95}, "Generating with vLLM needs about 51 GB"),
         ("02", "full", "ml.g6e.12xlarge", {"vllm_gpu_memory_utilization": 0.05}, "raise vllm_gpu_memory_utilization"),
+        ("02", "full", "ml.g6e.12xlarge", {"vllm_gpu_memory_utilization": 0.16, "vllm_max_model_length": None},
+         "without which vLLM plans for the 40,960 tokens"),
         ("02", "full", "ml.g6.12xlarge", {"vllm_enable_sleep_mode": False, "eval_batch_size": 200}, "vLLM 8 GB"),
         ("04", "full", "ml.g6.xlarge", {"per_device_train_batch_size": 16, "max_completion_length": 8192}, "A training step needs about"),
         ("01", "full", "ml.g6.12xlarge", {"quantization": None, "eval_batch_size": 100}, "lower eval_batch_size"),
@@ -104,6 +106,12 @@ def test_what_does_not_fit_is_refused(module, recipe, instance_type, settings, s
     problems = [check.detail for check in found if check.status == PROBLEM]
     assert any(says in problem for problem in problems), found
     assert OK not in {check.status for check in found}
+
+
+def test_a_share_that_is_enough_for_the_recipe_s_window_is_fine():
+    assert [
+        check.status for check in memory("02", "full", "ml.g6e.12xlarge", vllm_gpu_memory_utilization=0.16)
+    ] == [OK]
 
 
 def test_pairs_of_the_models_own_answers_need_room_for_them():
@@ -150,6 +158,7 @@ def test_a_model_of_ones_own_is_known_by_its_configuration():
     config = {
         "model_type": "qwen3", "num_attention_heads": 32, "num_hidden_layers": 36, "hidden_size": 2560, "head_dim": 128,
         "intermediate_size": 9728, "num_key_value_heads": 8, "vocab_size": 151936, "tie_word_embeddings": True,
+            "max_position_embeddings": 40960,
     }  # fmt: skip
     assert shape_of("channel:model", config) == SHAPES["Qwen3-4B"] == shape_of("hub:Qwen/Qwen3-4B-Base")
     assert shape_of("channel:model", config | {"model_type": "gemma3"}) is None

@@ -93,6 +93,11 @@ def _longest(settings: Settings) -> int:
     return value_of(settings, "data.max_prompt_length") + value_of(settings, "data.max_response_length")
 
 
+def _window(shape: ModelShape, settings: Settings) -> int:
+    """Tokens of the longest sequence that vLLM plans for: without max_model_len, what the model was made for."""
+    return value_of(settings, f"{ROLLOUT}.max_model_len") or shape.positions or _longest(settings)
+
+
 def rollout_memory(shape: ModelShape, settings: Settings, gpus: int) -> Memory:
     """Bytes on each of `gpus` GPUs while the engine generates: what the actor leaves there, and what the engine needs.
 
@@ -103,7 +108,7 @@ def rollout_memory(shape: ModelShape, settings: Settings, gpus: int) -> Memory:
     section = "megatron" if value_of(settings, "model_engine") == "megatron" else "fsdp_config"
     parameters_away = value_of(settings, f"{ACTOR}.{section}.param_offload")
     optimizer_away = value_of(settings, f"{ACTOR}.{section}.optimizer_offload")
-    cache = kv_cache_bytes(shape, _longest(settings), COMPUTE_BYTES)
+    cache = kv_cache_bytes(shape, _window(shape, settings), COMPUTE_BYTES)
     return Memory(
         parameters=0.0 if parameters_away else held.parameters,
         gathered=shape.parameters * COMPUTE_BYTES / tensor,
@@ -163,7 +168,8 @@ def fit_problems(shape: ModelShape, settings: Settings, *, gpus: int, gpu_bytes:
     if engine > share * gpu_bytes:
         problems.append(
             f"The rollout engine may take {share:.0%} of a GPU of {size} (rollout.gpu_memory_utilization), and its share of "
-            f"the weights and one sequence take {engine / GB:.0f} GB: raise rollout.tensor_model_parallel_size."
+            f"the weights and one sequence of {_window(shape, settings):,} tokens take {engine / GB:.0f} GB: raise "
+            "rollout.tensor_model_parallel_size, or set rollout.max_model_len to the longest prompt and response."
         )
     if share * gpu_bytes + kept + FRAMEWORK_BYTES > gpu_bytes:
         problems.append(

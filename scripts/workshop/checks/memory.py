@@ -38,6 +38,7 @@ class ModelShape:
     tied: bool = True  # input and output embedding are one matrix
     attention_bias: bool = False  # Qwen2: a bias on query, key and value
     head_norms: bool = False  # Qwen3: a norm on each query and key head
+    positions: int | None = None  # tokens of the longest sequence that it was made for; None: it does not say
 
     @classmethod
     def read(cls, config: Path | str | dict[str, Any]) -> "ModelShape":
@@ -56,6 +57,7 @@ class ModelShape:
             tied=config["tie_word_embeddings"],
             attention_bias=config["model_type"] == "qwen2",
             head_norms=config["model_type"] == "qwen3",
+            positions=config.get("max_position_embeddings"),
         )
 
     @property
@@ -95,16 +97,20 @@ SHAPES = {
         config.parent.name: ModelShape.read(config)
         for config in sorted((SCRIPTS / "assets").glob("*/config.json"))
     },
-    "SmolLM2-135M": ModelShape(30, 576, 1536, 9, 3, 64, 49152),
-    "Qwen3-0.6B": ModelShape(28, 1024, 3072, 16, 8, 128, 151936, head_norms=True),
-    "Qwen3-1.7B": ModelShape(28, 2048, 6144, 16, 8, 128, 151936, head_norms=True),
-    "Qwen3-4B": ModelShape(36, 2560, 9728, 32, 8, 128, 151936, head_norms=True),
-    "Qwen3-8B": ModelShape(36, 4096, 12288, 32, 8, 128, 151936, tied=False, head_norms=True),
-    "Qwen3-14B": ModelShape(40, 5120, 17408, 40, 8, 128, 151936, tied=False, head_norms=True),
-    "Qwen3-32B": ModelShape(64, 5120, 25600, 64, 8, 128, 151936, tied=False, head_norms=True),
-    "Llama-3.2-1B": ModelShape(16, 2048, 8192, 32, 8, 64, 128256),
-    "Llama-3.1-8B": ModelShape(32, 4096, 14336, 32, 8, 128, 128256, tied=False),
-    "Llama-3.3-70B": ModelShape(80, 8192, 28672, 64, 8, 128, 128256, tied=False),
+    "SmolLM2-135M": ModelShape(30, 576, 1536, 9, 3, 64, 49152, positions=8192),
+    "Qwen3-0.6B": ModelShape(28, 1024, 3072, 16, 8, 128, 151936, head_norms=True, positions=40960),
+    "Qwen3-1.7B": ModelShape(28, 2048, 6144, 16, 8, 128, 151936, head_norms=True, positions=40960),
+    "Qwen3-4B": ModelShape(36, 2560, 9728, 32, 8, 128, 151936, head_norms=True, positions=40960),
+    "Qwen3-8B": ModelShape(36, 4096, 12288, 32, 8, 128, 151936, tied=False, head_norms=True, positions=40960),
+    "Qwen3-14B": ModelShape(
+        40, 5120, 17408, 40, 8, 128, 151936, tied=False, head_norms=True, positions=40960
+    ),
+    "Qwen3-32B": ModelShape(
+        64, 5120, 25600, 64, 8, 128, 151936, tied=False, head_norms=True, positions=40960
+    ),
+    "Llama-3.2-1B": ModelShape(16, 2048, 8192, 32, 8, 64, 128256, positions=131072),
+    "Llama-3.1-8B": ModelShape(32, 4096, 14336, 32, 8, 128, 128256, tied=False, positions=131072),
+    "Llama-3.3-70B": ModelShape(80, 8192, 28672, 64, 8, 128, 128256, tied=False, positions=131072),
 }
 
 

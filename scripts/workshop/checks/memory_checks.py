@@ -143,10 +143,15 @@ def _too_small_a_share(
 ) -> Iterator[Moment]:
     """vLLM's weights and one sequence of the greatest length, where its share of the GPU does not hold them."""
     weights = whole_model_bytes(shape, "bfloat16", recipe.get("quantization"))
-    sequence = kv_cache_bytes(shape, _window(recipe), BYTES["bfloat16"])
+    said, needed = recipe.get("vllm_max_model_length"), PROMPT_TOKENS + int(recipe["max_completion_length"])
+    window = int(said or shape.positions or needed)
+    sequence = kv_cache_bytes(shape, window, BYTES["bfloat16"])
     if weights + sequence > share:
         rest = {"vLLM's weights": weights, "one sequence": sequence, "the rest of the GPU": gpu_bytes - share}
-        yield Moment(f"vLLM in its share of {share / GB:.0f} GB", rest, "raise vllm_gpu_memory_utilization")
+        cure = "raise vllm_gpu_memory_utilization"
+        if not said and window > needed:
+            cure = f"set vllm_max_model_length, without which vLLM plans for the {window:,} tokens that the model can, or {cure}"
+        yield Moment(f"vLLM in its share of {share / GB:.0f} GB", rest, cure)
 
 
 def _learning(held: Memory) -> dict[str, float]:
@@ -161,11 +166,6 @@ def _learning(held: Memory) -> dict[str, float]:
 
 def _named(name: str, value: float) -> dict[str, float]:
     return {name: value} if value else {}
-
-
-def _window(recipe: dict[str, Any]) -> int:
-    """Tokens of the longest sequence that vLLM shall hold."""
-    return int(recipe.get("vllm_max_model_length") or PROMPT_TOKENS + int(recipe["max_completion_length"]))
 
 
 def _evaluation(recipe: dict[str, Any], shape: ModelShape, config: str | None) -> float:
