@@ -103,6 +103,17 @@ def side_by_side(notebooks: list[Path]) -> int:
     return max(1, min(len(notebooks), cores // 2, room))
 
 
+def check_at_once(at_once: int) -> None:
+    """Raise UsageError where so many cannot run side by side."""
+    if at_once < 1:
+        raise UsageError(f"--at-once {at_once}: at least one notebook has to run.")
+    if at_once > 1 and client.find_endpoint():
+        raise UsageError(
+            f"--at-once {at_once}: an endpoint is running already, which carries out one job at a time. Stop it first: "
+            "PYTHONPATH=scripts python -m local_sagemaker shutdown"
+        )
+
+
 async def run_all(
     notebooks: list[Path], parameters: dict[str, object], output: Path, runs: list[Run], at_once: int
 ) -> None:
@@ -217,8 +228,7 @@ def main(arguments: list[str] | None = None) -> int:
         parameters = read_parameters(options.parameters)
         check_parameters(notebooks, parameters)
         at_once = side_by_side(notebooks) if options.at_once is None else options.at_once
-        if at_once < 1:
-            raise UsageError(f"--at-once {at_once}: at least one notebook has to run.")
+        check_at_once(at_once)
         asyncio.run(run_all(notebooks, parameters, output, runs, at_once))
     except (UsageError, ResultsError) as error:
         print(f"error: {error}", file=sys.stderr)

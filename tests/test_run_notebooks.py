@@ -204,8 +204,7 @@ def test_notebooks_side_by_side_have_an_endpoint_each_and_one_that_fails_leaves_
     assert page.count("Before and after training") == 1 and page.count("It wrote no results.") == 1
 
 
-@pytest.mark.notebook
-def test_one_notebook_after_the_other_where_an_endpoint_is_running(tmp_path, monkeypatch):
+def test_as_many_at_once_as_have_cores_memory_and_an_endpoint_of_their_own(monkeypatch):
     import run_notebooks
 
     notebooks = [Path("a.ipynb"), Path("b.ipynb")]
@@ -222,6 +221,9 @@ def test_one_notebook_after_the_other_where_an_endpoint_is_running(tmp_path, mon
     assert run_notebooks.side_by_side(notebooks) == 2
     monkeypatch.setattr(run_notebooks.client, "find_endpoint", lambda: "one")
     assert run_notebooks.side_by_side(notebooks) == 1
+    run_notebooks.check_at_once(1)
+    with pytest.raises(run_notebooks.UsageError, match="an endpoint is running already"):
+        run_notebooks.check_at_once(2)
 
 
 @pytest.mark.notebook
