@@ -22,11 +22,11 @@ SHELL := /bin/bash
 unexport PYTHONDONTWRITEBYTECODE
 PYTHON ?= python3
 ARGS ?=
-WORKERS ?= 3
+WORKERS ?= 2
 NOTEBOOKS = $(wildcard [0-9][0-9]_*/*.ipynb)
-# More files' tests at a time than the two cores that there may be: much of a job's time is one process that waits for
-# another. The tests that start no job have nothing to wait for.
-UNMARKED_TESTS = -n 2 -q -m "not endpoint and not job and not notebook" tests
+# Two files' tests at a time: much of a job's time is one process that starts, or waits for another. With three on two
+# cores, some tests wait for a process for longer than they should.
+UNMARKED_TESTS = -n $(WORKERS) -q -m "not endpoint and not job and not notebook" tests
 ALL_TESTS = -n $(WORKERS) --durations=40 --no-loadscope-reorder --nbval-lax --nbval-cell-timeout 300 $(NOTEBOOKS) tests
 LINT = .venv-dev/bin/ruff check --quiet . && .venv-dev/bin/ruff format --check --quiet .
 TYPES = .venv-dev/bin/ty check --output-format concise

@@ -166,9 +166,9 @@ def test_a_failing_script_fails_the_job_with_its_error(run):
 
 
 def test_a_missing_host_fails_the_job_by_name(run):
-    name = run("fine", 2, LateCluster, join_timeout_s=15)
+    name = run("fine", 2, LateCluster, join_timeout_s=30)
     job = ended(name, "Failed")
-    assert "algo-2 did not join the Ray cluster within 15 s" in job["FailureReason"]
+    assert "algo-2 did not join the Ray cluster within 30 s" in job["FailureReason"]
     assert not any("Executing command" in line for line in log_lines(name))
 
 

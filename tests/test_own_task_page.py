@@ -40,7 +40,7 @@ def test_each_spelling_of_the_table_is_right(name):
 
 
 def test_what_it_says_is_no_number_is_none():
-    (sentence,) = re.findall(r"What is no number for `number`: (.+?)\. The table", PAGE)
+    (sentence,) = re.findall(r"`number` does not accept these as numbers: (.+?)\. The beginning", PAGE)
     spellings = re.findall(r"`([^`]+)`", sentence)
     assert len(spellings) == 4
     for spelling in spellings:

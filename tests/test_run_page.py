@@ -218,7 +218,7 @@ def test_notebooks_side_by_side_each_have_their_lines_and_the_run_ends_with_the_
     now = Now(names, last, BEGIN, 2, [2, 3], {0: first, 1: second})
     lines = block(now, BEGIN + timedelta(seconds=40), 80)
     assert [line[:17].strip() for line in lines] == [
-        "notebook 1 of 4", "job 1", "training steps", "notebook 2 of 4", "job", "whole run"
+        "notebook 1 of 4", "job 1 of 1", "training steps", "notebook 2 of 4", "job", "whole run"
     ]  # fmt: skip
     # 60 s of the first, 20 of the second and then 50 of the third: the fourth follows the first.
     assert lines[-1] == "whole run        40 s, about 1 min 20 s left"
