@@ -41,7 +41,7 @@ from workshop.views.results import ResultsError, read_results, results_table
 
 ROOT = Path(__file__).resolve().parents[1]
 # GiB of memory: of the notebook whose jobs take most, and of any other beside it.
-LARGEST_GB, NOTEBOOK_GB = 8, 5
+LARGEST_GB, NOTEBOOK_GB = 11, 5
 
 
 class UsageError(Exception):

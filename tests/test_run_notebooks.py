@@ -210,7 +210,7 @@ def test_as_many_at_once_as_have_cores_memory_and_an_endpoint_of_their_own(monke
     notebooks = [Path("a.ipynb"), Path("b.ipynb")]
     monkeypatch.setattr(run_notebooks.os, "cpu_count", lambda: 64)
     memory = run_notebooks.psutil.virtual_memory()
-    for free, expected in ((2, 1), (13, 2), (64, 2)):
+    for free, expected in ((2, 1), (15, 1), (16, 2), (64, 2)):
         monkeypatch.setattr(
             run_notebooks.psutil, "virtual_memory", lambda free=free: memory._replace(available=free * 2**30)
         )
