@@ -214,6 +214,8 @@ def test_own_code_finds_the_job_s_hyperparameters(findings, scripts):
         "    return [float(os.environ['SM_HP_PENALTY_A'])] * len(completions)\n"
     )
     given = {"config": "recipes/tiny.yaml", "penalty-a": 0.25, "rewards": ["judge.score"]}
+    (found,) = findings(["accuracy"], hyperparameters={"a=b": 1, "nothing": "\0"}).values()
+    assert found[0] == "ok", "another check refuses what can be no variable"
     (found,) = findings(["judge.score"], hyperparameters=given).values()
     assert found[0] == "note" and found[1].startswith("0.25 for"), found
 

@@ -87,15 +87,19 @@ def _channels(request: JobRequest, links: Path) -> tuple[dict[str, str], dict[st
 
 
 def _hyperparameters(request: JobRequest) -> dict[str, str]:
-    """The variables in which a job finds them, as the SDK's set_env writes them: SM_HPS, SM_HP_<NAME>."""
+    """The variables in which a job finds them, as the SDK's set_env writes them: SM_HPS, SM_HP_<NAME>.
+
+    What can be no variable is left out: another check refuses it.
+    """
     values = {
         f"SM_HP_{name.replace('-', '_').upper()}": value for name, value in request.hyperparameters.items()
     }
     values["SM_HPS"] = request.hyperparameters
-    return {
-        name: value if isinstance(value, str) else json.dumps(value, default=str)
+    texts = {
+        name: value if isinstance(value, str) else json.dumps(value, default=str, skipkeys=True)
         for name, value in values.items()
     }
+    return {name: text for name, text in texts.items() if name.isidentifier() and "\0" not in text}
 
 
 def _as_folder(path: Path, link: Path) -> Path:
